@@ -1,0 +1,160 @@
+"""What a host is, as read from a capture; every field can be UNKNOWN, and that is not the same as absent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from provisioner.model.capture import Unknown
+
+Flavour = Literal["open", "proprietary"]
+
+
+@dataclass(frozen=True)
+class OsRelease:
+    """ID, VERSION_ID and VERSION_CODENAME of /etc/os-release; `id` is the matrix id, such as `debian-12`."""
+
+    id: str
+    name: str
+    codename: str
+    architecture: str = "amd64"
+
+
+@dataclass(frozen=True)
+class PciGpu:
+    """An NVIDIA display or 3D controller on the PCI bus; it shows with no driver at all. Ids are lower-case hex without 0x."""
+
+    slot: str
+    vendor: str
+    device: str
+    subsystem: str | Unknown = field(default="")  # "vendor:device" of the board
+    bound_to: str | None | Unknown = None
+
+
+@dataclass(frozen=True)
+class KernelFacts:
+    """Kernels by release name; `running` and `next_boot` are two facts, `uname -r` says nothing about the second."""
+
+    running: str | Unknown
+    installed: tuple[str, ...] | Unknown  # with a vmlinuz in /boot
+    next_boot: str | Unknown  # what the boot loader takes by default
+    headers: tuple[str, ...] | Unknown  # releases whose build folder is there
+
+
+@dataclass(frozen=True)
+class ModuleBuild:
+    """A kernel module of NVIDIA's that lies on disk for one kernel."""
+
+    kernel: str
+    version: str | Unknown
+    flavour: Flavour | Unknown
+
+
+@dataclass(frozen=True)
+class DriverFacts:
+    """Loaded module, module on disk per kernel, and libraries: three things that must agree."""
+
+    loaded: str | None | Unknown
+    loaded_flavour: Flavour | None | Unknown
+    modules: tuple[ModuleBuild, ...] | Unknown
+    library: str | None | Unknown  # version in the real name of libnvidia-ml.so.1
+    nouveau_loaded: bool | Unknown
+    nouveau_blacklisted: bool | Unknown
+    secure_boot: bool | Unknown
+    run_file_install: bool | Unknown = False
+
+
+@dataclass(frozen=True)
+class Package:
+    """An installed package; `held` is dpkg's selection state `hold`; `whole` is false for half-installed ones."""
+
+    name: str
+    version: str
+    held: bool
+    whole: bool = True
+
+
+@dataclass(frozen=True)
+class OfferedPackage:
+    """One version of a package that the host's own sources offer, as its index states it; size in bytes."""
+
+    name: str
+    version: str
+    source: str
+    architecture: str
+    sha256: str
+    size: int
+    depends: str = ""  # Pre-Depends and Depends as written, joined by ", "
+    origin: str = ""  # release suite when known, such as bookworm-backports
+
+
+@dataclass(frozen=True)
+class RuntimeFacts:
+    """Container runtimes: package-independent view of what runs and how it is configured."""
+
+    docker_active: bool | Unknown
+    docker_daemon_json: str | None | Unknown
+    docker_version: str | None | Unknown = None
+    containers_running: int | Unknown = 0
+
+
+@dataclass(frozen=True)
+class UnitState:
+    """A systemd unit: `enabled` is UnitFileState, `active` is ActiveState; `load` is LoadState (`not-found`: absent)."""
+
+    name: str
+    load: str
+    active: str
+    enabled: str
+
+
+@dataclass(frozen=True)
+class GpuHealth:
+    """What NVML says of one GPU; temperatures in °C, power in watts, memory in MiB."""
+
+    index: int
+    name: str
+    uuid: str
+    slot: str
+    memory_mib: int | None
+    temperature_c: int | None
+    power_w: float | None
+    power_limit_w: float | None
+    compute_processes: int | None
+    pcie_width: int | None = None
+
+
+@dataclass(frozen=True)
+class NvmlFacts:
+    """What NVML answered; `error` is the name of its error, or `library-not-found`."""
+
+    error: str | None
+    driver_version: str | None
+    cuda_version: str | None
+    gpus: tuple[GpuHealth, ...] = ()
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """All of it. `packages` maps name to package; a name that is not in it is not installed."""
+
+    host: str
+    taken_at: datetime
+    os: OsRelease | Unknown
+    kernel: KernelFacts
+    gpus: tuple[PciGpu, ...] | Unknown
+    driver: DriverFacts
+    packages: dict[str, Package] | Unknown
+    offers: tuple[OfferedPackage, ...] | Unknown
+    runtime: RuntimeFacts
+    nvml: NvmlFacts | Unknown
+    units: dict[str, UnitState] | Unknown
+    failed_units: tuple[str, ...] | Unknown
+    disk_free_mib: dict[str, int] | Unknown  # mount point or path -> MiB free
+    memory_mib: int | Unknown
+    swap_mib: int | Unknown
+    clock_skew_s: float | Unknown  # host minus controller
+    boot_identity: str | Unknown  # changes with every boot, also of a system container
+    virtualization: str | None | Unknown = None
+    components: tuple[str, ...] | Unknown = ()  # components of the apt sources, such as non-free

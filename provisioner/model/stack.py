@@ -1,0 +1,71 @@
+"""What was resolved for a host: exact versions, hashes, and the reason of each choice; the lock is a set of these."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from provisioner.model.intent import Intent
+
+
+class Reason(BaseModel):
+    """Why: one conclusion in a sentence-sized value, with the entries it rests on (matrix ids or host facts)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text: str
+    rests_on: tuple[str, ...] = ()
+
+
+class LockedPackage(BaseModel):
+    """An exact package; SHA-256 and size (bytes) as the host's own package index states them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    version: str
+    sha256: str
+    size: int
+    unit: Literal["driver", "runtime", "kernel"]  # what must move together
+    hold: bool = True
+
+
+class Choice(BaseModel):
+    """One resolved variable (driver branch, exact version, flavour, CUDA level, runtime, a network's client)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: str
+    because: tuple[Reason, ...] = ()
+    not_newer: tuple[Reason, ...] = ()
+
+
+class HostLock(BaseModel):
+    """The stack of one host. `kernels` must each have the driver's module before a reboot is allowed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    os: str
+    gpus: tuple[str, ...]  # matrix model ids, or architecture ids when the PCI id is not known
+    intent: Intent
+    driver_branch: Choice | None  # None: the host needs no driver (no GPU and no network that wants one)
+    driver_version: Choice | None
+    modules: Choice | None  # open or proprietary
+    cuda: Choice | None
+    runtime: Choice | None
+    networks: dict[str, Choice] = {}
+    kernels: tuple[str, ...] = ()
+    packages: tuple[LockedPackage, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Lock(BaseModel):
+    """`provision.lock`: one entry per host, and the digest of the matrix it was made with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    made_by: str  # provision's version
+    matrix: str  # sha256 of the matrix
+    hosts: dict[str, HostLock]
