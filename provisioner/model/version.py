@@ -1,7 +1,7 @@
 """Versions that keep their text and compare as numbers, and a closed algebra of sets of versions.
 
 Theory of `Specifier`: a set of versions is a sorted tuple of disjoint, non-touching intervals with open or
-closed ends, over an order without gaps (between any two versions another one could be released). Intersection,
+closed ends, over an order without gaps (between any two versions another one could appear). Intersection,
 union and complement of such sets are again such sets, so every question (does it allow, is it empty, what is
 left) has one exact answer. An exact list is a union of one-point intervals.
 """

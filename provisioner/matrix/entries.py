@@ -1,0 +1,532 @@
+"""The schema of the matrix: one class per kind of entry, each claim with its source and date.
+
+The same classes give validation, the JSON schema for editors (`provision matrix schema`) and the reference.
+Days may be partial ("2028-06") because their sources often are. `null` is "not confirmed", never "no".
+"""
+
+from __future__ import annotations
+
+import calendar
+import datetime as dt
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, JsonValue, StringConstraints, model_validator
+
+from provisioner.matrix.specifier import Claim, Confidence, Day, Frozen, Id, Requirement, Text
+from provisioner.model.version import (
+    CudaVersion,
+    DebianVersion,
+    DottedVersion,
+    DriverSpecifier,
+    DriverVersion,
+)
+
+Flavour = Literal["open", "proprietary"]
+Branch = Annotated[str, StringConstraints(pattern=r"^[0-9]{3}$")]
+PciWord = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{4}$")]
+
+
+class Entry(Claim):
+    """What every file has: an id that is its name, a title, and the claim as a whole."""
+
+    id: Id
+    title: Text
+    seen: Day
+    confidence: Confidence
+    note: Text | None = None
+
+
+class EndOfLife(Claim):
+    """When support ends, and whether the vendor says so or a rule computes it."""
+
+    date: Day | None
+    basis: Text
+    extended: Day | None = None
+    extended_by: Text | None = None
+
+    def is_past(self, today: dt.date) -> bool | None:
+        """None when no day is known; a month counts until its last day."""
+        if self.date is None:
+            return None
+        year, month, day = ([int(part) for part in self.date.split("-")] + [0, 0])[:3]
+        month = month or 12
+        return today > dt.date(year, month, day or calendar.monthrange(year, month)[1])
+
+
+class DriverRelease(Frozen):
+    """One release of a driver branch, as far as its day is known."""
+
+    version: DriverVersion
+    date: Day | None = None
+    note: Text | None = None
+
+
+class Modules(Frozen):
+    """Which kernel-module flavours a branch carries, and for which architectures."""
+
+    proprietary: bool | None
+    open: bool | None
+    proprietary_architectures: tuple[Id, ...] = ()
+    open_architectures: tuple[Id, ...] = ()
+    default: Flavour | None = None
+    open_needs_option_for: tuple[Literal["geforce", "workstation"], ...] = ()
+    open_option: str | None = None
+    note: Text | None = None
+    sources: tuple[Text, ...] = ()
+
+
+class SecurityFloor(Claim):
+    """The lowest version of the branch that a bulletin calls fixed; null: it has no row for the branch."""
+
+    bulletin: str
+    published: Day
+    version: DriverVersion | None
+    note: Text | None = None
+
+
+class DriverPackages(Claim):
+    """How one distribution names a driver branch: what a host that computes without a screen installs."""
+
+    os: tuple[Id, ...] = Field(min_length=1)
+    origin: Literal["debian", "debian-backports", "ubuntu", "nvidia", "fedora"]
+    component: tuple[str, ...] = ()
+    source: str | None = None
+    flavour: Flavour
+    install: tuple[str, ...] = Field(min_length=1)
+    kernel_package: str
+    """The package that builds or carries the kernel module."""
+    pin: tuple[str, ...] = ()
+    """Packages that hold the branch and must be installed before the driver."""
+    versions: tuple[DebianVersion, ...] = ()
+    """Versions seen; what a host can install is asked of the host, these only document."""
+    names_pin_the_branch: bool
+    note: Text | None = None
+
+
+class DriverBranch(Entry):
+    """One branch of NVIDIA's Linux driver (`drivers/535.yaml`)."""
+
+    branch: Branch
+    type: Literal["LTSB", "production", "new-feature"]
+    first: DriverRelease
+    first_datacenter: DriverRelease | None = None
+    latest: DriverRelease
+    versions: tuple[DriverVersion, ...]
+    """Versions of this branch that the sources name, ascending; not necessarily all that exist."""
+    eol: EndOfLife
+    status: Text | None = None
+    native_cuda: CudaVersion
+    cuda_major_without_compat: int | None = None
+    minor_floor_for: tuple[int, ...] = ()
+    architectures: tuple[Id, ...]
+    architectures_detail: Text | None = None
+    last_branch_for: tuple[Id, ...] = ()
+    drops: tuple[Id, ...] = ()
+    not_supported: tuple[Id, ...] = ()
+    modules: Modules
+    kernel_floor: DottedVersion | None
+    security: tuple[SecurityFloor, ...] = ()
+    packages: tuple[DriverPackages, ...] = ()
+
+    @property
+    def security_floor(self) -> DriverVersion | None:
+        """The highest fixed version that bulletins name for this branch; None: no bulletin names one."""
+        return max((f.version for f in self.security if f.version is not None), default=None)
+
+    @property
+    def latest_bulletin_omits_it(self) -> bool:
+        """True when the newest bulletin has no row for this branch: no fix is offered any more."""
+        return bool(self.security) and max(self.security, key=lambda f: f.published).version is None
+
+
+class CompatPackage(Frozen):
+    """NVIDIA's forward-compatibility package of a toolkit and the driver libraries inside it."""
+
+    name: str
+    driver: DriverVersion
+
+
+class ToolkitRelease(Claim):
+    """One release of the CUDA toolkit with its driver floors on Linux x86_64."""
+
+    version: CudaVersion
+    label: Text
+    date: Day | None = None
+    driver_branch: Branch
+    driver: DriverVersion | None
+    """Floor for all features: the driver NVIDIA's table ships with or asks for."""
+    minor_floor: DriverVersion
+    """Floor to run at all, by minor-version compatibility within the CUDA major."""
+    compat_package: CompatPackage | None = None
+    note: Text | None = None
+
+
+class Capabilities(Claim):
+    """Compute capabilities that a toolkit can build for."""
+
+    min: DottedVersion
+    max: DottedVersion
+    all: tuple[DottedVersion, ...]
+    deprecated: tuple[DottedVersion, ...] = ()
+    note: Text | None = None
+
+
+class HostCompiler(Frozen):
+    """gcc majors that the toolkit's headers accept."""
+
+    min_major: int | None = None
+    max_major: int | None = None
+    note: Text | None = None
+
+
+class ForwardCompat(Claim):
+    """Which installed driver branch can carry this CUDA level through a cuda-compat package."""
+
+    on_branch: dict[Branch, Literal["compatible", "not_needed", "not_compatible"]]
+
+
+class CudaLevel(Entry):
+    """One CUDA level major.minor with all its toolkit releases (`cuda/12.2.yaml`)."""
+
+    level: CudaVersion
+    released: bool
+    """False for a level that a driver reports although no toolkit of it was published."""
+    native_branch: Branch
+    minor_floor: DriverVersion
+    releases: tuple[ToolkitRelease, ...]
+    capabilities: Capabilities | None
+    gcc: HostCompiler | None = None
+    image_os: tuple[str, ...] = ()
+    forward_compat: ForwardCompat | None = None
+
+
+class CapabilityWindow(Claim):
+    """Part of an architecture that one toolkit range supports: Kepler 3.0 ends at 10.2, 3.5 at 11.8."""
+
+    capabilities: tuple[DottedVersion, ...]
+    first_cuda: CudaVersion | None = None
+    last_cuda: CudaVersion | None = None
+    note: Text | None = None
+
+
+class Architecture(Entry):
+    """One GPU architecture (`architectures/pascal.yaml`)."""
+
+    capabilities: tuple[DottedVersion, ...]
+    chip_prefixes: tuple[str, ...]
+    """How its chip names begin in the PCI id list: an unknown card falls back to its architecture by this."""
+    first_driver: Branch | None
+    last_driver: Branch | None
+    """null: no branch has dropped it yet."""
+    modules: tuple[Flavour, ...]
+    modules_confidence: Confidence
+    first_cuda: CudaVersion | None
+    last_cuda: CudaVersion | None
+    windows: tuple[CapabilityWindow, ...]
+
+
+class PciDevice(Frozen):
+    """One PCI id of a model; a subsystem tells boards apart that share the id."""
+
+    vendor: PciWord
+    device: PciWord
+    subsystem: str | None = None
+    name: Text
+    memory_gib: float | tuple[float, ...] | None = None
+    first_open_driver: DriverVersion | None = None
+    """First release by date whose open module lists the id; never compare it across branches."""
+    listed_from: dict[Branch, DriverVersion | None] = Field(default_factory=dict)
+    """First release of each branch from which every later one lists the id; null: that branch never does."""
+    note: Text | None = None
+
+
+class GpuModel(Entry):
+    """One GPU model (`gpus/rtx-4090.yaml`)."""
+
+    name: Text
+    family: Text
+    brand: Literal["geforce", "titan", "quadro", "rtx", "tesla", "datacenter", "integrated"]
+    segment: Literal["geforce", "workstation", "datacenter"]
+    architecture: Id
+    compute_capability: DottedVersion
+    memory_gib: tuple[float, ...]
+    """Memory sizes under this name, as marketed; empty: not confirmed."""
+    pci: tuple[PciDevice, ...]
+    modules: tuple[Flavour, ...]
+    driver_floor: DriverSpecifier | None = None
+    """A floor of this model above its architecture's."""
+    last_driver: Branch | None = None
+    last_cuda: CudaVersion | None = None
+    tdp_w: int | None = None
+    nvlink: bool | None = None
+    forward_compat: bool | None = None
+    field_confidence: dict[str, Literal["high", "medium", "low", "not collected"]]
+
+
+class Kernel(Claim):
+    """A kernel of an OS release and where it was read."""
+
+    version: str
+    what: Text
+
+
+class ListedPackage(Frozen):
+    """A driver package of the distribution, as an archive listing shows it."""
+
+    name: str
+    version: str | None = None
+    suite: str | None = None
+    note: Text | None = None
+
+
+class OsRelease(Entry):
+    """One OS release (`os/debian-12.yaml`)."""
+
+    name: Text
+    family: Id
+    version: str
+    codename: str | None
+    released: Day | None
+    eol: EndOfLife
+    latest_point: str | None = None
+    state: Text
+    kernels: tuple[Kernel, ...] = ()
+    components: tuple[str, ...] = ()
+    """Archive components that must be enabled for the distribution's own driver."""
+    driver_packages: tuple[ListedPackage, ...] = ()
+    gpu_limit: Text | None = None
+    unsupported_architectures: tuple[Id, ...] = ()
+    """Architectures that no driver of this distribution's own archive can drive."""
+    nvidia_repo: dict[str, JsonValue]
+    docker_engine: dict[str, JsonValue]
+    toolkit_listed: bool | None
+    gpu_operator_validated: bool | None = None
+
+
+class RuntimePackages(Claim):
+    """How a distribution names a runtime."""
+
+    os: tuple[Id, ...] = Field(min_length=1)
+    origin: Literal["debian", "debian-backports", "ubuntu", "nvidia", "docker", "fedora"]
+    install: tuple[str, ...] = Field(min_length=1)
+    versions: tuple[DebianVersion, ...] = ()
+    note: Text | None = None
+
+
+class RuntimeRelease(Claim):
+    """One release or line of a runtime, with what it changed."""
+
+    version: str
+    date: Day | None = None
+    latest: str | None = None
+    latest_date: Day | None = None
+    eol: Day | None = None
+    behaviour: tuple[Text, ...] = ()
+    note: Text | None = None
+
+
+class Vulnerability(Claim):
+    """A published hole and the version that mends it."""
+
+    cve: str
+    cvss: str | None = None
+    published: Day | None
+    affected: str | None = None
+    fixed: str | None = None
+    also: dict[str, JsonValue] = Field(default_factory=dict)
+    note: Text | None = None
+
+
+class Behaviour(Claim):
+    """Facts about one topic that hold over several releases."""
+
+    topic: Text
+    facts: tuple[Text, ...]
+
+
+class Floor(Claim):
+    """A lowest version that follows from other claims."""
+
+    policy: Text
+    value: str
+    key: Literal["toolkit", "docker", "containerd"] | None = None
+    version: DottedVersion | None = None
+
+
+class Runtime(Entry):
+    """A container engine or the toolkit that gives it GPUs (`runtimes/docker-io.yaml`)."""
+
+    name: Text
+    kind: Literal["engine", "containerd", "toolkit"]
+    packages: tuple[RuntimePackages, ...] = ()
+    conflicts_with: tuple[Id, ...] = ()
+    releases: tuple[RuntimeRelease, ...] = ()
+    behaviour: tuple[Behaviour, ...] = ()
+    vulnerabilities: tuple[Vulnerability, ...] = ()
+    floors: tuple[Floor, ...] = ()
+    services: tuple[str, ...] = ()
+
+
+class ClientVersion(Frozen):
+    """One release of a network's client."""
+
+    version: str
+    date: Day | None = None
+    oldest_supported: str | None = None
+    with_: dict[str, str] = Field({}, alias="with")
+    note: Text | None = None
+
+
+class Client(Claim):
+    """A program that a network wants on the host."""
+
+    name: str
+    platform: tuple[str, ...] = ()
+    versions: tuple[ClientVersion, ...] = ()
+    """Newest first; empty: not published."""
+    images: tuple[str, ...] = ()
+    containers: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+    note: Text | None = None
+
+
+class Profile(Frozen):
+    """One way to serve a network, with all it requires of the host."""
+
+    id: Id
+    title: Text
+    default: bool = False
+    requirements: tuple[Requirement, ...]
+
+
+class Step(Claim):
+    """A sentence about how the network behaves, with its figures where it has any."""
+
+    text: Text
+    figures: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class Secret(Claim):
+    """A secret of the network's client: never captured, never rendered outside the host."""
+
+    name: Text
+    where: Text | None = None
+
+
+class Details(Claim):
+    """Facts that nothing computes with yet, by topic, figures as they were read."""
+
+    facts: dict[str, JsonValue]
+
+
+class Network(Entry):
+    """A network that rents out hosts, or a sub-network with a client of its own (`networks/akash.yaml`)."""
+
+    name: Text
+    parent: Id | None = None
+    kind: Id
+    as_of: Text
+    clients: tuple[Client, ...] = ()
+    profiles: tuple[Profile, ...] = ()
+    heartbeat: tuple[Step, ...] = ()
+    health: tuple[Step, ...] = ()
+    drain: tuple[Step, ...] = ()
+    breakages: tuple[Step, ...] = ()
+    secrets: tuple[Secret, ...] = ()
+    details: dict[Id, Details] = Field(default_factory=dict)
+    gaps: tuple[Text, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _requirements_inherit(cls, data: Any) -> Any:
+        """A requirement that names no date, source or confidence of its own has the entry's."""
+        if not isinstance(data, dict) or not isinstance(data.get("profiles"), list | tuple):
+            return data
+        own = {key: data[key] for key in ("sources", "seen", "confidence") if key in data}
+        profiles = []
+        for profile in data["profiles"]:
+            wanted = profile.get("requirements") if isinstance(profile, dict) else None
+            if isinstance(wanted, list | tuple):
+                filled = [{**own, **item} if isinstance(item, dict) else item for item in wanted]
+                profile = {**profile, "requirements": filled}
+            profiles.append(profile)
+        return {**data, "profiles": profiles}
+
+    @property
+    def default_profile(self) -> Profile | None:
+        """The way that `provision_networks: [akash]` means when it names no other."""
+        return next(
+            (p for p in self.profiles if p.default), self.profiles[0] if len(self.profiles) == 1 else None
+        )
+
+
+class Party(Frozen):
+    """One side of a conflict: a network (with a profile, when only that one is meant), or words."""
+
+    network: Id | None = None
+    profile: Id | None = None
+    words: Text | None = None
+    wants: Text | None = None
+    value: str | None = None
+
+
+class Conflict(Entry):
+    """What cannot share a host, and the way out (`conflicts/cdi.yaml`)."""
+
+    about: str
+    """The key of the requirement language, or the thing, that the parties disagree on."""
+    parties: tuple[Party, ...] = Field(min_length=1)
+    statement: Text
+    way_out: Text | None = None
+    basis: Text
+    exclusive: bool
+    """True: two of the parties cannot share a host; false: they can, when the way out is taken."""
+
+
+class ContainerRequirement(Claim):
+    """A real `NVIDIA_REQUIRE_CUDA` string and the images that carry it."""
+
+    images: tuple[CudaVersion, ...]
+    platform: str
+    image_os: Text | None = None
+    require: Text
+    alternatives: int
+    fallback_branches: tuple[str, ...] = ()
+    fallback_brands: tuple[str, ...] = ()
+    geforce_accepted_by_fallback: bool | None = None
+    state: Text | None = None
+    paths: tuple[str, ...] = ()
+    paths_more: int | None = None
+    note: Text | None = None
+
+
+class ContainerImages(Entry):
+    """The requirement strings of one family of images (`container-images/cuda-12.4.yaml`)."""
+
+    level: CudaVersion | None
+    requirements: tuple[ContainerRequirement, ...] = Field(min_length=1)
+
+
+class Rule(Entry):
+    """A statement over many entries, with its figures (`rules/minor-version-compatibility.yaml`)."""
+
+    about: Literal[
+        "drivers", "cuda", "architectures", "gpus", "os", "runtimes", "container-images", "networks"
+    ]
+    statement: Text
+    figures: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+ROOMS: dict[str, type[Entry]] = {
+    "drivers": DriverBranch,
+    "cuda": CudaLevel,
+    "architectures": Architecture,
+    "gpus": GpuModel,
+    "os": OsRelease,
+    "runtimes": Runtime,
+    "networks": Network,
+    "conflicts": Conflict,
+    "container-images": ContainerImages,
+    "rules": Rule,
+}
+"""The folders of `matrix/` and the class of what lies in each."""
