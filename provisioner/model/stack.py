@@ -25,6 +25,7 @@ class LockedPackage(BaseModel):
 
     name: str
     version: str
+    architecture: str = "amd64"  # of the archive: amd64 or all, as the index states it
     sha256: str
     size: int
     unit: Literal["driver", "runtime", "kernel"]  # what must move together

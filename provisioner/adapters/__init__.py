@@ -1,0 +1,1 @@
+"""The only rooms with effects: ssh, Ansible, testinfra, Docker, the clock, the disk."""

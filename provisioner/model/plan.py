@@ -1,0 +1,71 @@
+"""What would be done to each host, phase by phase, with what it costs; the shape of `provision plan --json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from provisioner.model.resource import Resource
+from provisioner.model.stack import HostLock
+
+Phase = Literal["stage", "drain", "change", "reboot", "verify", "enrol"]
+PHASES: tuple[Phase, ...] = ("stage", "drain", "change", "reboot", "verify", "enrol")
+
+
+class Change(BaseModel):
+    """One resource that will be put in place. `before` and `after` are for people; `wanted` is what will be done."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    phase: Phase
+    what: str
+    before: str | None  # None: not there
+    after: str
+    wanted: Resource
+    keys: tuple[str, ...] = ()  # what differs; empty when the resource is absent
+    content: str | None = None  # the text of the file as it will be, where the owner's part is merged in
+
+
+class HostPlan(BaseModel):
+    """All that one host needs. `blocked` says why nothing may be done; then the changes are only for reading."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str
+    changes: tuple[Change, ...] = ()
+    reboot: bool = False
+    drain: tuple[str, ...] = ()  # networks whose clients stop first
+    download_bytes: int = 0
+    not_serving_s: int = 0  # an estimate, see provisioner/plan/cost.py
+    enrolled: bool = False  # a record for this very lock is on the host
+    reasons: tuple[str, ...] = ()
+    blocked: tuple[str, ...] = ()
+
+    @property
+    def up_to_date(self) -> bool:
+        return not self.changes and not self.blocked
+
+    def in_phase(self, phase: Phase) -> tuple[Change, ...]:
+        return tuple(change for change in self.changes if change.phase == phase)
+
+
+class Plan(BaseModel):
+    """`provision plan -o FILE` writes one; `provision apply FILE` does exactly that or refuses."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    made_by: str
+    made_at: str
+    matrix: str
+    inventory: tuple[str, ...] = ()
+    limit: str | None = None
+    locked: dict[str, HostLock] = Field(default_factory=dict)
+    hosts: dict[str, HostPlan] = Field(default_factory=dict)
+    failed: dict[str, str] = Field(default_factory=dict)  # host -> reference and message of why it was not seen
+
+    def differing(self) -> Iterator[HostPlan]:
+        """Yield the plans of hosts that need something done, in inventory order."""
+        return (plan for plan in self.hosts.values() if not plan.up_to_date)

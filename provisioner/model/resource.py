@@ -1,0 +1,156 @@
+"""The kinds of thing a host can be wanted to have: a closed set of plain values, each with a key that names it.
+
+Wanted and observed resources are values of the same kinds; `ABSENT` and UNKNOWN stand for an observed
+resource that is not there and for one that could not be seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, Union
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from provisioner.model.capture import UNKNOWN, Unknown
+from provisioner.model.facts import Flavour
+
+
+class _Kind(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Directory(_Kind):
+    """A folder owned by root."""
+
+    kind: Literal["directory"] = "directory"
+    path: str
+    mode: str = "0755"
+
+    @property
+    def key(self) -> str:
+        return f"directory {self.path}"
+
+
+class File(_Kind):
+    """A file owned by root with exactly this text; `rebuilds_initramfs` when the boot image carries a copy."""
+
+    kind: Literal["file"] = "file"
+    path: str
+    content: str
+    mode: str = "0644"
+    rebuilds_initramfs: bool = False
+    pins: bool = False  # must be in force before any package transaction
+
+    @property
+    def key(self) -> str:
+        return f"file {self.path}"
+
+
+class Settings(_Kind):
+    """Keys that a JSON file must hold; what else its owner keeps there stays. `restarts` are units that read it at start."""
+
+    kind: Literal["settings"] = "settings"
+    path: str
+    values: dict[str, JsonValue]
+    restarts: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return f"settings {self.path}"
+
+
+class Package(_Kind):
+    """A package at an exact version (or at any, when None), held or not. SHA-256 and size (bytes) of its archive."""
+
+    kind: Literal["package"] = "package"
+    name: str
+    version: str | None
+    held: bool = True
+    unit: Literal["driver", "runtime", "kernel", "tool"] = "tool"
+    architecture: str = "amd64"  # of the archive, a part of its file name
+    sha256: str | None = None
+    size: int = 0
+
+    @property
+    def key(self) -> str:
+        return f"package {self.name}"
+
+
+class WholePackages(_Kind):
+    """No package is left half-installed (dpkg was not interrupted)."""
+
+    kind: Literal["whole-packages"] = "whole-packages"
+    broken: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return "dpkg state"
+
+
+class KernelModule(_Kind):
+    """A driver module that lies on disk for one kernel, built from the driver of this version."""
+
+    kind: Literal["kernel-module"] = "kernel-module"
+    kernel: str
+    version: str
+    flavour: Flavour
+
+    @property
+    def key(self) -> str:
+        return f"module nvidia for {self.kernel}"
+
+
+class Service(_Kind):
+    """A systemd unit; `after_reboot` ones can only run once the driver is loaded."""
+
+    kind: Literal["service"] = "service"
+    name: str
+    enabled: bool = True
+    active: bool = True
+    after_reboot: bool = False
+
+    @property
+    def key(self) -> str:
+        return f"service {self.name}"
+
+
+class RunningDriver(_Kind):
+    """The driver that the kernel has loaded; it differs from what is installed when a reboot is due."""
+
+    kind: Literal["running-driver"] = "running-driver"
+    version: str
+    flavour: Flavour
+
+    @property
+    def key(self) -> str:
+        return "running driver"
+
+
+Resource = Annotated[
+    Directory | File | Settings | Package | WholePackages | KernelModule | Service | RunningDriver,
+    Field(discriminator="kind"),
+]
+
+
+class Absent(_Kind):
+    """Looked for, and not there."""
+
+    kind: Literal["absent"] = "absent"
+
+
+ABSENT = Absent()
+
+Observed = Union[Resource, Absent, Unknown]  # noqa: UP007  (evaluated at run time, which | is not on Python 3.10 here)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One resource that is not as wanted; `keys` names what differs, and is empty when the resource is absent."""
+
+    wanted: Resource
+    observed: Observed
+    keys: tuple[str, ...] = ()
+
+    @property
+    def unseen(self) -> bool:
+        return self.observed is UNKNOWN

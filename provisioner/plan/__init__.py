@@ -1,0 +1,1 @@
+"""The difference in order, cut into phases by what each costs."""

@@ -1,0 +1,31 @@
+"""How long a host will not serve: an estimate from rough figures, so that a person can choose the hour.
+
+The figures were seen on lab hosts with two cores (docs/benchmarks.md); a rig with more cores is faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from provisioner.model.plan import Change
+from provisioner.model.resource import KernelModule, Package, RunningDriver
+
+SECONDS_PER_PACKAGE = 1.0
+SECONDS_PER_MODULE_BUILD = 180.0
+SECONDS_PER_REBOOT = 90.0
+SECONDS_TO_VERIFY = 15.0
+
+
+def not_serving_s(changes: Sequence[Change], *, drains: bool) -> int:
+    """Return the seconds from the drain to the enrolment; 0 when the host serves all along."""
+    if not drains:
+        return 0
+    seconds = SECONDS_TO_VERIFY
+    for change in changes:
+        if isinstance(change.wanted, Package) and change.wanted.version is not None:
+            seconds += SECONDS_PER_PACKAGE
+        elif isinstance(change.wanted, KernelModule):
+            seconds += SECONDS_PER_MODULE_BUILD
+        elif isinstance(change.wanted, RunningDriver):
+            seconds += SECONDS_PER_REBOOT
+    return round(seconds)

@@ -1,0 +1,126 @@
+"""Puts a host's differences into phases: what can be done while serving, what needs the drain, what needs a reboot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from provisioner.model.capture import UNKNOWN
+from provisioner.model.plan import Change, HostPlan, Phase
+from provisioner.model.resource import (
+    Absent,
+    Difference,
+    Directory,
+    File,
+    KernelModule,
+    Package,
+    Resource,
+    RunningDriver,
+    Service,
+    Settings,
+    WholePackages,
+)
+from provisioner.model.stack import HostLock
+from provisioner.plan.cost import not_serving_s
+
+
+def host_plan(host: str, lock: HostLock, differences: Sequence[Difference], *, enrolled: bool) -> HostPlan:
+    """Return the plan of one host. `enrolled`: a record for this very lock is on the host."""
+    seen = [d for d in differences if not d.unseen]
+    blocked = [_unseen(d) for d in differences if d.unseen]
+    reboot = any(isinstance(d.wanted, RunningDriver) for d in seen)
+    if reboot and lock.intent.policy.reboot == "never":
+        blocked.append("a reboot is due to load the driver, and provision_policy.reboot is never")
+    changes = tuple(_change(d, reboot=reboot) for d in seen)
+    changes = tuple(sorted(changes, key=lambda change: _RANK[change.phase]))
+    drains = any(_interrupts(change) for change in changes)
+    return HostPlan(
+        host=host,
+        changes=changes,
+        reboot=reboot,
+        drain=tuple(lock.networks) if drains else (),
+        download_bytes=sum(_download(d) for d in seen),
+        not_serving_s=not_serving_s(changes, drains=drains),
+        enrolled=enrolled and not changes,
+        reasons=_reasons(lock, seen),
+        blocked=tuple(blocked),
+    )
+
+
+_RANK: dict[Phase, int] = {"stage": 0, "drain": 1, "change": 2, "reboot": 3, "verify": 4, "enrol": 5}
+
+
+def _phase(wanted: Resource, *, reboot: bool) -> Phase:
+    """Only what no running job can notice is staged; the rest waits for the drain."""
+    if isinstance(wanted, Directory) or (isinstance(wanted, File) and wanted.pins):
+        return "stage"
+    if isinstance(wanted, Package) and wanted.unit == "tool":
+        return "stage"
+    if isinstance(wanted, RunningDriver) or (isinstance(wanted, Service) and wanted.after_reboot and reboot):
+        return "reboot"
+    return "change"
+
+
+def _interrupts(change: Change) -> bool:
+    """Whether the change can end a running job: packages of driver and runtime, their settings, a reboot."""
+    wanted = change.wanted
+    if isinstance(wanted, Package):
+        return wanted.unit in ("driver", "runtime") and (not change.keys or "version" in change.keys)
+    return isinstance(wanted, (Settings, RunningDriver, WholePackages))
+
+
+def _download(d: Difference) -> int:
+    if not isinstance(d.wanted, Package) or (d.keys and "version" not in d.keys):
+        return 0
+    return d.wanted.size
+
+
+def _unseen(d: Difference) -> str:
+    if isinstance(d.wanted, Settings):
+        return f"{d.wanted.path} could not be read as a JSON object; provision will not overwrite it"
+    return f"{d.wanted.key} could not be seen"
+
+
+def _change(d: Difference, *, reboot: bool) -> Change:
+    before = None if d.observed is UNKNOWN or isinstance(d.observed, Absent) else describe(d.observed)
+    return Change(
+        phase=_phase(d.wanted, reboot=reboot),
+        what=d.wanted.key,
+        before=before,
+        after=describe(d.wanted),
+        wanted=d.wanted,
+        keys=d.keys,
+        content=_merged(d) if isinstance(d.wanted, Settings) else None,
+    )
+
+
+def _merged(d: Difference) -> str:
+    assert isinstance(d.wanted, Settings)
+    theirs = d.observed.values if isinstance(d.observed, Settings) else {}
+    return json.dumps({**theirs, **d.wanted.values}, indent=4, sort_keys=True) + "\n"
+
+
+def describe(resource: Resource) -> str:
+    """Return a resource's state in a few words, as a plan shows it before or after the arrow."""
+    if isinstance(resource, Package):
+        return f"{resource.version or 'installed'}{', held' if resource.held else ''}"
+    if isinstance(resource, Service):
+        return f"{'enabled' if resource.enabled else 'not enabled'}, {'active' if resource.active else 'not active'}"
+    if isinstance(resource, (KernelModule, RunningDriver)):
+        return f"{resource.version} ({resource.flavour})"
+    if isinstance(resource, WholePackages):
+        return "half-installed: " + ", ".join(resource.broken) if resource.broken else "whole"
+    if isinstance(resource, Settings):
+        return ", ".join(f"{key}={json.dumps(value)}" for key, value in sorted(resource.values.items())) or "empty"
+    if isinstance(resource, File):
+        lines = resource.content.count("\n")
+        return f"{lines} line{'' if lines == 1 else 's'}"
+    return resource.mode
+
+
+def _reasons(lock: HostLock, seen: Sequence[Difference]) -> tuple[str, ...]:
+    """Why the lock asks for the driver that the host does not have."""
+    moves = any(isinstance(d.wanted, Package) and d.wanted.unit == "driver" for d in seen)
+    if not moves or lock.driver_version is None:
+        return ()
+    return tuple(reason.text for reason in lock.driver_version.because[:2])

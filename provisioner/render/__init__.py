@@ -1,0 +1,1 @@
+"""Plan → playbook, inventory and files, as plain text; undefined names are errors."""

@@ -1,0 +1,277 @@
+"""Plan → a folder that plain ansible-playbook runs: one playbook per distinct plan, inventory, files. Pure text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import yaml
+
+from provisioner.model.plan import Change, HostPlan
+from provisioner.model.resource import (
+    Directory,
+    File,
+    KernelModule,
+    Package,
+    RunningDriver,
+    Service,
+    Settings,
+    WholePackages,
+)
+from provisioner.render.templates import fill
+
+RUNS_ON_HOST = "/var/lib/provision/runs"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Hosts with the same plan, and the playbook they share."""
+
+    name: str
+    playbook: str
+    hosts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Project:
+    """Relative path → text, and the groups in order."""
+
+    files: Mapping[str, str]
+    groups: tuple[Group, ...]
+
+
+def project(
+    plans: Iterable[HostPlan],
+    variables: Mapping[str, Mapping[str, Any]],
+    *,
+    run: str,
+    made_by: str,
+    made_at: str,
+    settings: Mapping[str, str],
+) -> Project:
+    """Return the whole rendered run. `variables` are each host's connection variables, `settings` Ansible's own."""
+    alike: dict[str, list[HostPlan]] = {}
+    for plan in plans:
+        alike.setdefault(_fingerprint(plan), []).append(plan)
+    files: dict[str, str] = {}
+    groups = []
+    for number, members in enumerate(alike.values(), start=1):
+        name = f"group_{number}"
+        group = Group(name, f"{name}.yml", tuple(plan.host for plan in members))
+        groups.append(group)
+        files |= _playbook(group, members[0], run=run, made_by=made_by, made_at=made_at)
+    files["site.yml"] = _site(groups)
+    files["inventory.yml"] = _inventory(groups, variables)
+    files["ansible.cfg"] = _configuration(settings)
+    return Project(files, tuple(groups))
+
+
+def _fingerprint(plan: HostPlan) -> str:
+    same = plan.model_dump(mode="json", include={"changes", "drain", "reboot"})
+    return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
+
+
+def _playbook(group: Group, plan: HostPlan, *, run: str, made_by: str, made_at: str) -> dict[str, str]:
+    files: dict[str, str] = {}
+    plays = []
+    for phase, tasks in (
+        ("stage", _stage(plan, group.name, run, files)),
+        ("drain", [fill("tasks/drain.yml.j2", networks=plan.drain)] if plan.drain else []),
+        ("change", _change(plan, group.name, files)),
+        ("reboot", _reboot(plan)),
+    ):
+        if tasks:
+            plays.append({"title": _TITLES[phase], "tasks": "\n\n".join(tasks)})
+    text = fill(
+        "playbook.yml.j2",
+        title=f"What {', '.join(group.hosts)} needs"
+        if len(group.hosts) == 1
+        else f"What {len(group.hosts)} hosts need",
+        made_by=made_by,
+        made_at=made_at,
+        hosts=group.hosts,
+        file=group.playbook,
+        group=group.name,
+        plays=plays,
+    )
+    files[group.playbook] = text + "\n"
+    return files
+
+
+_TITLES = {
+    "stage": "Stage while serving",
+    "drain": "Drain the clients",
+    "change": "Change the host",
+    "reboot": "Reboot into the new driver",
+}
+
+
+def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[str]:
+    tasks = _files_and_folders(plan.in_phase("stage"), group, files)
+    tools = [c.wanted.name for c in plan.in_phase("stage") if isinstance(c.wanted, Package)]
+    fresh = [c.wanted for c in plan.in_phase("change") if isinstance(c.wanted, Package) and _installs(c)]
+    if tools or fresh:
+        sums = f"files/{group}/SHA256SUMS"
+        if fresh:
+            files[sums] = "".join(f"{p.sha256}  {archive_name(p)}\n" for p in fresh)
+        tasks.append(
+            fill(
+                "tasks/stage.yml.j2",
+                tools=tools,
+                packages=fresh,
+                folder=f"{RUNS_ON_HOST}/{run}",
+                sums=sums,
+                size=megabytes(plan.download_bytes),
+                argv=[
+                    *("apt-get", "--yes", "--download-only", "--no-install-recommends"),
+                    *("--allow-downgrades", "--allow-change-held-packages", "install"),
+                    *(_exact(package) for package in fresh),
+                ],
+            )
+        )
+    return tasks
+
+
+def archive_name(package: Package) -> str:
+    """Return the name under which apt keeps the archive; the `:` of an epoch is written `%3a`."""
+    return f"{package.name}_{(package.version or '').replace(':', '%3a')}_{package.architecture}.deb"
+
+
+def megabytes(size: int) -> str:
+    """Return a size in bytes as people read it, such as `212 MB`."""
+    return f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+
+
+def _installs(change: Change) -> bool:
+    return not change.keys or "version" in change.keys
+
+
+def _exact(package: Package) -> str:
+    return f"{package.name}={package.version}" if package.version else package.name
+
+
+def _change(plan: HostPlan, group: str, files: dict[str, str]) -> list[str]:
+    changes = plan.in_phase("change")
+    tasks = [
+        fill("tasks/whole_packages.yml.j2", change=change)
+        for change in changes
+        if isinstance(change.wanted, WholePackages)
+    ]
+    tasks += _files_and_folders(changes, group, files)
+    tasks += _packages([c for c in changes if isinstance(c.wanted, Package)])
+    if _needs_initramfs(changes):
+        tasks.append(fill("tasks/initramfs.yml.j2"))
+    tasks += [
+        fill("tasks/kernel_module.yml.j2", change=change)
+        for change in changes
+        if isinstance(change.wanted, KernelModule)
+    ]
+    tasks += _settings(changes, group, files)
+    tasks += [_service(change) for change in changes if isinstance(change.wanted, Service)]
+    return tasks
+
+
+def _files_and_folders(changes: Sequence[Change], group: str, files: dict[str, str]) -> list[str]:
+    tasks = []
+    for change in changes:
+        if isinstance(change.wanted, Directory):
+            tasks.append(fill("tasks/directory.yml.j2", change=change))
+        elif isinstance(change.wanted, File):
+            source = _source(change.wanted.path, group)
+            files[source] = change.wanted.content
+            tasks.append(fill("tasks/file.yml.j2", change=change, source=source))
+    return tasks
+
+
+def _source(path: str, group: str) -> str:
+    return f"files/{group}{path}"
+
+
+def _packages(changes: Sequence[Change]) -> list[str]:
+    wanted = [change.wanted for change in changes if isinstance(change.wanted, Package)]
+    fresh = [c.wanted for c in changes if isinstance(c.wanted, Package) and _installs(c)]
+    if not wanted:
+        return []
+    units = sorted({package.unit for package in fresh}, key=["kernel", "driver", "runtime", "tool"].index)
+    return [
+        fill(
+            "tasks/package.yml.j2",
+            what=f"{len(fresh)} packages of {' and '.join(units)}",
+            packages=[_exact(package) for package in fresh],
+            held=[package.name for package in wanted if package.held],
+            released=[p.name for p in wanted if not p.held and p not in fresh],
+        )
+    ]
+
+
+def _needs_initramfs(changes: Sequence[Change]) -> bool:
+    """The driver's own packages build the boot image anew; only without them is a task of ours needed."""
+    file_changed = any(isinstance(c.wanted, File) and c.wanted.rebuilds_initramfs for c in changes)
+    driver_changed = any(isinstance(c.wanted, Package) and c.wanted.unit == "driver" and _installs(c) for c in changes)
+    return file_changed and not driver_changed
+
+
+def _settings(changes: Sequence[Change], group: str, files: dict[str, str]) -> list[str]:
+    tasks = []
+    for change in changes:
+        if isinstance(change.wanted, Settings):
+            source = _source(change.wanted.path, group)
+            files[source] = change.content or ""
+            folder = str(PurePosixPath(change.wanted.path).parent)
+            tasks.append(fill("tasks/settings.yml.j2", change=change, source=source, folder=folder))
+            tasks += [fill("tasks/restart.yml.j2", unit=unit) for unit in change.wanted.restarts]
+    return tasks
+
+
+def _service(change: Change) -> str:
+    assert isinstance(change.wanted, Service)
+    title = "Enable and start" if change.wanted.active else "Stop"
+    return fill("tasks/service.yml.j2", change=change, title=title)
+
+
+def _reboot(plan: HostPlan) -> list[str]:
+    changes = plan.in_phase("reboot")
+    tasks = [fill("tasks/reboot.yml.j2", change=c) for c in changes if isinstance(c.wanted, RunningDriver)]
+    return tasks + [_service(change) for change in changes if isinstance(change.wanted, Service)]
+
+
+def _site(groups: Sequence[Group]) -> str:
+    head = "---\n# Everything in this run, one group of hosts after the other: ansible-playbook site.yml\n"
+    imports = "\n".join(
+        f"- name: Bring {group.name} to its plan\n  ansible.builtin.import_playbook: {group.playbook}\n"
+        for group in groups
+    )
+    return head + imports
+
+
+_CONNECTION = ("ansible_",)
+_SECRET = ("password", "passphrase", "_pass")
+
+
+def _inventory(groups: Sequence[Group], variables: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the run's inventory: how to reach each host, never a password (those stay in vault or environment)."""
+    children = {
+        group.name: {"hosts": {host: _connection(variables.get(host, {})) for host in group.hosts}} for group in groups
+    }
+    text = yaml.safe_dump({"all": {"children": children}}, sort_keys=False, default_flow_style=False, width=1000)
+    return "---\n" + text
+
+
+def _connection(variables: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in sorted(variables.items())
+        if key.startswith(_CONNECTION) and not any(word in key for word in _SECRET)
+    }
+
+
+def _configuration(settings: Mapping[str, str]) -> str:
+    lines = ["# Settings of this run; ansible-playbook reads them when it is started in this folder.", "[defaults]"]
+    lines += ["inventory = inventory.yml", "host_key_checking = true", "interpreter_python = auto_silent"]
+    lines += ["retry_files_enabled = false", "", "[ssh_connection]", "pipelining = true"]
+    lines += [f"{key} = {value}" for key, value in sorted(settings.items())]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,1 @@
+"""Wanted and observed resources, and the difference between them: pure functions over plain values."""

@@ -1,0 +1,34 @@
+"""Wanted against observed: which resources differ, and in which keys. A pure function; it decides nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from provisioner.model.capture import UNKNOWN, Capture
+from provisioner.model.facts import HostFacts
+from provisioner.model.resource import ABSENT, Difference, Package, Resource, Settings
+from provisioner.resources.observed import observed
+
+
+def difference(wanted: Iterable[Resource], facts: HostFacts, capture: Capture) -> tuple[Difference, ...]:
+    """Return what differs, in the order of `wanted`. What could not be seen is a difference too: unknown is not fine."""
+    found = []
+    for resource in wanted:
+        actual = observed(resource, facts, capture)
+        if actual is UNKNOWN or actual == ABSENT:
+            found.append(Difference(resource, actual))
+            continue
+        keys = _keys(resource, actual)
+        if keys:
+            found.append(Difference(resource, actual, keys))
+    return tuple(found)
+
+
+def _keys(wanted: Resource, actual: Any) -> tuple[str, ...]:
+    if isinstance(wanted, Settings):
+        return tuple(sorted(key for key, value in wanted.values.items() if actual.values.get(key) != value))
+    if isinstance(wanted, Package):
+        return tuple(key for key in ("version", "held") if getattr(wanted, key) != getattr(actual, key))
+    mine, theirs = wanted.model_dump(), actual.model_dump()
+    return tuple(sorted(key for key in mine if mine[key] != theirs[key]))

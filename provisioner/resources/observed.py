@@ -1,0 +1,112 @@
+"""What a host has of the resources that are wanted of it: facts and capture → resources of the same kinds."""
+
+from __future__ import annotations
+
+import json
+
+from provisioner.model.capture import UNKNOWN, Capture
+from provisioner.model.facts import HostFacts
+from provisioner.model.resource import (
+    ABSENT,
+    Directory,
+    File,
+    KernelModule,
+    Observed,
+    Package,
+    Resource,
+    RunningDriver,
+    Service,
+    Settings,
+    WholePackages,
+)
+
+
+def observed(wanted: Resource, facts: HostFacts, capture: Capture) -> Observed:
+    """Return the resource with the key of `wanted` as the host has it; UNKNOWN when it could not be seen."""
+    if isinstance(wanted, (File, Settings)):
+        return _file(wanted, capture)
+    if isinstance(wanted, Directory):
+        return _directory(wanted, capture)
+    if isinstance(wanted, Package):
+        return _package(wanted, facts)
+    if isinstance(wanted, WholePackages):
+        return _whole(facts)
+    if isinstance(wanted, KernelModule):
+        return _module(wanted, facts)
+    if isinstance(wanted, Service):
+        return _service(wanted, facts)
+    return _running(wanted, facts)
+
+
+def _file(wanted: File | Settings, capture: Capture) -> Observed:
+    text = capture.file(wanted.path)
+    if text is UNKNOWN:
+        return UNKNOWN
+    if text is None:
+        return ABSENT
+    if isinstance(wanted, File):
+        return wanted.model_copy(update={"content": text})
+    try:
+        values = json.loads(text)
+    except ValueError:
+        values = None
+    # A file that is not a JSON object cannot be merged with: the plan stops there and says so.
+    return wanted.model_copy(update={"values": values}) if isinstance(values, dict) else UNKNOWN
+
+
+def _directory(wanted: Directory, capture: Capture) -> Observed:
+    listing = capture.command(f"ls -d {wanted.path}")
+    if listing is UNKNOWN:
+        return UNKNOWN
+    return wanted if listing.rc == 0 else ABSENT
+
+
+def _package(wanted: Package, facts: HostFacts) -> Observed:
+    if facts.packages is UNKNOWN:
+        return UNKNOWN
+    found = facts.packages.get(wanted.name)
+    if found is None:
+        return ABSENT
+    version = found.version if wanted.version is not None else None
+    held = found.held if wanted.unit != "tool" else wanted.held
+    return wanted.model_copy(update={"version": version, "held": held})
+
+
+def _whole(facts: HostFacts) -> Observed:
+    if facts.packages is UNKNOWN:
+        return UNKNOWN
+    return WholePackages(broken=tuple(sorted(p.name for p in facts.packages.values() if not p.whole)))
+
+
+def _module(wanted: KernelModule, facts: HostFacts) -> Observed:
+    if facts.driver.modules is UNKNOWN:
+        return UNKNOWN
+    found = [build for build in facts.driver.modules if build.kernel == wanted.kernel]
+    if not found:
+        return ABSENT
+    if any(build.version == wanted.version and build.flavour in (wanted.flavour, UNKNOWN) for build in found):
+        return wanted
+    build = found[0]
+    if build.version is UNKNOWN or build.flavour is UNKNOWN:
+        return UNKNOWN
+    return KernelModule(kernel=build.kernel, version=build.version, flavour=build.flavour)
+
+
+def _service(wanted: Service, facts: HostFacts) -> Observed:
+    if facts.units is UNKNOWN or wanted.name not in facts.units:
+        return UNKNOWN
+    unit = facts.units[wanted.name]
+    if unit.load == "not-found":
+        return ABSENT
+    # "static" and the like cannot be enabled and need not be: something else starts them.
+    enabled = wanted.enabled if unit.enabled in ("static", "indirect", "generated") else unit.enabled == "enabled"
+    return wanted.model_copy(update={"enabled": enabled, "active": unit.active in ("active", "reloading")})
+
+
+def _running(wanted: RunningDriver, facts: HostFacts) -> Observed:
+    loaded, flavour = facts.driver.loaded, facts.driver.loaded_flavour
+    if loaded is UNKNOWN or flavour is UNKNOWN:
+        return UNKNOWN
+    if loaded is None or flavour is None:
+        return ABSENT
+    return RunningDriver(version=loaded, flavour=flavour)

@@ -1,0 +1,124 @@
+"""What a host must have to be what its lock entry says: lock → resources. Decides nothing that the lock left open."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from pydantic import JsonValue
+
+from provisioner.model.facts import Flavour
+from provisioner.model.resource import (
+    Directory,
+    File,
+    KernelModule,
+    Package,
+    Resource,
+    RunningDriver,
+    Service,
+    Settings,
+    WholePackages,
+)
+from provisioner.model.stack import HostLock, LockedPackage
+
+STATE = "/var/lib/provision"
+PREFERENCES = "/etc/apt/preferences.d/provision.pref"
+UNATTENDED = "/etc/apt/apt.conf.d/52provision-unattended-upgrades"
+NOUVEAU = "/etc/modprobe.d/provision-nouveau.conf"
+DOCKER_SETTINGS = "/etc/docker/daemon.json"
+CLIENTS_TARGET = "/etc/systemd/system/provision-clients.target"
+
+MANAGED_FILES = (PREFERENCES, UNATTENDED, NOUVEAU, DOCKER_SETTINGS, CLIENTS_TARGET)
+MANAGED_UNITS = ("docker.service", "nvidia-persistenced.service", "provision-clients.target")
+
+# A priority above 1000 keeps the version even when it means a downgrade (apt_preferences(5)), so that a
+# foreign repository with a higher number cannot win against the lock.
+PIN_PRIORITY = 1001
+
+# live-restore keeps containers running while the daemon restarts, so an upgrade of docker.io ends no job.
+DOCKER_VALUES: dict[str, JsonValue] = {"live-restore": True}
+
+
+def wanted(lock: HostLock) -> tuple[Resource, ...]:
+    """Return the resources in the order in which they would be put in place."""
+    resources: list[Resource] = [Directory(path=STATE), WholePackages()]
+    held = [package for package in lock.packages if package.hold]
+    if held:
+        resources.append(File(path=PREFERENCES, content=preferences(held), pins=True))
+        resources.append(File(path=UNATTENDED, content=unattended(held), pins=True))
+    if lock.driver_version is not None:
+        resources.append(File(path=NOUVEAU, content=NOUVEAU_TEXT, rebuilds_initramfs=True))
+    resources.append(Package(name="python3-apt", version=None, held=False))
+    resources += [
+        Package(
+            name=p.name,
+            version=p.version,
+            held=p.hold,
+            unit=p.unit,
+            architecture=p.architecture,
+            sha256=p.sha256,
+            size=p.size,
+        )
+        for p in lock.packages
+    ]
+    running: RunningDriver | None = None
+    if lock.driver_version is not None and lock.modules is not None:
+        running = RunningDriver(version=lock.driver_version.value, flavour=flavour_of(lock.modules.value))
+        resources += [
+            KernelModule(kernel=kernel, version=running.version, flavour=running.flavour) for kernel in lock.kernels
+        ]
+    if lock.runtime is not None:
+        resources.append(Settings(path=DOCKER_SETTINGS, values=DOCKER_VALUES, restarts=("docker.service",)))
+        resources.append(Service(name="docker.service"))
+    resources.append(File(path=CLIENTS_TARGET, content=CLIENTS_TARGET_TEXT))
+    if running is not None:
+        resources.append(running)
+        if any(package.name.startswith("nvidia") and "persistenced" in package.name for package in lock.packages):
+            resources.append(Service(name="nvidia-persistenced.service", after_reboot=True))
+    return tuple(resources)
+
+
+def flavour_of(value: str) -> Flavour:
+    """Return the module flavour that a lock names."""
+    return "open" if value == "open" else "proprietary"
+
+
+def preferences(packages: list[LockedPackage]) -> str:
+    """Return an apt_preferences(5) file that pins each package at its version, one stanza per version."""
+    by_version: dict[str, list[str]] = defaultdict(list)
+    for package in packages:
+        by_version[package.version].append(package.name)
+    stanzas = [
+        f"Package: {' '.join(sorted(names))}\nPin: version {version}\nPin-Priority: {PIN_PRIORITY}\n"
+        for version, names in sorted(by_version.items())
+    ]
+    return HEADER.format(comment="#") + "\n" + "\n".join(stanzas)
+
+
+def unattended(packages: list[LockedPackage]) -> str:
+    """Return an apt.conf(5) file that keeps unattended-upgrades away; its entries are regular expressions."""
+    names = "\n".join(f'    "^{_escaped(package.name)}$";' for package in sorted(packages, key=lambda p: p.name))
+    return HEADER.format(comment="//") + "Unattended-Upgrade::Package-Blacklist {\n" + names + "\n};\n"
+
+
+def _escaped(name: str) -> str:
+    return name.replace(".", "\\.").replace("+", "\\+")
+
+
+HEADER = "{comment} Written by provision from provision.lock; the next plan puts it back when it is changed.\n"
+
+NOUVEAU_TEXT = (
+    HEADER.format(comment="#")
+    + "# nouveau binds the card before the NVIDIA module can, when the initramfs or udev loads it first.\n"
+    + "blacklist nouveau\noptions nouveau modeset=0\n"
+)
+
+CLIENTS_TARGET_TEXT = (
+    HEADER.format(comment="#")
+    + """[Unit]
+Description=Clients of compute networks, started only on an enrolled host
+ConditionPathExists=/var/lib/provision/enrolment.json
+
+[Install]
+WantedBy=multi-user.target
+"""
+)
