@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from provisioner.model.plan import Change, HostPlan
+from provisioner.model.plan import Change, HostPlan, Phase
 from provisioner.model.resource import (
     Directory,
     File,
@@ -85,7 +85,7 @@ def _playbook(group: Group, plan: HostPlan, *, run: str, made_by: str, made_at: 
         ("reboot", _reboot(plan)),
     ):
         if tasks:
-            plays.append({"title": _TITLES[phase], "tasks": "\n\n".join(tasks)})
+            plays.append({"title": TITLES[phase], "tasks": "\n\n".join(tasks)})
     text = fill(
         "playbook.yml.j2",
         title=f"What {', '.join(group.hosts)} needs"
@@ -102,7 +102,7 @@ def _playbook(group: Group, plan: HostPlan, *, run: str, made_by: str, made_at: 
     return files
 
 
-_TITLES = {
+TITLES: dict[Phase, str] = {
     "stage": "Stage while serving",
     "drain": "Drain the clients",
     "change": "Change the host",

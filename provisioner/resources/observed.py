@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from provisioner.model.capture import UNKNOWN, Capture
+from provisioner.model.capture import UNKNOWN, Capture, Unknown
 from provisioner.model.facts import HostFacts
 from provisioner.model.resource import (
     ABSENT,
@@ -45,7 +45,8 @@ def _file(wanted: File | Settings, capture: Capture) -> Observed:
     if text is None:
         return ABSENT
     if isinstance(wanted, File):
-        return wanted.model_copy(update={"content": text})
+        mode = _mode(wanted.path, capture)
+        return UNKNOWN if mode is UNKNOWN else wanted.model_copy(update={"content": text, "mode": mode})
     try:
         values = json.loads(text)
     except ValueError:
@@ -55,10 +56,21 @@ def _file(wanted: File | Settings, capture: Capture) -> Observed:
 
 
 def _directory(wanted: Directory, capture: Capture) -> Observed:
-    listing = capture.command(f"ls -d {wanted.path}")
-    if listing is UNKNOWN:
+    mode = _mode(wanted.path, capture)
+    if mode is UNKNOWN:
         return UNKNOWN
-    return wanted if listing.rc == 0 else ABSENT
+    return ABSENT if mode is None else wanted.model_copy(update={"mode": mode})
+
+
+def _mode(path: str, capture: Capture) -> str | None | Unknown:
+    """Return the mode such as `0644`, with the owner behind it when that is not root; None when the path is absent."""
+    answer = capture.command(f"stat -c '%a %U:%G %F' {path}")
+    if answer is UNKNOWN:
+        return UNKNOWN
+    if answer.rc != 0:
+        return None
+    mode, owner, _kind = answer.stdout.split(None, 2)
+    return mode.zfill(4) + ("" if owner == "root:root" else f" {owner}")
 
 
 def _package(wanted: Package, facts: HostFacts) -> Observed:

@@ -1,0 +1,49 @@
+"""What the actions need of the world, as protocols; cli/ hands in the adapters, tests hand in fakes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from provisioner.errors import HostError
+from provisioner.model.capture import Capture, CommandOutput
+from provisioner.model.inventory import InventoryHost
+from provisioner.model.run import HostOutcome, RunEvent
+from provisioner.probe.request import Request
+from provisioner.render.project import Project
+
+
+class Prober(Protocol):
+    """Looks at hosts, one round trip each, all at once; a host's failure is its own."""
+
+    def probe(
+        self, hosts: Sequence[InventoryHost], requests: Mapping[str, Request]
+    ) -> dict[str, Capture | HostError]: ...
+
+
+class HostShell(Protocol):
+    """Runs a short script as root on one host, for the tool's own records there (lock, enrolment)."""
+
+    def run(self, host: InventoryHost, script: str, stdin: str = "") -> CommandOutput: ...
+
+
+class Clock(Protocol):
+    def now(self) -> datetime: ...
+
+
+class PlaybookRunner(Protocol):
+    """Runs the playbooks of a rendered project, groups side by side."""
+
+    def run(
+        self, folder: Path, project: Project, *, sources: Sequence[str], on_event: Callable[[RunEvent], None]
+    ) -> dict[str, HostOutcome]: ...
+
+
+class RunStore(Protocol):
+    """Keeps the rendered runs under .provision/runs/<id>/."""
+
+    def new_id(self) -> str: ...
+
+    def write(self, run: str, project: Project) -> Path: ...

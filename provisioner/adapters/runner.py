@@ -1,0 +1,159 @@
+"""Runs a rendered project with ansible-runner: one process per group, side by side, events as they come."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from provisioner.model.plan import Phase
+from provisioner.model.run import HostOutcome, RunEvent
+from provisioner.render.project import TITLES, Group, Project
+
+_PHASE_OF: dict[str, Phase] = {title: phase for phase, title in TITLES.items()}
+_KINDS: dict[str, Any] = {
+    "runner_on_start": "start",
+    "runner_on_ok": "ok",
+    "runner_on_failed": "failed",
+    "runner_on_unreachable": "unreachable",
+}
+AT_ONCE = 8  # groups; each is one ansible-playbook process of some 60 MB
+
+
+class AnsibleRunner:
+    """The PlaybookRunner that the command line uses. `forks` bounds the hosts of one group at a time."""
+
+    def __init__(self, environment: Mapping[str, str], *, forks: int = 16) -> None:
+        self._environment = dict(environment)
+        self._forks = forks
+
+    def run(
+        self, folder: Path, project: Project, *, sources: Sequence[str], on_event: Callable[[RunEvent], None]
+    ) -> dict[str, HostOutcome]:
+        """Run every group and return how it ended per host. Ctrl-C stops the playbooks, then is raised again."""
+        outcomes = {host: HostOutcome(ok=True) for group in project.groups for host in group.hosts}
+        stop = threading.Event()
+        slots = threading.BoundedSemaphore(AT_ONCE)
+        lock = threading.Lock()
+
+        def work(group: Group) -> None:
+            with slots:
+                if not stop.is_set():
+                    self._group(folder, group, sources, outcomes, on_event, stop, lock)
+
+        threads = [threading.Thread(target=work, args=(group,), daemon=True) for group in project.groups]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(timeout=0.2)
+        except KeyboardInterrupt:
+            stop.set()
+            for thread in threads:
+                thread.join(timeout=30)
+            raise
+        return outcomes
+
+    def _group(
+        self,
+        folder: Path,
+        group: Group,
+        sources: Sequence[str],
+        outcomes: dict[str, HostOutcome],
+        on_event: Callable[[RunEvent], None],
+        stop: threading.Event,
+        lock: threading.Lock,
+    ) -> None:
+        import ansible_runner
+
+        follower = _Follower(group.hosts, outcomes, on_event, lock)
+        result = ansible_runner.run(
+            private_data_dir=str(folder),
+            project_dir=str(folder),
+            playbook=group.playbook,
+            inventory=[*(str(Path(s).resolve()) if "," not in s else s for s in sources), str(folder / "inventory.yml")],
+            ident=group.name,
+            forks=self._forks,
+            quiet=True,
+            envvars=self._variables(folder),
+            event_handler=follower,
+            cancel_callback=stop.is_set,
+            suppress_env_files=True,
+        )
+        follower.finish()
+        if result.rc != 0 and all(outcomes[host].ok for host in group.hosts) and not stop.is_set():
+            # The playbook never got as far as a host: a syntax error, a missing interpreter.
+            text = result.stdout.read() if result.stdout else ""
+            for host in group.hosts:
+                outcomes[host] = HostOutcome(ok=False, failed_task="start ansible-playbook", detail=text[-2000:])
+
+    def _variables(self, folder: Path) -> dict[str, str]:
+        # ansible-playbook of this very environment, also when its bin folder is not on the caller's path.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        return {**self._environment, "ANSIBLE_CONFIG": str(folder / "ansible.cfg"), "PATH": path}
+
+
+class _Follower:
+    """Turns ansible-runner's events of one group into RunEvents and outcomes; keeps time per phase."""
+
+    def __init__(
+        self,
+        hosts: Sequence[str],
+        outcomes: dict[str, HostOutcome],
+        on_event: Callable[[RunEvent], None],
+        lock: threading.Lock,
+    ) -> None:
+        self._hosts = hosts
+        self._outcomes = outcomes
+        self._on_event = on_event
+        self._lock = lock
+        self._phase: Phase = "stage"
+        self._entered = time.monotonic()
+
+    def __call__(self, event: dict[str, Any]) -> bool:
+        data = event.get("event_data") or {}
+        if event.get("event") == "playbook_on_play_start":
+            self._enter(_PHASE_OF.get(str(data.get("name")), self._phase))
+        kind = _KINDS.get(str(event.get("event")))
+        host = data.get("host")
+        if kind is None or host not in self._outcomes:
+            return True
+        failed = kind in ("failed", "unreachable") and not data.get("ignore_errors")
+        detail = printed(data.get("res") or {}) if failed else ""
+        task = str(data.get("task") or "")
+        with self._lock:
+            if failed:
+                outcome = self._outcomes[host]
+                outcome.ok, outcome.failed_task, outcome.detail = False, task, detail
+            self._on_event(RunEvent(host, self._phase, kind, task, detail))
+        return True
+
+    def _enter(self, phase: Phase) -> None:
+        self.finish()
+        self._phase = phase
+
+    def finish(self) -> None:
+        """Book the time since the last phase began on every host that is still in the run."""
+        now = time.monotonic()
+        for host in self._hosts:
+            seconds = self._outcomes[host].seconds
+            seconds[self._phase] = round(seconds.get(self._phase, 0.0) + now - self._entered, 1)
+        self._entered = now
+
+
+def printed(result: Mapping[str, Any]) -> str:
+    """Return what a failed task had to say, most telling part first: message, stderr, the end of stdout."""
+    parts = [str(result[key]).strip() for key in ("msg", "stderr", "module_stderr") if result.get(key)]
+    stdout = str(result.get("stdout") or "").strip()
+    if stdout:
+        parts.append("\n".join(stdout.splitlines()[-15:]))
+    seen: list[str] = []
+    for part in parts:
+        if part and not any(part in other for other in seen):
+            seen.append(part)
+    return "\n".join(seen)

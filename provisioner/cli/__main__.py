@@ -1,0 +1,5 @@
+"""Runs the command line as `python -m provisioner.cli`."""
+
+from provisioner.cli.main import entry
+
+entry()

@@ -1,0 +1,85 @@
+"""The table of commands and the one error boundary: every exception becomes words and an exit code here."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from provisioner import __version__
+from provisioner.errors import Exit, ProvisionError
+
+# Command → module and one line of help. The module is imported only when its command runs, so that
+# `provision --help` does not pay for Ansible, Docker or pydantic.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "resolve": ("provisioner.cli.resolve", "choose one consistent set of versions per host and write provision.lock"),
+    "plan": ("provisioner.cli.plan", "show what would change, phase by phase, and what it costs"),
+    "apply": ("provisioner.cli.apply", "do what the plan says, verify, and enrol"),
+    "verify": ("provisioner.cli.verify", "check hosts against the lock, independently of planning"),
+    "status": ("provisioner.cli.status", "show every host and its state"),
+    "facts": ("provisioner.cli.facts", "show what a host is, or record it in a file"),
+    "trust": ("provisioner.cli.trust", "record a host's ssh key after showing its fingerprint"),
+    "matrix": ("provisioner.cli.matrix", "read and check the compatibility matrix"),
+    "lab": ("provisioner.cli.lab", "throwaway hosts with simulated GPUs, for trying things out"),
+}
+
+
+def parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser; only the command that is named gets its arguments, for that imports its module."""
+    top = _Parser(
+        prog="provision",
+        description="Keeps GPU hosts of decentralized compute networks serving: resolve, plan, apply, verify, enrol.",
+        epilog="First steps: provision resolve, then provision plan, then provision apply. "
+        "With no -i, this machine itself is the host.",
+    )
+    top.add_argument("--version", action="version", version=f"provision {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    for name, (module, line) in COMMANDS.items():
+        sub = commands.add_parser(name, help=line, description=line[0].upper() + line[1:] + ".")
+        if name == only:
+            importlib.import_module(module).arguments(sub)
+    return top
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse exits with 2 on a wrong argument; here 2 means "there is something to change"."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.print_usage(sys.stderr)
+        print(f"error: {message}{' ' * 8}[bad-argument]\n\nAll options: {self.prog} --help", file=sys.stderr)
+        raise SystemExit(int(Exit.BAD_INPUT))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command and return its exit code."""
+    named = next((word for word in argv if word in COMMANDS), None)
+    try:
+        args = parser(named).parse_args(argv)
+        if args.command is None:
+            parser().print_help()
+            return Exit.OK
+        return int(importlib.import_module(COMMANDS[args.command][0]).run(args))
+    except ProvisionError as problem:
+        from provisioner.cli.words import error_text
+
+        print(error_text(problem), file=sys.stderr)
+        return int(problem.exit_code)
+    except KeyboardInterrupt:
+        print("\ninterrupted: the next run goes on from what it finds on the hosts", file=sys.stderr)
+        return int(Exit.INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has gone (`provision plan | head`); that is no failure of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(Exit.OK)
+    except Exception:
+        from provisioner.cli.words import defect_text
+
+        print(defect_text(argv), file=sys.stderr)
+        return int(Exit.INTERNAL)
+
+
+def entry() -> None:
+    """Entry point of the `provision` script."""
+    sys.exit(main(sys.argv[1:]))
