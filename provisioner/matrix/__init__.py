@@ -1,1 +1,1 @@
-"""What fits together: schema, reader and linter of the entries under `matrix/`, and their requirement language."""
+"""What fits together: schema, reader and linter of `matrix/`, and the requirement language of its entries."""

@@ -10,7 +10,7 @@ import calendar
 import datetime as dt
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, StringConstraints, model_validator
+from pydantic import Field, JsonValue, Strict, StringConstraints, model_validator
 
 from provisioner.matrix.specifier import Claim, Confidence, Day, Frozen, Id, Requirement, Text
 from provisioner.model.version import (
@@ -22,8 +22,11 @@ from provisioner.model.version import (
 )
 
 Flavour = Literal["open", "proprietary"]
+Bool = Annotated[bool, Strict()]
+Int = Annotated[int, Strict()]
 Branch = Annotated[str, StringConstraints(pattern=r"^[0-9]{3}$")]
 PciWord = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{4}$")]
+PciPair = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{4}:[0-9a-f]{4}$")]
 
 
 class Entry(Claim):
@@ -64,8 +67,8 @@ class DriverRelease(Frozen):
 class Modules(Frozen):
     """Which kernel-module flavours a branch carries, and for which architectures."""
 
-    proprietary: bool | None
-    open: bool | None
+    proprietary: Bool | None
+    open: Bool | None
     proprietary_architectures: tuple[Id, ...] = ()
     open_architectures: tuple[Id, ...] = ()
     default: Flavour | None = None
@@ -93,13 +96,19 @@ class DriverPackages(Claim):
     source: str | None = None
     flavour: Flavour
     install: tuple[str, ...] = Field(min_length=1)
+    """Everything to name: packages of `source` and those of `independent`."""
+    independent: tuple[str, ...] = ()
+    """Those of `install` with versions of their own; all others have the driver's version, each of them exactly."""
+    extras: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Packages that only some work needs, by what needs them: `optix: [libnvoptix1, …]`."""
     kernel_package: str
     """The package that builds or carries the kernel module."""
+    firmware_package: str | None = None
     pin: tuple[str, ...] = ()
     """Packages that hold the branch and must be installed before the driver."""
     versions: tuple[DebianVersion, ...] = ()
     """Versions seen; what a host can install is asked of the host, these only document."""
-    names_pin_the_branch: bool
+    names_pin_the_branch: Bool
     note: Text | None = None
 
 
@@ -116,8 +125,8 @@ class DriverBranch(Entry):
     eol: EndOfLife
     status: Text | None = None
     native_cuda: CudaVersion
-    cuda_major_without_compat: int | None = None
-    minor_floor_for: tuple[int, ...] = ()
+    cuda_major_without_compat: Int | None = None
+    minor_floor_for: tuple[Int, ...] = ()
     architectures: tuple[Id, ...]
     architectures_detail: Text | None = None
     last_branch_for: tuple[Id, ...] = ()
@@ -130,13 +139,15 @@ class DriverBranch(Entry):
 
     @property
     def security_floor(self) -> DriverVersion | None:
-        """The highest fixed version that bulletins name for this branch; None: no bulletin names one."""
-        return max((f.version for f in self.security if f.version is not None), default=None)
+        """The highest fixed version that bulletins name; None: none does. Low confidence does not count."""
+        sure = [f.version for f in self.security if f.version is not None and f.confidence != "low"]
+        return max(sure, default=None)
 
     @property
     def latest_bulletin_omits_it(self) -> bool:
         """True when the newest bulletin has no row for this branch: no fix is offered any more."""
-        return bool(self.security) and max(self.security, key=lambda f: f.published).version is None
+        read = [f for f in self.security if f.confidence != "low"]
+        return bool(read) and max(read, key=lambda f: f.published).version is None
 
 
 class CompatPackage(Frozen):
@@ -174,8 +185,8 @@ class Capabilities(Claim):
 class HostCompiler(Frozen):
     """gcc majors that the toolkit's headers accept."""
 
-    min_major: int | None = None
-    max_major: int | None = None
+    min_major: Int | None = None
+    max_major: Int | None = None
     note: Text | None = None
 
 
@@ -189,7 +200,7 @@ class CudaLevel(Entry):
     """One CUDA level major.minor with all its toolkit releases (`cuda/12.2.yaml`)."""
 
     level: CudaVersion
-    released: bool
+    released: Bool
     """False for a level that a driver reports although no toolkit of it was published."""
     native_branch: Branch
     minor_floor: DriverVersion
@@ -230,7 +241,9 @@ class PciDevice(Frozen):
 
     vendor: PciWord
     device: PciWord
-    subsystem: str | None = None
+    subsystems: tuple[PciPair, ...] = ()
+    """Boards of this model, as vendor:device of the subsystem; empty: any board with the id."""
+    subsystems_except: tuple[PciPair, ...] = ()
     name: Text
     memory_gib: float | tuple[float, ...] | None = None
     first_open_driver: DriverVersion | None = None
@@ -238,6 +251,12 @@ class PciDevice(Frozen):
     listed_from: dict[Branch, DriverVersion | None] = Field(default_factory=dict)
     """First release of each branch from which every later one lists the id; null: that branch never does."""
     note: Text | None = None
+
+    def is_board(self, subsystem: str) -> bool:
+        """Whether a board that calls itself `10de:13d9` can be this model."""
+        if self.subsystems:
+            return subsystem in self.subsystems
+        return subsystem not in self.subsystems_except
 
 
 class GpuModel(Entry):
@@ -257,10 +276,10 @@ class GpuModel(Entry):
     """A floor of this model above its architecture's."""
     last_driver: Branch | None = None
     last_cuda: CudaVersion | None = None
-    tdp_w: int | None = None
-    nvlink: bool | None = None
-    forward_compat: bool | None = None
-    field_confidence: dict[str, Literal["high", "medium", "low", "not collected"]]
+    tdp_w: Int | None = None
+    nvlink: Bool | None = None
+    forward_compat: Bool | None = None
+    field_confidence: dict[str, Literal["high", "medium", "low", "not collected", "not confirmed"]]
 
 
 class Kernel(Claim):
@@ -299,8 +318,8 @@ class OsRelease(Entry):
     """Architectures that no driver of this distribution's own archive can drive."""
     nvidia_repo: dict[str, JsonValue]
     docker_engine: dict[str, JsonValue]
-    toolkit_listed: bool | None
-    gpu_operator_validated: bool | None = None
+    toolkit_listed: Bool | None
+    gpu_operator_validated: Bool | None = None
 
 
 class RuntimePackages(Claim):
@@ -395,7 +414,7 @@ class Profile(Frozen):
 
     id: Id
     title: Text
-    default: bool = False
+    default: Bool = False
     requirements: tuple[Requirement, ...]
 
 
@@ -455,9 +474,7 @@ class Network(Entry):
     @property
     def default_profile(self) -> Profile | None:
         """The way that `provision_networks: [akash]` means when it names no other."""
-        return next(
-            (p for p in self.profiles if p.default), self.profiles[0] if len(self.profiles) == 1 else None
-        )
+        return next((p for p in self.profiles if p.default), self.profiles[0] if len(self.profiles) == 1 else None)
 
 
 class Party(Frozen):
@@ -479,7 +496,7 @@ class Conflict(Entry):
     statement: Text
     way_out: Text | None = None
     basis: Text
-    exclusive: bool
+    exclusive: Bool
     """True: two of the parties cannot share a host; false: they can, when the way out is taken."""
 
 
@@ -490,13 +507,13 @@ class ContainerRequirement(Claim):
     platform: str
     image_os: Text | None = None
     require: Text
-    alternatives: int
+    alternatives: Int
     fallback_branches: tuple[str, ...] = ()
     fallback_brands: tuple[str, ...] = ()
-    geforce_accepted_by_fallback: bool | None = None
+    geforce_accepted_by_fallback: Bool | None = None
     state: Text | None = None
     paths: tuple[str, ...] = ()
-    paths_more: int | None = None
+    paths_more: Int | None = None
     note: Text | None = None
 
 
@@ -510,9 +527,7 @@ class ContainerImages(Entry):
 class Rule(Entry):
     """A statement over many entries, with its figures (`rules/minor-version-compatibility.yaml`)."""
 
-    about: Literal[
-        "drivers", "cuda", "architectures", "gpus", "os", "runtimes", "container-images", "networks"
-    ]
+    about: Literal["drivers", "cuda", "architectures", "gpus", "os", "runtimes", "container-images", "networks"]
     statement: Text
     figures: dict[str, JsonValue] = Field(default_factory=dict)
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, StringConstraints, model_validator
 
 from provisioner.model.version import (
     CudaSpecifier,
@@ -106,9 +106,7 @@ _OS = re.compile(r"([a-z]+(?:-[a-z]+)*)(?:-([0-9][0-9.]*)|\s*((?:>=|<=|==|>|<).+
 
 def _os_item(value: Any) -> Any:
     if not isinstance(value, str) or (match := _OS.fullmatch(value)) is None:
-        raise ValueError(
-            f"{value!r} is not an OS: write an id (debian-12), a family (windows) or ubuntu>=22.04"
-        )
+        raise ValueError(f"{value!r} is not an OS: write an id (debian-12), a family (windows) or ubuntu>=22.04")
     if match[3]:
         Specifier.parse(match[3], DottedVersion)
     return value
@@ -117,9 +115,7 @@ def _os_item(value: Any) -> Any:
 OsItem = Annotated[str, BeforeValidator(_os_item)]
 Presence = Literal["present", "absent"]
 
-RUNTIMES = Literal[
-    "docker", "docker-ce", "docker-io", "podman", "containerd", "cri-o", "sysbox", "kubernetes", "none"
-]
+RUNTIMES = Literal["docker", "docker-ce", "docker-io", "podman", "containerd", "cri-o", "sysbox", "kubernetes", "none"]
 
 
 class Requirement(Claim):
@@ -136,8 +132,8 @@ class Requirement(Claim):
     architecture: tuple[Id, ...] | None = Field(None, alias="gpu.architecture")
     brand: tuple[Id, ...] | None = Field(None, alias="gpu.brand")
     gpu_count: DottedSpecifier | None = Field(None, alias="gpu.count")
-    gpu_same_model: bool | None = Field(None, alias="gpu.same_model")
-    gpu_exclusive: bool | None = Field(None, alias="gpu.exclusive")
+    gpu_same_model: Annotated[bool, Strict()] | None = Field(None, alias="gpu.same_model")
+    gpu_exclusive: Annotated[bool, Strict()] | None = Field(None, alias="gpu.exclusive")
     gpu_binding: Literal["nvidia", "vfio"] | None = Field(None, alias="gpu.binding")
     gpu_ecc: Presence | None = Field(None, alias="gpu.ecc")
     os: tuple[OsItem, ...] | None = None
@@ -160,7 +156,7 @@ class Requirement(Claim):
     disk_gib: DottedSpecifier | None = None
     cpu_cores: DottedSpecifier | None = None
     unattended_upgrades: Presence | None = None
-    dedicated: bool | None = None
+    dedicated: Annotated[bool, Strict()] | None = None
     tee: tuple[Literal["intel-tdx", "amd-sev-snp"], ...] | None = None
     clock_skew_s: DottedSpecifier | None = None
     client: dict[str, DottedSpecifier] | None = None
@@ -230,7 +226,7 @@ Situation = Mapping[str, Any]
 """What is known of a host and a stack, by key of the language; a key that is missing is unknown.
 
 `gpus` holds one mapping per GPU with `compute_capability`, `memory_gib`, `model`, `architecture`, `brand`,
-`ecc`, `binding`; all other keys are those of the language (`driver`, `cuda`, `os`; `ports`: those already taken).
+`ecc`, `binding`; all other keys are those of the language (`driver`, `cuda`, `os`; `ports`: those taken).
 """
 
 
@@ -310,9 +306,7 @@ def _ports_free(wanted: Ports, found: Any) -> bool | None:
     """`found` is what others take: {"tcp": [(80, 80)], "udp": []}."""
     for protocol in ("tcp", "udp"):
         for low, high in wanted.numbers(protocol):
-            if any(
-                low <= taken_high and taken_low <= high for taken_low, taken_high in found.get(protocol, ())
-            ):
+            if any(low <= taken_high and taken_low <= high for taken_low, taken_high in found.get(protocol, ())):
                 return False
     return True
 
@@ -401,7 +395,7 @@ def judge(requirement: Requirement, situation: Situation) -> Judgement:
     key, wanted = requirement.key, requirement.value
     found = _found(key, situation)
     if found is None:
-        answer: bool | None = None
+        answer: Annotated[bool, Strict()] | None = None
     elif key in _PER_GPU:
         answer = _over_gpus(*_PER_GPU[key], wanted, found)
     elif key in ("gpu.same_model", "gpu.exclusive", "dedicated"):

@@ -93,9 +93,7 @@ class Version:
         return core_schema.no_info_plain_validator_function(
             read,
             json_schema_input_schema=core_schema.str_schema(),
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                str, return_schema=core_schema.str_schema()
-            ),
+            serialization=core_schema.plain_serializer_function_ser_schema(str, return_schema=core_schema.str_schema()),
         )
 
 
@@ -258,9 +256,7 @@ class _Interval(Generic[V]):
     def meet(self, other: _Interval[V]) -> _Interval[V]:
         """>=1,<5 meets >2,<=5 in >2,<5."""
         low, low_closed = self.low, self.low_closed
-        if other.low is not None and (
-            low is None or other.low > low or (other.low == low and not other.low_closed)
-        ):
+        if other.low is not None and (low is None or other.low > low or (other.low == low and not other.low_closed)):
             low, low_closed = other.low, other.low_closed
         high, high_closed = self.high, self.high_closed
         if other.high is not None and (
