@@ -1,0 +1,409 @@
+"""The only place with wording: claims and conflicts become sentences a person can act on."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterable
+
+from provisioner.model.stack import Choice, HostLock
+from provisioner.model.version import DriverVersion
+from provisioner.resolve.conflict import Claim, Conflict, Edit, Falls, NoSolution, Repair, Source
+
+WIDTH = 110
+
+
+def _card_driver(c: Claim) -> str:
+    first, last = c.word("first"), c.word("last")
+    what = f"{c.about} ({c.word('architecture')}, compute capability {c.word('capability')})"
+    if first and last:
+        return f"{what} is driven by branches {first} to {last} only"
+    if last:
+        return f"{what} is driven by no branch after {last}"
+    if first:
+        return f"{what} is driven by no branch before {first}"
+    return f"{what} is not driven by every branch"
+
+
+def _not_offered(c: Claim) -> str:
+    offered = c.word("offered")
+    sources = f"this host's package sources ({c.about}{', ' + c.word('components') if c.word('components') else ''})"
+    return f"{sources} offer driver {offered} and no other" if offered else f"{sources} offer no driver at all"
+
+
+def _network_wants(c: Claim) -> str:
+    key, wanted = c.word("key"), c.word("wanted")
+    who = f"{c.about} ({c.word('client')})" if c.word("client") not in ("", c.about) else c.about
+    date = f" as read on {c.word('seen')}" if c.word("seen") else ""
+    if key == "driver" and c.word("listed"):
+        accepted = c.word("latest") or c.word("near")
+        tail = (
+            f"the latest it accepts of those offered here is {c.word('latest')}"
+            if c.word("latest")
+            else f"the latest of these branches that it accepts is {accepted}"
+            if accepted
+            else "it accepts none of the branches offered here"
+        )
+        return f"{who} accepts {c.word('listed')} exact driver versions{date}, not {c.word('too-new')}: {tail}"
+    need = {
+        "driver": f"driver {wanted}",
+        "host_driver": "a driver on the host" if wanted == "present" else "a host without a driver",
+        "modules": f"{wanted} kernel modules",
+        "cuda": f"CUDA {wanted}",
+        "gpu.compute_capability": f"compute capability {wanted}",
+        "gpu.memory_gib": f"{wanted} GiB of GPU memory",
+        "gpu.model": f"a GPU of its list{date}",
+        "gpu.architecture": f"a GPU of {wanted}",
+        "gpu.brand": f"a GPU of {wanted}",
+        "gpu.count": f"{wanted} GPUs",
+        "gpu.same_model": "GPUs of one model",
+        "os": wanted,
+        "arch": f"a {wanted} machine",
+        "kernel": f"kernel {wanted}",
+        "runtime": f"runtime {wanted}",
+        "docker": f"Docker {wanted}",
+        "containerd": f"containerd {wanted}",
+        "toolkit": f"container toolkit {wanted}",
+        "ram_gib": f"{wanted} GiB of memory",
+        "client": f"client {wanted}",
+    }.get(key, f"{key.replace('_', ' ')} {wanted}")
+    found = f"; this host has {c.word('found')}" if c.word("found") else ""
+    return f"{who} wants {need}{found}"
+
+
+def _opposite(c: Claim) -> str:
+    key = c.word("key").replace("_", " ")
+    if c.word("key") in ("gpu.exclusive", "dedicated"):
+        return f"{c.word('first')} and {c.word('second')} each want the GPU for themselves"
+    return f"{c.word('first')} wants {key} {c.word('one')}, {c.word('second')} wants {key} {c.word('other')}"
+
+
+SENTENCES: dict[str, Callable[[Claim], str]] = {
+    "card-driver": _card_driver,
+    "card-floor": lambda c: f"{c.about} needs driver {c.word('driver')}",
+    "card-flavour": lambda c: (
+        f"{c.about} ({c.word('architecture')}) does not run on {c.word('flavour')} kernel modules, "
+        f"only on {c.word('takes')} ones"
+    ),
+    "card-unknown": lambda c: (
+        f"the card {c.about} in slot {c.word('slot')} is in no matrix entry, so which driver drives it is not known"
+    ),
+    "cuda-ceiling": lambda c: (
+        f"{c.about} has compute capability {c.word('capability')}: toolkits after CUDA {c.word('ceiling')} "
+        f"build nothing that it can run, whatever its driver shows"
+    ),
+    "gpu-needs-driver": lambda c: f"this host has GPUs to serve with: {c.about}",
+    "no-gpu": lambda c: f"{c.about} need a GPU, and no NVIDIA GPU is on this host's PCI bus",
+    "driver-not-offered": _not_offered,
+    "wanted-driver": lambda c: f"the request wants driver {c.about}",
+    "wanted-modules": lambda c: f"the request wants {c.about} kernel modules",
+    "wanted-cuda": lambda c: f"the request wants CUDA {c.about} or higher",
+    "forbidden-branches": lambda c: f"the policy forbids driver branches {c.about}",
+    "refuse-ended": lambda c: f"the policy refuses drivers past their end of life, on {c.word('today')}: {c.about}",
+    "no-reboot": lambda c: f"the policy allows no reboot, so the loaded driver {c.about} must stay",
+    "kernel-floor": lambda c: f"kernel {c.about} is older than the driver branch can be built for",
+    "no-headers": lambda c: (
+        f"the kernel that boots next, {c.about}, has no headers on disk and this host's sources offer none"
+    ),
+    "running-without-headers": lambda c: (
+        f"the running kernel {c.about} has no headers any more: the driver is built for {c.word('next')}, "
+        f"which boots next, and loads after a reboot"
+    ),
+    "runtime-not-offered": lambda c: f"this host's package sources offer no {c.about} for {c.word('os')}",
+    "network-needs-driver": lambda c: f"{c.about} uses the driver of the host",
+    "network-wants": _network_wants,
+    "soft": lambda c: f"{_network_wants(c)}, says a source of low confidence or a list of what was tested",
+    "not-seen": lambda c: f"{_network_wants(c)}, and that could not be seen on this host",
+    "not-checked": lambda c: f"not checked: {_network_wants(c)}",
+    "networks-conflict": lambda c: c.word("statement"),
+    "opposite-wishes": _opposite,
+    "carries": lambda c: f"driver {c.about} carries CUDA {c.word('cuda')}",
+    # why a value was chosen, or nothing newer
+    "installed": lambda c: f"{c.about} is on this host already",
+    "only-one": lambda c: f"{c.about} is the only one that fits",
+    "longest-supported": lambda c: (
+        f"branch {c.about} is supported until {c.word('until')}, longer than any other that fits"
+    ),
+    "default-of-os": lambda c: f"{c.about} is what {c.word('os')} offers by itself",
+    "newest-patch": lambda c: f"{c.about} is the newest patch of its branch that this host's sources offer",
+    "moved-ended": lambda c: f"{c.about} is on the host, past its end of life since {c.word('date')}",
+    "moved-floor": lambda c: f"{c.about} is on the host, below the fixed version {c.word('floor')}",
+    "moved-unfit": lambda c: f"{c.about} is on the host and does not fit",
+    "not-any-more": lambda c: f"{c.about} is on the host, and no source offers it any more",
+    "asked-for": lambda c: f"the request asks for {c.about}",
+    "flavour-of-package": lambda c: f"{c.word('package')} carries {c.about} kernel modules",
+    "native-cuda": lambda c: f"driver branch {c.word('branch')} carries CUDA {c.about}",
+    "newest-client": lambda c: f"{c.about} is the newest {c.word('program')} that fits",
+    "unversioned-client": lambda c: f"{c.about} publishes no client versions: the network's own installer decides",
+    "newest-offered": lambda c: f"{c.about} is the newest that {c.word('os')} offers outside backports",
+    "ended": lambda c: (
+        f"driver branch {c.about} is past its end of life ({c.word('date')})"
+        + ("" if c.word("better") else ", and nothing that is still supported fits this host")
+    ),
+    "below-floor": lambda c: (
+        f"driver {c.about} is below {c.word('floor')}, the lowest that NVIDIA's bulletins call fixed for its branch, "
+        f"and this host is offered nothing newer that fits"
+        if c.word("floor")
+        else f"driver {c.about} gets no security fixes any more"
+    ),
+    "os-ended": lambda c: f"{c.about} is past its end of life ({c.word('date')})",
+    "secure-boot": lambda c: (
+        "Secure Boot is on: a module that DKMS builds loads only when its key is enrolled (mokutil --import)"
+    ),
+    "run-file": lambda c: "a driver from NVIDIA's .run file lies on this host; packages cannot replace it cleanly",
+    "left-behind": lambda c: f"{c.about} has no version {c.word('version')} here and will be removed",
+    "card-guess": lambda c: f"the card {c.about} is in no matrix entry; it keeps the driver branch that runs it",
+    "not-preferred": lambda c: f"{c.about} would fit as well; {c.word('chosen')} comes first: {c.word('why')}",
+}
+
+
+def sentence(claim: Claim) -> str:
+    """One claim in words, without its source."""
+    return SENTENCES[claim.kind](claim)
+
+
+def source(rest: Source) -> str:
+    """`networks/ionet, seen 2026-03-19, low confidence`."""
+    parts = [rest.entry]
+    if rest.seen:
+        parts.append(f"seen {rest.seen}")
+    if rest.confidence == "low":
+        parts.append("low confidence")
+    return ", ".join(parts)
+
+
+def sources(claim: Claim) -> tuple[str, ...]:
+    return tuple(source(rest) for rest in claim.rests_on)
+
+
+def warning(claim: Claim) -> str:
+    """A claim that does not forbid, in one line with its source."""
+    rests = "; ".join(sources(claim))
+    return f"{sentence(claim)} ({rests})" if rests else sentence(claim)
+
+
+# --- no solution --------------------------------------------------------------------------------------------------
+
+
+def no_solution(host: str, answer: NoSolution) -> str:
+    """The whole text for one host: the conflicts, what would mend them, what to type next."""
+    head = f"error: no set of versions serves {host}"
+    lines = [head + "[unresolvable-host]".rjust(max(WIDTH - len(head), 22)), ""]
+    if answer.unseen:
+        lines += [f"{host} did not show {what}." for what in answer.unseen]
+        lines += ["", f"Look closer: provision facts {host}"]
+        return "\n".join(lines) + "\n"
+    count = len(answer.conflicts)
+    if count == 1:
+        lines.append("One reason:")
+    else:
+        lines.append(f"{_number(count)} reasons, each enough by itself{'' if answer.complete else ', and more'}:")
+    lines.append("")
+    for number, conflict in enumerate(answer.conflicts, 1):
+        lines += _conflict(number, conflict)
+    if answer.repairs:
+        lines += ["", "What would work, least downtime first:"]
+        lines += _repairs(answer.repairs)
+    else:
+        lines += ["", "No single change of the request or this host mends it."]
+    lines += ["", *_next(host, answer)]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _number(count: int) -> str:
+    words = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
+    return words[count] if count < len(words) else str(count)
+
+
+def _conflict(number: int, conflict: Conflict) -> list[str]:
+    claims = list(conflict.claims)
+    if len(claims) == 1:
+        text = sentence(claims[0])
+        rest = f"({'; '.join(sources(claims[0]))})"
+        return [*_wrapped(f"{number}. ", text[:1].upper() + text[1:] + "."), f"   {rest}"]
+    lines = _wrapped(f"{number}. ", _headline(conflict))
+    for leaf, rests in _lines(conflict.tree):
+        lines += _with_source(leaf, rests)
+    return lines
+
+
+def _headline(conflict: Conflict) -> str:
+    kinds = {claim.kind for claim in conflict.claims}
+    networks = list(
+        dict.fromkeys(c.about for c in conflict.claims if c.kind in ("network-wants", "network-needs-driver"))
+    )
+    who = _listed(networks) if networks else "The request"
+    verb = "wants" if len(networks) == 1 or not networks else "want"
+    if "cuda-ceiling" in kinds:
+        card = next(c.about for c in conflict.claims if c.kind == "cuda-ceiling")
+        return f"{who} {verb} a CUDA level that {card} can't run."
+    if any(c.kind == "wanted-cuda" or c.word("key") == "cuda" for c in conflict.claims):
+        return f"{who} {verb} a CUDA level that no driver on offer carries."
+    if kinds & {"card-driver", "card-flavour", "card-floor"}:
+        card = next(c.about for c in conflict.claims if c.kind in ("card-driver", "card-flavour", "card-floor"))
+        if not networks and not kinds & {
+            "wanted-driver",
+            "wanted-modules",
+            "forbidden-branches",
+            "refuse-ended",
+        }:
+            return f"No driver that this host is offered drives {card}."
+        return f"{who} {verb} a driver that {card} can't have here."
+    if networks and len(networks) > 1:
+        return f"{who} want different drivers."
+    return f"{who} {verb} a driver that is not there."
+
+
+def _lines(tree: Falls) -> list[tuple[str, tuple[str, ...]]]:
+    """The leaves in order, each once, with what they rest on."""
+    found: dict[Claim, None] = {}
+
+    def walk(node: Falls) -> None:
+        for reason in node.because:
+            if isinstance(reason, Falls):
+                walk(reason)
+            else:
+                found.setdefault(reason)
+
+    walk(tree)
+    return [(sentence(claim), sources(claim)) for claim in found]
+
+
+def _with_source(text: str, rest: Iterable[str]) -> list[str]:
+    where = f"({'; '.join(rest)})" if rest else ""
+    first = _wrapped("   · ", text)
+    if not where:
+        return first
+    if len(first) == 1 and len(first[0]) + 2 + len(where) <= WIDTH:
+        return [f"{first[0]}  {where}"]
+    return [*first, f"     {where}"]
+
+
+def _wrapped(lead: str, text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead), break_on_hyphens=False)
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+EDITS: dict[str, Callable[[Edit], str]] = {
+    "drop-network": lambda e: f"serve without {e.word('name') or e.value}",
+    "profile": lambda e: f"serve {e.word('name')} as: {e.word('title')}",
+    "free-driver": lambda e: f"let the driver be chosen (provision_driver is {e.value})",
+    "free-modules": lambda e: f"let the kernel modules be chosen (provision_modules is {e.value})",
+    "free-cuda": lambda e: f"ask for no CUDA level (provision_cuda is {e.value})",
+    "allow-branch": lambda e: f"allow driver branch {e.value}",
+    "allow-ended": lambda e: "accept a driver past its end of life (provision_policy.past_end_of_life: upgrade)",
+    "allow-reboot": lambda e: "allow a reboot (provision_policy.reboot: allow)",
+    "component": lambda e: f"enable {e.value} in the package sources",
+    "boot-kernel": lambda e: f"boot into kernel {e.value}, whose headers are offered",
+    "runtime": lambda e: f"use {e.value} as runtime",
+    "os": lambda e: f"upgrade to {e.word('name') or e.value}",
+    "take-out": lambda e: f"take out {e.word('name')} in slot {e.value}",
+}
+
+
+def edit(change: Edit) -> str:
+    return EDITS[change.kind](change)
+
+
+def _repairs(repairs: tuple[Repair, ...]) -> list[str]:
+    rows = []
+    for letter, repair in zip("abcdefghijklmnop", repairs, strict=False):
+        what = " and ".join(edit(change) for change in repair.edits)
+        rows.append((f"   {letter}. {what}", _cost(repair), _stack(repair)))
+    left = min(max(len(row[0]) for row in rows), 64)
+    middle = max(len(row[1]) for row in rows)
+    return [f"{a:<{left}}  {b:<{middle}}  → {c}" for a, b, c in rows]
+
+
+def _cost(repair: Repair) -> str:
+    if any(change.kind == "take-out" for change in repair.edits):
+        return "at the rig"
+    if any(change.kind == "os" for change in repair.edits):
+        return "reinstall or upgrade"
+    return "reboot" if repair.reboot else "no reboot"
+
+
+def _stack(repair: Repair) -> str:
+    stack = repair.stack
+    parts = []
+    if stack.driver_version is not None:
+        parts.append(f"driver {stack.driver_version.value}")
+    if stack.cuda is not None:
+        parts.append(f"CUDA {stack.cuda.value}")
+    if not parts:
+        parts.append("no driver on the host")
+    serving = ", ".join(stack.networks) or "no network"
+    return f"{', '.join(parts)}, serves {serving}" + (" (as the matrix lists its packages)" if repair.assumed else "")
+
+
+def _next(host: str, answer: NoSolution) -> list[str]:
+    if not answer.repairs:
+        return [f"Look closer: provision facts {host}"]
+    first = answer.repairs[0].edits[0]
+    key = {
+        "drop-network": "provision_networks",
+        "profile": "provision_networks",
+        "free-driver": "provision_driver",
+        "free-modules": "provision_modules",
+        "free-cuda": "provision_cuda",
+        "allow-branch": "provision_policy.forbid_branches",
+        "allow-ended": "provision_policy.past_end_of_life",
+        "allow-reboot": "provision_policy.reboot",
+        "runtime": "provision_runtime",
+    }.get(first.kind)
+    again = f"provision resolve {host}"
+    if key is None:
+        return [f"After that: {again}"]
+    return [f"To do a: change {key} of {host} in the inventory, then {again}"]
+
+
+# --- a lock in words ----------------------------------------------------------------------------------------------
+
+
+def choices(lock: HostLock) -> str:
+    """Each choice of a lock with its reasons, and why nothing newer: what `resolve --explain` prints."""
+    rows: list[tuple[str, Choice]] = []
+    for label, choice in (
+        ("driver branch", lock.driver_branch),
+        ("driver", lock.driver_version),
+        ("modules", lock.modules),
+        ("CUDA", lock.cuda),
+        ("runtime", lock.runtime),
+    ):
+        if choice is not None:
+            rows.append((label, choice))
+    rows += [(name, choice) for name, choice in lock.networks.items()]
+    width = max((len(label) for label, _ in rows), default=0)
+    lines = []
+    for label, choice in rows:
+        lines.append(f"  {label:<{width}}  {choice.value}")
+        lines += _reasons("because", choice.because, width)
+        lines += _reasons("not newer", choice.not_newer, width)
+    if lock.driver_version is None:
+        lines.append("  no driver: nothing here asks for one")
+    count = {unit: sum(p.unit == unit for p in lock.packages) for unit in ("driver", "runtime", "kernel")}
+    size = sum(p.size for p in lock.packages) / 1e6
+    if lock.packages:
+        lines.append(
+            f"  {len(lock.packages)} packages ({size:.0f} MB): "
+            + ", ".join(f"{n} {unit}" for unit, n in count.items() if n)
+        )
+    lines += [line for text in lock.warnings for line in _wrapped("  ! ", text)]
+    return "\n".join(lines) + "\n"
+
+
+def _reasons(label: str, reasons: Iterable[object], width: int) -> list[str]:
+    lines = []
+    for reason in reasons:
+        text = getattr(reason, "text", "")
+        rests = getattr(reason, "rests_on", ())
+        where = f" ({'; '.join(rests)})" if rests else ""
+        lines += _wrapped(" " * (width + 4) + f"{label}: ", f"{text}{where}")
+    return lines
+
+
+def newer(version: str, than: str) -> bool:
+    """Whether a driver version is a higher number; across branches that is no date."""
+    return DriverVersion(than) < DriverVersion(version)

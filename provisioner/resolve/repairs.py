@@ -1,0 +1,257 @@
+"""What would work: small sets of changes to request or host, each solved before it is told, least downtime first."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable
+
+from provisioner.matrix.reader import Matrix
+from provisioner.model.capture import UNKNOWN
+from provisioner.model.facts import HostFacts, OfferedPackage, OsRelease
+from provisioner.model.intent import Intent
+from provisioner.model.stack import HostLock
+from provisioner.model.version import DottedVersion
+from provisioner.resolve.conflict import Edit, Repair
+from provisioner.resolve.host import Host, debian
+
+RANKS = {"no downtime": 0, "reboot": 1, "reinstall": 2, "at the rig": 3}
+MOST_EDITS = 3
+MOST_REPAIRS = 8
+
+Attempt = Callable[[HostFacts, Intent], "HostLock | None"]
+
+
+def repairs(host: Host, intent: Intent, matrix: Matrix, attempt: Attempt) -> tuple[Repair, ...]:
+    """Every minimal set of at most MOST_EDITS edits that makes the host resolvable; no subset of one is another.
+
+    Larger sets are tried only while nothing smaller was found: a person acts on the shortest list.
+    """
+    edits = _edits(host, intent, matrix)
+    found: list[Repair] = []
+    for size in range(1, MOST_EDITS + 1):
+        for together in itertools.combinations(edits, size):
+            if any(set(repair.edits) <= set(together) for repair in found) or _contradict(together):
+                continue
+            facts, wanted = apply(host.facts, intent, together, matrix)
+            stack = attempt(facts, wanted)
+            if stack is not None:
+                found.append(_repair(together, stack, host.facts))
+        if found and size >= 2:
+            break
+    return tuple(sorted(found, key=_order)[:MOST_REPAIRS])
+
+
+def _order(repair: Repair) -> tuple[object, ...]:
+    """Least downtime, then what keeps most networks, then the fewest edits."""
+    downtime = max(max(change.rank for change in repair.edits), 1 if repair.reboot else 0)
+    return (
+        downtime,
+        len(repair.edits),
+        -len(repair.stack.networks),
+        [(change.rank, change.kind, change.value) for change in repair.edits],
+    )
+
+
+def _repair(edits: tuple[Edit, ...], stack: HostLock, facts: HostFacts) -> Repair:
+    guessed = any(change.kind in ("os", "component") for change in edits)
+    if guessed:
+        # What another release offers is known from the matrix alone: no hash is, so no package can be locked.
+        stack = stack.model_copy(update={"packages": ()})
+    loaded = facts.driver.loaded
+    moves = stack.driver_version is not None and loaded not in (UNKNOWN, None, _upstream(stack))
+    bare = stack.driver_version is not None and loaded in (UNKNOWN, None)
+    boots = any(change.kind in ("boot-kernel", "os") for change in edits)
+    assumed = ("the packages of the release are those that the matrix lists",) if guessed else ()
+    return Repair(edits, stack, moves or bare or boots, assumed)
+
+
+def _upstream(stack: HostLock) -> str:
+    return debian(stack.driver_version.value).upstream if stack.driver_version is not None else ""
+
+
+def _contradict(edits: tuple[Edit, ...]) -> bool:
+    kinds = [(change.kind, change.value) for change in edits]
+    return sum(kind == "os" for kind, _ in kinds) > 1 or (
+        any(kind == "os" for kind, _ in kinds) and any(kind in ("component", "boot-kernel") for kind, _ in kinds)
+    )
+
+
+def _edits(host: Host, intent: Intent, matrix: Matrix) -> tuple[Edit, ...]:
+    """All single changes worth trying, cheapest first."""
+    found: list[Edit] = []
+    policy = intent.policy
+    for name in intent.networks:
+        network = matrix.networks[name.partition("/")[0]]
+        found.append(Edit("drop-network", name, 0, (("name", network.name),)))
+        for profile in network.profiles:
+            if "/" not in name and network.default_profile is not None and profile != network.default_profile:
+                words = (("name", network.name), ("title", profile.title))
+                found.append(Edit("profile", f"{name}/{profile.id}", 0, words))
+    if intent.driver is not None:
+        found.append(Edit("free-driver", intent.driver, 0))
+    if intent.modules != "auto":
+        found.append(Edit("free-modules", intent.modules, 0))
+    if intent.cuda is not None:
+        found.append(Edit("free-cuda", intent.cuda, 0))
+    if policy.past_end_of_life == "refuse":
+        found.append(Edit("allow-ended", "upgrade", 0))
+    found += [Edit("allow-branch", branch, 0) for branch in policy.forbid_branches]
+    found += [Edit("runtime", other, 0) for other in _other_runtimes(host, intent, matrix)]
+    if host.cards:
+        if policy.reboot == "never":
+            found.append(Edit("allow-reboot", "allow", 1))
+        found += [Edit("component", component, 1) for component in _components(host, matrix)]
+        found += [Edit("boot-kernel", release, 1) for release in _bootable(host)]
+    found += [Edit("os", release, 2, (("name", matrix.os[release].name),)) for release in _later(host.os, matrix)]
+    if len(host.cards) > 1:
+        found += [Edit("take-out", card.slot, 3, (("name", card.name),)) for card in host.cards]
+    return tuple(found)
+
+
+def _other_runtimes(host: Host, intent: Intent, matrix: Matrix) -> Iterable[str]:
+    for runtime in matrix.runtimes.values():
+        if runtime.kind != "engine" or runtime.id == intent.runtime:
+            continue
+        if any(host.os in names.os and host.offers.named(names.install[0]) for names in runtime.packages):
+            yield runtime.id
+
+
+def _components(host: Host, matrix: Matrix) -> Iterable[str]:
+    """One edit that enables all that the distribution's driver needs and the sources lack."""
+    release = matrix.os.get(host.os)
+    if release is None or host.facts.components is UNKNOWN:
+        return
+    missing = [c for c in release.components if c not in host.facts.components]
+    if missing:
+        yield ", ".join(missing)
+
+
+def _bootable(host: Host) -> Iterable[str]:
+    """The newest kernel whose headers are offered, of the flavour that boots next."""
+    if host.next_boot is None:
+        return
+    flavour = host.next_boot.rpartition("-")[2]
+    offered = [
+        name.removeprefix("linux-headers-")
+        for name in host.offers.by_name
+        if name.startswith("linux-headers-") and name[14:15].isdigit() and name.endswith(f"-{flavour}")
+    ]
+    plain = [release for release in offered if release.count("-") == host.next_boot.count("-")] or offered
+    newest = max(plain, key=lambda release: debian(release.replace("_", "-")), default=None)
+    if newest is not None and newest != host.next_boot:
+        yield newest
+
+
+def _later(os: str, matrix: Matrix) -> Iterable[str]:
+    """Newer releases of the same family, nearest first."""
+    family, _, version = os.rpartition("-")
+    try:
+        here = DottedVersion(version)
+    except ValueError:
+        return
+    later = [
+        release
+        for release in matrix.os.values()
+        if release.id.rpartition("-")[0] == family and DottedVersion(release.version) > here
+    ]
+    yield from (release.id for release in sorted(later, key=lambda r: DottedVersion(r.version)))
+
+
+# --- what an edit makes of facts and request ----------------------------------------------------------------------
+
+
+def apply(facts: HostFacts, intent: Intent, edits: Iterable[Edit], matrix: Matrix) -> tuple[HostFacts, Intent]:
+    """The host and request as they would be after the edits."""
+    for change in edits:
+        facts, intent = _apply_one(facts, intent, change, matrix)
+    return facts, intent
+
+
+def _apply_one(facts: HostFacts, intent: Intent, change: Edit, matrix: Matrix) -> tuple[HostFacts, Intent]:
+    value, policy = change.value, intent.policy
+    if change.kind == "drop-network":
+        return facts, _with(intent, networks=tuple(n for n in intent.networks if n != value))
+    if change.kind == "profile":
+        plain = value.partition("/")[0]
+        return facts, _with(intent, networks=tuple(value if n == plain else n for n in intent.networks))
+    if change.kind == "free-driver":
+        return facts, _with(intent, driver=None)
+    if change.kind == "free-modules":
+        return facts, _with(intent, modules="auto")
+    if change.kind == "free-cuda":
+        return facts, _with(intent, cuda=None)
+    if change.kind == "runtime":
+        return facts, _with(intent, runtime=value)
+    if change.kind == "allow-ended":
+        return facts, _with(intent, policy=policy.model_copy(update={"past_end_of_life": "upgrade"}))
+    if change.kind == "allow-branch":
+        left = tuple(b for b in policy.forbid_branches if b != value)
+        return facts, _with(intent, policy=policy.model_copy(update={"forbid_branches": left}))
+    if change.kind == "allow-reboot":
+        return facts, _with(intent, policy=policy.model_copy(update={"reboot": "allow"}))
+    if change.kind == "component":
+        return _with_components(facts, value, matrix), intent
+    if change.kind == "boot-kernel":
+        kernel = dataclasses.replace(facts.kernel, running=value, next_boot=value)
+        return dataclasses.replace(facts, kernel=kernel), intent
+    if change.kind == "os":
+        return _with_os(facts, value, matrix), intent
+    if change.kind == "take-out":
+        assert facts.gpus is not UNKNOWN
+        return dataclasses.replace(facts, gpus=tuple(g for g in facts.gpus if g.slot != value)), intent
+    raise ValueError(f"no such edit: {change.kind}")
+
+
+def _with(intent: Intent, **changes: object) -> Intent:
+    return intent.model_copy(update=changes)
+
+
+def _with_components(facts: HostFacts, value: str, matrix: Matrix) -> HostFacts:
+    assert facts.os is not UNKNOWN and facts.offers is not UNKNOWN and facts.components is not UNKNOWN
+    more = tuple(listed(facts.os.id, facts.os.architecture, matrix, runtimes=False))
+    return dataclasses.replace(
+        facts,
+        components=(*facts.components, *value.split(", ")),
+        offers=(*facts.offers, *(offer for offer in more if offer not in facts.offers)),
+    )
+
+
+def _with_os(facts: HostFacts, os: str, matrix: Matrix) -> HostFacts:
+    assert facts.os is not UNKNOWN
+    release = matrix.os[os]
+    kernel = f"{release.kernels[-1].version}-amd64" if release.kernels else "6.12-amd64"
+    offers = list(listed(os, facts.os.architecture, matrix, runtimes=True))
+    offers.append(_assumed(f"linux-headers-{kernel}", "1", "linux", facts.os.architecture))
+    return dataclasses.replace(
+        facts,
+        os=OsRelease(os, release.name, release.codename or "", facts.os.architecture),
+        kernel=dataclasses.replace(
+            facts.kernel, running=kernel, next_boot=kernel, installed=(kernel,), headers=(kernel,)
+        ),
+        packages={},
+        offers=tuple(offers),
+        components=release.components,
+    )
+
+
+def listed(os: str, architecture: str, matrix: Matrix, *, runtimes: bool) -> Iterable[OfferedPackage]:
+    """What the matrix says that a release's own archive offers; a vendor's repository is not assumed."""
+    for branch in matrix.drivers.values():
+        for names in branch.packages:
+            if os in names.os and names.origin in ("debian", "ubuntu"):
+                for version in names.versions:
+                    source = names.source or names.kernel_package
+                    for name in dict.fromkeys((names.kernel_package, *names.install)):
+                        yield _assumed(name, version.text, source, architecture)
+    if runtimes:
+        for runtime in matrix.runtimes.values():
+            for packages in runtime.packages:
+                if os in packages.os and packages.origin in ("debian", "ubuntu"):
+                    for name in packages.install:
+                        version_text = packages.versions[-1].text if packages.versions else "1"
+                        yield _assumed(name, version_text, name, architecture)
+
+
+def _assumed(name: str, version: str, source: str, architecture: str) -> OfferedPackage:
+    return OfferedPackage(name, version, source, architecture, sha256="", size=0)

@@ -1,0 +1,196 @@
+"""`solve`: one host, one request, one matrix; gives its lock entry or the reasons why there is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from provisioner.matrix.reader import Matrix
+from provisioner.matrix.specifier import Answer, judge
+from provisioner.model.facts import HostFacts
+from provisioner.model.intent import Intent
+from provisioner.model.stack import Choice, HostLock, LockedPackage, Reason
+from provisioner.model.version import CudaVersion
+from provisioner.resolve import explain, packages, reasons
+from provisioner.resolve.conflict import Claim, NoSolution, Source
+from provisioner.resolve.host import Driver, Host, RuntimeVersion, kernel_version, prepare, unseen, upstream
+from provisioner.resolve.problem import (
+    CHOSEN,
+    FIRST_NETWORK,
+    Model,
+    Option,
+    build,
+    entry,
+    has_headers,
+    requirement_claim,
+)
+from provisioner.resolve.repairs import repairs
+from provisioner.resolve.solver import best, refute
+
+MOST_CONFLICTS = 8
+
+
+def solve(facts: HostFacts, intent: Intent, matrix: Matrix) -> HostLock | NoSolution:
+    """Return the best stack, or every minimal conflict with the repairs that work.
+
+    Pure: the same facts, intent and matrix give the same answer, byte for byte, on any day.
+    """
+    missing = unseen(facts)
+    if missing:
+        return NoSolution(facts.host, (), (), unseen=missing)
+    host = prepare(facts, matrix)
+    model = build(host, intent, matrix)
+    solution = best(model.problem)
+    if solution is not None:
+        return _lock(model, solution, matrix)
+    refutation = refute(model.problem)
+    found = tuple(reasons.conflict(model, numbers) for numbers in refutation.conflicts[:MOST_CONFLICTS])
+    return NoSolution(
+        host=facts.host,
+        conflicts=found,
+        repairs=repairs(host, intent, matrix, lambda f, i: _only(f, i, matrix)),
+        complete=refutation.complete and len(refutation.conflicts) <= MOST_CONFLICTS,
+    )
+
+
+def _only(facts: HostFacts, intent: Intent, matrix: Matrix) -> HostLock | None:
+    """The stack without explanations of failure: what a repair is tried with."""
+    if unseen(facts):
+        return None
+    model = build(prepare(facts, matrix), intent, matrix)
+    solution = best(model.problem)
+    return None if solution is None else _lock(model, solution, matrix)
+
+
+def _lock(model: Model, solution: tuple[int, ...], matrix: Matrix) -> HostLock:
+    host = model.host
+    driver = model.drivers[solution[0]]
+    level = model.levels[solution[1]]
+    runtime = model.runtimes[solution[2]]
+    options = tuple(model.options[place][value] for place, value in enumerate(solution[FIRST_NETWORK:]))
+    warnings = list(model.warnings)
+    warnings += _unmet(model, driver, level, runtime, options)
+    warnings += reasons.standing_warnings(model, driver)
+    locked: list[LockedPackage] = []
+    kernels: tuple[str, ...] = ()
+    if driver is not None:
+        unit, left = packages.driver_unit(driver, host)
+        locked += unit
+        words = (("version", driver.package.version if driver.package is not None else ""),)
+        warnings += [Claim("left-behind", name, words, (Source("host: packages"),)) for name in left]
+        kernels = tuple(k for k in host.kernels if k == host.next_boot or has_headers(host, k))
+        locked += packages.kernel_unit(host, kernels)
+    if runtime is not None:
+        locked += packages.runtime_unit(runtime, host)
+    warnings += _about_the_os(host, matrix)
+    return HostLock(
+        os=host.os,
+        gpus=tuple(card.id for card in host.cards),
+        intent=model.intent,
+        **_driver_choices(model, solution, driver),
+        cuda=_cuda(level, driver),
+        runtime=_runtime(runtime, host),
+        networks={option.network.id: _network(option) for option in options},
+        kernels=kernels,
+        packages=tuple(sorted(locked, key=lambda p: (p.unit, p.name))),
+        warnings=tuple(dict.fromkeys(explain.warning(claim) for claim in warnings)),
+    )
+
+
+def _reason(claim: Claim) -> Reason:
+    return Reason(text=explain.sentence(claim), rests_on=explain.sources(claim))
+
+
+def _choice(value: str, *because: Claim, not_newer: tuple[Claim, ...] = ()) -> Choice:
+    return Choice(
+        value=value,
+        because=tuple(_reason(claim) for claim in because),
+        not_newer=tuple(_reason(claim) for claim in not_newer),
+    )
+
+
+def _driver_choices(model: Model, solution: tuple[int, ...], driver: Driver | None) -> dict[str, Choice | None]:
+    if driver is None or driver.package is None:
+        return {"driver_branch": None, "driver_version": None, "modules": None}
+    because = reasons.driver_because(model, driver)
+    newer = reasons.not_newer(model, driver, solution)
+    other_branch = tuple(c for c in newer if c.kind != "not-preferred" or not _same_branch(c, driver))
+    carried = Claim(
+        "flavour-of-package",
+        driver.flavour,
+        (("package", driver.package.name),),
+        (entry("drivers", driver.branch, driver.branch.id),),
+    )
+    return {
+        "driver_branch": _choice(driver.branch.branch, *because, not_newer=other_branch),
+        "driver_version": _choice(driver.package.version, *because, not_newer=newer),
+        "modules": _choice(driver.flavour, carried),
+    }
+
+
+def _same_branch(claim: Claim, driver: Driver) -> bool:
+    return claim.about.partition(".")[0] == driver.branch.branch
+
+
+def _cuda(level: CudaVersion | None, driver: Driver | None) -> Choice | None:
+    if level is None or driver is None:
+        return None
+    native = driver.branch.native_cuda.level
+    claim = Claim(
+        "native-cuda",
+        native.text,
+        (("branch", driver.branch.branch),),
+        (entry("drivers", driver.branch, driver.branch.id),),
+    )
+    return _choice(level.text, claim)
+
+
+def _runtime(runtime: RuntimeVersion | None, host: Host) -> Choice | None:
+    if runtime is None:
+        return None
+    kind = "installed" if runtime.installed else "newest-offered"
+    about = f"{runtime.package.name} {runtime.package.version}"
+    return _choice(about, Claim(kind, about, (("os", host.os),), (Source("host: packages"),)))
+
+
+def _network(option: Option) -> Choice:
+    rests = (entry("networks", option.network, option.network.id),)
+    if not option.client:
+        return _choice("unversioned", Claim("unversioned-client", option.network.name, (), rests))
+    claim = Claim("newest-client", option.client, (("program", option.program),), rests)
+    return _choice(option.client, claim)
+
+
+def _unmet(
+    model: Model,
+    driver: Driver | None,
+    level: CudaVersion | None,
+    runtime: RuntimeVersion | None,
+    options: tuple[Option, ...],
+) -> list[Claim]:
+    """Requirements on the chosen stack that do not forbid and do not hold: they warn."""
+    situation: dict[str, Any] = {
+        "driver": driver.version if driver is not None else None,
+        "host_driver": "absent" if driver is None else "present",
+        "modules": driver.flavour if driver is not None else None,
+        "cuda": level,
+    }
+    if runtime is not None:
+        version = kernel_version(upstream(runtime.package.version))
+        situation |= {"docker": version, "runtime": [model.intent.runtime, "docker"]}
+    found = []
+    for option in options:
+        for requirement in option.profile.requirements:
+            if requirement.key not in CHOSEN or requirement.forbids:
+                continue
+            if judge(requirement, situation).answer is Answer.NO:
+                claim = requirement_claim(option, requirement)
+                found.append(Claim("soft", claim.about, claim.words, claim.rests_on))
+    return found
+
+
+def _about_the_os(host: Host, matrix: Matrix) -> list[Claim]:
+    release = matrix.os.get(host.os)
+    if release is None or release.eol.is_past(host.facts.taken_at.date()) is not True:
+        return []
+    words = (("date", release.eol.date or ""),)
+    return [Claim("os-ended", release.name, words, (entry("os", release, release.id),))]

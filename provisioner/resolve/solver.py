@@ -1,0 +1,195 @@
+"""Search over finite domains: the best assignment, every minimal conflict, every minimal correction.
+
+Theory. A problem has variables, each with its values in order of preference, and rules; a rule is the set of
+value tuples over its scope that it forbids. The best assignment is the lexicographically first one that no
+rule forbids, so depth-first search in the order of preference finds it first.
+
+When there is none, every assignment `a` is forbidden by a non-empty set of rules `broken(a)`. Leaving out the
+rules of `broken(a)` makes `a` possible, so the *minimal corrections* are the minimal sets among all
+`broken(a)`. A set of rules is a conflict exactly when it meets every `broken(a)`, so the *minimal conflicts*
+are the minimal hitting sets of the corrections (Reiter 1987; Liffiton and Sakallah 2008). Both are found
+exactly, not sampled: the domains of a host are small, and search keeps only an antichain of corrections.
+
+Rules in `always` state what words mean (a driver carries exactly one CUDA level): they are never at fault
+and never left out. Two parts that share no rule can each be at fault alone, so each connected part is
+searched by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`forbids` holds tuples of value indices over the variables in `scope`, in the same order."""
+
+    scope: tuple[int, ...]
+    forbids: frozenset[tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """`domains[i]` is how many values variable i has, best first; `always` rules are never at fault."""
+
+    domains: tuple[int, ...]
+    rules: tuple[Rule, ...]
+    always: tuple[Rule, ...] = ()
+
+
+def best(problem: Problem) -> tuple[int, ...] | None:
+    """Return the lexicographically first assignment that no rule forbids; None when there is none."""
+    due = _due(problem.domains, (*problem.always, *problem.rules))
+    chosen: list[int] = []
+
+    def extend(place: int) -> bool:
+        if place == len(problem.domains):
+            return True
+        for value in range(problem.domains[place]):
+            chosen.append(value)
+            if not any(_breaks(rule, chosen) for _, rule in due[place]) and extend(place + 1):
+                return True
+            chosen.pop()
+        return False
+
+    return tuple(chosen) if extend(0) else None
+
+
+@dataclass(frozen=True)
+class Refutation:
+    """Why there is no assignment, as sets of indices into `rules`; `complete` is false when a bound cut it."""
+
+    conflicts: tuple[frozenset[int], ...]
+    corrections: tuple[frozenset[int], ...]
+    complete: bool = True
+
+
+def refute(problem: Problem, *, bound: int = 64) -> Refutation:
+    """Return all minimal conflicts of a problem without an assignment, smallest first, at most `bound`.
+
+    `corrections` are those of each connected part; mending the whole takes one of every part that has any.
+    """
+    conflicts: list[frozenset[int]] = []
+    corrections: list[frozenset[int]] = []
+    complete = True
+    for part in _parts(problem):
+        broken = _minimal_broken(part, problem)
+        if broken == [0]:
+            continue
+        hitting, whole = _hitting_sets(broken, bound)
+        complete = complete and whole
+        conflicts += [_members(mask) for mask in hitting]
+        corrections += [_members(mask) for mask in broken]
+    order = sorted(conflicts, key=lambda members: (len(members), sorted(members)))
+    return Refutation(
+        tuple(order[:bound]),
+        tuple(sorted(corrections, key=lambda members: (len(members), sorted(members)))),
+        complete and len(order) <= bound,
+    )
+
+
+def _breaks(rule: Rule, chosen: Sequence[int]) -> bool:
+    return tuple(chosen[variable] for variable in rule.scope) in rule.forbids
+
+
+def _due(domains: Sequence[int], rules: Iterable[Rule]) -> list[list[tuple[int, Rule]]]:
+    """Each rule with its number under the last variable of its scope: there it can be asked first."""
+    due: list[list[tuple[int, Rule]]] = [[] for _ in domains]
+    for number, rule in enumerate(rules):
+        due[max(rule.scope)].append((number, rule))
+    return due
+
+
+def _parts(problem: Problem) -> list[list[int]]:
+    """Variables that rules tie together, in order: scopes (0,1) and (2,) give [[0, 1], [2]]."""
+    leader = list(range(len(problem.domains)))
+
+    def find(variable: int) -> int:
+        while leader[variable] != variable:
+            variable = leader[variable]
+        return variable
+
+    for rule in (*problem.always, *problem.rules):
+        if not rule.forbids:
+            continue
+        for variable in rule.scope[1:]:
+            one, other = find(rule.scope[0]), find(variable)
+            leader[max(one, other)] = min(one, other)
+    parts: dict[int, list[int]] = {}
+    for variable in range(len(leader)):
+        parts.setdefault(find(variable), []).append(variable)
+    return list(parts.values())
+
+
+def _minimal_broken(part: list[int], problem: Problem) -> list[int]:
+    """The minimal sets of rules (bit masks) that an assignment of this part breaks; [0]: none need break."""
+    inside = set(part)
+    always = [rule for rule in problem.always if rule.scope[0] in inside]
+    rules = [(number, rule) for number, rule in enumerate(problem.rules) if rule.scope[0] in inside]
+    place = {variable: index for index, variable in enumerate(part)}
+    must: list[list[Rule]] = [[] for _ in part]
+    may: list[list[tuple[int, Rule]]] = [[] for _ in part]
+    for rule in always:
+        must[max(place[v] for v in rule.scope)].append(rule)
+    for number, rule in rules:
+        if rule.forbids:
+            may[max(place[v] for v in rule.scope)].append((1 << number, rule))
+    minimal: list[int] = []
+    chosen = [0] * len(problem.domains)
+
+    def extend(index: int, mask: int) -> None:
+        if any(known & mask == known for known in minimal):
+            return  # whatever follows breaks at least what a known one breaks
+        if index == len(part):
+            minimal[:] = [known for known in minimal if known & mask != mask]
+            minimal.append(mask)
+            return
+        for value in range(problem.domains[part[index]]):
+            chosen[part[index]] = value
+            if any(_breaks(rule, chosen) for rule in must[index]):
+                continue
+            broken = mask
+            for bit, rule in may[index]:
+                if not broken & bit and _breaks(rule, chosen):
+                    broken |= bit
+            extend(index + 1, broken)
+
+    extend(0, 0)
+    return minimal
+
+
+def _hitting_sets(families: list[int], bound: int) -> tuple[list[int], bool]:
+    """All minimal sets that meet every family (Berge): families {a,b},{b,c} give {b},{a,c}."""
+    partial = [0]
+    whole = True
+    for family in sorted(families, key=lambda mask: (mask.bit_count(), mask)):
+        met = [mask for mask in partial if mask & family]
+        grown = []
+        for mask in partial:
+            if mask & family:
+                continue
+            rest = family
+            while rest:
+                bit = rest & -rest
+                rest ^= bit
+                candidate = mask | bit
+                if not any(other & candidate == other for other in met):
+                    grown.append(candidate)
+        partial = met + [
+            mask
+            for index, mask in enumerate(grown)
+            if not any(
+                other & mask == other and (other != mask or place < index)
+                for place, other in enumerate(grown)
+                if place != index
+            )
+        ]
+        if len(partial) > 64 * bound:
+            # Cutting here could let a set through that misses a later family, so only the tail is dropped.
+            partial, whole = sorted(partial, key=lambda mask: (mask.bit_count(), mask))[: 64 * bound], False
+    return partial, whole
+
+
+def _members(mask: int) -> frozenset[int]:
+    return frozenset(number for number in range(mask.bit_length()) if mask >> number & 1)

@@ -1,0 +1,127 @@
+"""Small worlds for the resolver's tests: a host in one line, with what Debian's archives really offer."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from functools import lru_cache
+from pathlib import Path
+
+from provisioner.matrix.reader import Matrix, load
+from provisioner.model.capture import UNKNOWN
+from provisioner.model.facts import (
+    DriverFacts,
+    HostFacts,
+    KernelFacts,
+    ModuleBuild,
+    OfferedPackage,
+    OsRelease,
+    Package,
+    PciGpu,
+    RuntimeFacts,
+)
+
+HERE = Path(__file__).parent
+TAKEN = datetime(2026, 11, 24, 3, 7, tzinfo=timezone.utc)
+
+RELEASES = {
+    "debian-11": ("bullseye", "5.10.0-32-amd64"),
+    "debian-12": ("bookworm", "6.1.0-50-amd64"),
+    "debian-13": ("trixie", "6.12.117+deb13-amd64"),
+}
+COMPONENTS = {
+    "debian-11": ("main", "contrib", "non-free"),
+    "debian-12": ("main", "contrib", "non-free", "non-free-firmware"),
+    "debian-13": ("main", "contrib", "non-free", "non-free-firmware"),
+}
+
+
+@lru_cache(maxsize=1)
+def matrix() -> Matrix:
+    return load()
+
+
+@lru_cache(maxsize=64)
+def offers(os: str, suites: tuple[str, ...], components: tuple[str, ...]) -> tuple[OfferedPackage, ...]:
+    """What the named suites of a release offer: ("", "-security") is the release and its security updates."""
+    codename = RELEASES[os][0]
+    found = []
+    for line in (HERE / "offers" / f"{os}.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if row["suite"] in {codename + suite for suite in suites} and row["comp"] in components:
+            found.append(
+                OfferedPackage(
+                    row["name"],
+                    row["version"],
+                    row["source"],
+                    row["arch"],
+                    row["sha256"],
+                    row["size"],
+                    row["depends"],
+                    row["suite"],
+                )
+            )
+    return tuple(found)
+
+
+def cards(*models: str) -> tuple[PciGpu, ...]:
+    """`rtx-3090` by its first PCI id, `10de:ffff` as it stands."""
+    found = []
+    for place, name in enumerate(models, 1):
+        if ":" in name:
+            vendor, device = name.split(":")
+            subsystem = ""
+        else:
+            pci = matrix().gpus[name].pci[0]
+            vendor, device, subsystem = pci.vendor, pci.device, (pci.subsystems or ("",))[0]
+        found.append(PciGpu(f"0000:{place:02x}:00.0", vendor, device, subsystem))
+    return tuple(found)
+
+
+def host(
+    os: str = "debian-12",
+    *gpus: str,
+    suites: tuple[str, ...] = ("",),
+    components: tuple[str, ...] | None = None,
+    installed: dict[str, str] | None = None,
+    loaded: str | None = None,
+    kernel: str | None = None,
+    next_boot: str | None = None,
+    name: str = "rig-01",
+    memory_gib: int = 64,
+    secure_boot: bool = False,
+) -> HostFacts:
+    """`host("debian-12", "rtx-3090", installed={"nvidia-kernel-dkms": "535.261.03-1"}, loaded="535.261.03")`."""
+    codename, release = RELEASES[os]
+    running = kernel or release
+    packages = {n: Package(n, v, held=False) for n, v in (installed or {}).items()}
+    modules = (ModuleBuild(running, loaded, "proprietary"),) if loaded else ()
+    parts = COMPONENTS[os] if components is None else components
+    return HostFacts(
+        host=name,
+        taken_at=TAKEN,
+        os=OsRelease(os, os, codename),
+        kernel=KernelFacts(running, (running,), next_boot or running, ()),
+        gpus=cards(*gpus),
+        driver=DriverFacts(
+            loaded=loaded,
+            loaded_flavour="proprietary" if loaded else None,
+            modules=modules,
+            library=loaded,
+            nouveau_loaded=False,
+            nouveau_blacklisted=False,
+            secure_boot=secure_boot,
+        ),
+        packages=packages,
+        offers=offers(os, suites, parts),
+        runtime=RuntimeFacts(docker_active=False, docker_daemon_json=None),
+        nvml=UNKNOWN,
+        units={},
+        failed_units=(),
+        disk_free_mib={"/": 200000},
+        memory_mib=memory_gib * 1024 - 500,
+        swap_mib=0,
+        clock_skew_s=0.0,
+        boot_identity="boot-1",
+        components=parts,
+    )
