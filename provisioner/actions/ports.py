@@ -10,7 +10,9 @@ from typing import Protocol
 from provisioner.errors import HostError
 from provisioner.model.capture import Capture, CommandOutput
 from provisioner.model.inventory import InventoryHost
+from provisioner.model.results import HostVerification
 from provisioner.model.run import HostOutcome, RunEvent
+from provisioner.model.stack import HostLock
 from provisioner.probe.request import Request
 from provisioner.render.project import Project
 
@@ -47,3 +49,19 @@ class RunStore(Protocol):
     def new_id(self) -> str: ...
 
     def write(self, run: str, project: Project) -> Path: ...
+
+
+class Verifier(Protocol):
+    """Runs provisioner/checks against hosts, each against its lock entry; the second opinion."""
+
+    def verify(
+        self, hosts: Sequence[InventoryHost], locked: Mapping[str, HostLock], *, run: str
+    ) -> dict[str, HostVerification]: ...
+
+
+class Enroller(Protocol):
+    """Writes a host's enrolment record and releases its client units, or takes both back."""
+
+    def enrol(self, host: InventoryHost, verification: HostVerification, locked: HostLock, *, matrix: str) -> None: ...
+
+    def withdraw(self, host: InventoryHost) -> None: ...

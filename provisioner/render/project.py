@@ -51,9 +51,8 @@ def project(
     run: str,
     made_by: str,
     made_at: str,
-    settings: Mapping[str, str],
 ) -> Project:
-    """Return the whole rendered run. `variables` are each host's connection variables, `settings` Ansible's own."""
+    """Return the whole rendered run. `variables` are each host's; those of the connection go into its inventory."""
     alike: dict[str, list[HostPlan]] = {}
     for plan in plans:
         alike.setdefault(_fingerprint(plan), []).append(plan)
@@ -66,7 +65,7 @@ def project(
         files |= _playbook(group, members[0], run=run, made_by=made_by, made_at=made_at)
     files["site.yml"] = _site(groups)
     files["inventory.yml"] = _inventory(groups, variables)
-    files["ansible.cfg"] = _configuration(settings)
+    files["ansible.cfg"] = CONFIGURATION
     return Project(files, tuple(groups))
 
 
@@ -78,12 +77,13 @@ def _fingerprint(plan: HostPlan) -> str:
 def _playbook(group: Group, plan: HostPlan, *, run: str, made_by: str, made_at: str) -> dict[str, str]:
     files: dict[str, str] = {}
     plays = []
-    for phase, tasks in (
+    phases: list[tuple[Phase, list[str]]] = [
         ("stage", _stage(plan, group.name, run, files)),
         ("drain", [fill("tasks/drain.yml.j2", networks=plan.drain)] if plan.drain else []),
         ("change", _change(plan, group.name, files)),
         ("reboot", _reboot(plan)),
-    ):
+    ]
+    for phase, tasks in phases:
         if tasks:
             plays.append({"title": TITLES[phase], "tasks": "\n\n".join(tasks)})
     text = fill(
@@ -269,9 +269,14 @@ def _connection(variables: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _configuration(settings: Mapping[str, str]) -> str:
-    lines = ["# Settings of this run; ansible-playbook reads them when it is started in this folder.", "[defaults]"]
-    lines += ["inventory = inventory.yml", "host_key_checking = true", "interpreter_python = auto_silent"]
-    lines += ["retry_files_enabled = false", "", "[ssh_connection]", "pipelining = true"]
-    lines += [f"{key} = {value}" for key, value in sorted(settings.items())]
-    return "\n".join(lines) + "\n"
+CONFIGURATION = """\
+# Settings of this run; ansible-playbook reads them when it is started in this folder.
+[defaults]
+inventory = inventory.yml
+host_key_checking = true
+interpreter_python = auto_silent
+retry_files_enabled = false
+
+[ssh_connection]
+pipelining = true
+"""

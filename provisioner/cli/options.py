@@ -1,0 +1,33 @@
+"""Arguments that many commands share, with the same names as in Ansible where Ansible has them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+LOCK = "provision.lock"
+
+
+def inventory(parser: argparse.ArgumentParser) -> None:
+    """Add -i, --limit and the bound on hosts at once."""
+    parser.add_argument(
+        "-i",
+        "--inventory",
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="Ansible inventory: file, folder, script or 'host1,host2,'; may be repeated. None: this machine itself",
+    )
+    parser.add_argument("-l", "--limit", metavar="PATTERN", help="only these hosts, as in ansible-playbook")
+    parser.add_argument("-f", "--forks", type=int, default=50, metavar="N", help="hosts looked at at once (default 50)")
+    parser.add_argument(
+        "--timeout", type=float, default=60, metavar="S", help="seconds that one host may take to answer (default 60)"
+    )
+
+
+def lock(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--lock", type=Path, default=Path(LOCK), metavar="FILE", help=f"the lock file (default {LOCK})")
+
+
+def json_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="machine-readable output on stdout")

@@ -1,0 +1,72 @@
+"""`provision plan`: arguments, one look, a view."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from provisioner.cli import options
+from provisioner.errors import BadInput, Exit
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    options.inventory(parser)
+    options.lock(parser)
+    options.json_output(parser)
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="save the plan, for provision apply FILE")
+    parser.add_argument(
+        "--exit-code", action="store_true", help="exit with 0 when nothing differs, 2 when something does, 1 on failure"
+    )
+    parser.add_argument(
+        "--capture", action="append", default=[], type=Path, metavar="FILE", help="recorded host to plan for, no ssh"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from provisioner.actions.plan import make_plan
+    from provisioner.adapters import inventory
+    from provisioner.adapters.runs import SystemClock
+    from provisioner.cli.views.plan import plan_json, plan_text
+    from provisioner.cli.wiring import prober_for
+    from provisioner.resolve.lock import read_lock
+
+    began = time.monotonic()
+    hosts = inventory.read(tuple(args.inventory), args.limit)
+    lock = read_lock(args.lock)
+    hosts, prober = prober_for(hosts, args)
+    planned = make_plan(
+        hosts, lock, prober=prober, clock=SystemClock(), sources=tuple(args.inventory), limit=args.limit
+    )
+    if args.out is not None:
+        _save(args.out, plan_json(planned.plan))
+    if args.json:
+        print(plan_json(planned.plan))
+    else:
+        print(plan_text(planned, seconds=time.monotonic() - began, lock=str(args.lock), next_command=_next(args)))
+    if planned.failed or any(plan.blocked for plan in planned.plan.hosts.values()):
+        return Exit.FAILED
+    if args.exit_code and any(True for _ in planned.plan.differing()):
+        return Exit.DIFFERS
+    return Exit.OK
+
+
+def _save(path: Path, text: str) -> None:
+    try:
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as problem:
+        raise BadInput("plan-not-written", f"the plan cannot be written to {path}: {problem}") from problem
+    print(f"plan saved in {path}", file=sys.stderr)
+
+
+def _next(args: argparse.Namespace) -> str:
+    words = ["provision", "apply"]
+    if args.out is not None:
+        return shlex.join([*words, str(args.out)])
+    for source in args.inventory:
+        words += ["-i", source]
+    if args.limit:
+        words += ["--limit", args.limit]
+    return shlex.join(words)

@@ -1,0 +1,157 @@
+"""How a plan reads: state, why, what it costs, what to type next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+from provisioner.actions.plan import Planned
+from provisioner.cli.words import duration, paint, safe
+from provisioner.errors import HostError
+from provisioner.model.plan import Change, HostPlan, Plan
+from provisioner.model.resource import Package, RunningDriver
+from provisioner.render.project import megabytes
+
+
+def plan_text(planned: Planned, *, seconds: float, lock: str, next_command: str) -> str:
+    """Return the whole screen of `provision plan`."""
+    plan = planned.plan
+    differing = list(plan.differing())
+    head = f"{_hosts(len(planned.seen))} observed in {seconds:.1f} s · matrix {plan.matrix[:12]} · lock {lock}"
+    if not differing and not planned.failed:
+        waiting = [p for p in plan.hosts.values() if not p.enrolled]
+        if not waiting:
+            return f"{head}\nNothing to change: {_all(plan.hosts)} as locked, and enrolled."
+        names = ", ".join(p.host for p in waiting)
+        return f"{head}\nNothing to change, but not enrolled yet: {names}\n\nNext: {next_command}"
+    lines = [f"{head} ({len(differing)} of {_hosts(len(plan.hosts))} differ)", ""]
+    width = max(len(name) for name in [*plan.hosts, *planned.failed])
+    for host_plan in plan.hosts.values():
+        lines += _host(host_plan, width)
+    for name, problem in planned.failed.items():
+        lines += _not_seen(name, problem, width)
+    if differing:
+        lines += ["", f"Next: {next_command}"]
+    return "\n".join(lines)
+
+
+def _hosts(count: int) -> str:
+    return f"{count} host{'' if count == 1 else 's'}"
+
+
+def _all(hosts: Mapping[str, HostPlan]) -> str:
+    return f"all {len(hosts)} hosts are" if len(hosts) > 1 else f"{next(iter(hosts), 'no host')} is"
+
+
+def _host(plan: HostPlan, width: int) -> list[str]:
+    name = paint(plan.host.ljust(width), "bold")
+    if plan.up_to_date:
+        return [f"{name}  up to date" + ("" if plan.enrolled else ", not enrolled yet: verify, then enrol")]
+    lines = [f"{name}  {headline(plan)}"]
+    lines[0] = _spread(lines[0], cost(plan))
+    lines += [f"{' ' * width}  {paint('blocked', 'red')}: {safe(line)}" for line in plan.blocked]
+    lines += [f"{' ' * width}  why: {safe(reason)}" for reason in plan.reasons]
+    for phase, words in phase_lines(plan):
+        lines.append(f"    {phase.ljust(7)}  {words}")
+    return lines
+
+
+def _spread(left: str, right: str) -> str:
+    return f"{left}{' ' * max(3, 60 - len(left))}{right}"
+
+
+def headline(plan: HostPlan) -> str:
+    """Return what matters most about a plan in a few words: the driver first, then packages, then the rest."""
+    running = [c for c in plan.changes if isinstance(c.wanted, RunningDriver)]
+    packages = [c for c in plan.changes if isinstance(c.wanted, Package) and c.wanted.unit != "tool"]
+    if running:
+        before, after = _bare(running[0].before), _bare(running[0].after)
+        return f"driver {before or 'none'} → {after}"
+    fresh = [c for c in packages if not c.keys or "version" in c.keys]
+    if fresh:
+        return _package_words(fresh)
+    loose = [c for c in packages if c.keys == ("held",)]
+    if loose:
+        return f"{len(loose)} package{'s are' if len(loose) > 1 else ' is'} not held"
+    if not plan.changes:
+        return "cannot be planned"
+    first = plan.changes[0]
+    more = f" and {len(plan.changes) - 1} more" if len(plan.changes) > 1 else ""
+    return _one(first) + more
+
+
+def _bare(text: str | None) -> str | None:
+    return text.split(" ")[0] if text else None
+
+
+def _package_words(changes: Sequence[Change]) -> str:
+    if len(changes) == 1:
+        change = changes[0]
+        return f"{change.what.removeprefix('package ')} {change.before or 'is not installed'} → {change.after}"
+    units = sorted({c.wanted.unit for c in changes if isinstance(c.wanted, Package)})
+    gone = sum(change.before is None for change in changes)
+    words = (
+        f"{gone} of them not installed" if 0 < gone < len(changes) else "not installed" if gone else "other versions"
+    )
+    return f"{len(changes)} packages of {' and '.join(units)}, {words}"
+
+
+def _one(change: Change) -> str:
+    if change.before is None:
+        return f"{change.what} is missing"
+    return f"{change.what}: {change.before} → {change.after}"
+
+
+def cost(plan: HostPlan) -> str:
+    """Return what the plan costs: reboot or not, how long not serving, who is drained first."""
+    parts = ["reboot" if plan.reboot else "no reboot"]
+    parts.append(f"not serving ~{duration(plan.not_serving_s)}" if plan.not_serving_s else "serving all along")
+    if plan.drain:
+        parts.append(f"serves {', '.join(plan.drain)}: drain first")
+    return " · ".join(parts)
+
+
+def phase_lines(plan: HostPlan) -> Iterable[tuple[str, str]]:
+    """Yield phase and what happens in it, in order."""
+    fresh = [
+        c for c in plan.in_phase("change") if isinstance(c.wanted, Package) and (not c.keys or "version" in c.keys)
+    ]
+    stage = _counted(plan.in_phase("stage"))
+    if fresh:
+        stage.insert(0, f"download {len(fresh)} packages ({megabytes(plan.download_bytes)}) and what they need")
+    if stage:
+        yield "stage", ", ".join(stage)
+    if plan.drain:
+        yield "drain", f"stop the clients of {', '.join(plan.drain)}, take back the enrolment"
+    change = _counted(plan.in_phase("change"))
+    if change:
+        yield "change", ", ".join(change)
+    if plan.reboot:
+        yield "reboot", "1" + "".join(f", then {_one(c)}" for c in plan.in_phase("reboot") if "service" in c.what)
+    if not plan.blocked:
+        yield "verify", "all checks, then enrol"
+
+
+def _counted(changes: Sequence[Change]) -> list[str]:
+    """Return `38 packages, 2 files, 1 service`; a single small change is named in full."""
+    if 0 < len(changes) <= 2:
+        return [_one(change) for change in changes]
+    kinds: dict[str, int] = {}
+    for change in changes:
+        kind = {"settings": "file", "kernel-module": "kernel module"}.get(change.wanted.kind, change.wanted.kind)
+        kinds[kind] = kinds.get(kind, 0) + 1
+    plural = {"directory": "folders", "whole-packages": "interrupted installations"}
+    return [f"{n} {plural.get(kind, kind + 's') if n > 1 else kind}" for kind, n in kinds.items()]
+
+
+def _not_seen(name: str, problem: HostError, width: int) -> list[str]:
+    lines = [f"{name.ljust(width)}  {paint(safe(problem.message), 'red')}   [{problem.reference}]"]
+    lines += [f"{' ' * width}  {safe(line)}" for line in problem.context]
+    if problem.hint:
+        lines.append(f"{' ' * width}  {safe(problem.hint)}")
+    return lines
+
+
+def plan_json(plan: Plan) -> str:
+    """Return the documented shape (docs/reference/plan.md), format 1."""
+    return json.dumps(plan.model_dump(mode="json"), indent=2, ensure_ascii=False)
