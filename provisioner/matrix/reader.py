@@ -270,7 +270,7 @@ def parse(name: str, text: bytes) -> Document:
             if isinstance(event, yaml.DocumentStartEvent):
                 seen += 1
                 if seen > 1:
-                    raise refuse(event.start_mark.line + 1, "one file holds one entry")
+                    raise refuse(getattr(event.start_mark, "line", 0) + 1, "one file holds one entry")
                 data = value(events, next(events), ())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
