@@ -506,7 +506,7 @@ class ContainerRequirement(Claim):
     images: tuple[CudaVersion, ...]
     platform: str
     image_os: Text | None = None
-    require: Text
+    require: Annotated[str, StringConstraints(min_length=1, max_length=20000)]
     alternatives: Int
     fallback_branches: tuple[str, ...] = ()
     fallback_brands: tuple[str, ...] = ()
