@@ -1,0 +1,221 @@
+"""What a host is asked: two profiles as plain data, and what one plan adds to them."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+DPKG = r"dpkg-query -W -f='${Package}\t${Version}\t${db:Status-Abbrev}\n'"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A read-only command; `line` is its key in the capture, `shell` whether it needs one to run."""
+
+    line: str
+    limit_s: float = 10
+    shell: bool = False
+
+    @property
+    def argv(self) -> list[str]:
+        return ["/bin/sh", "-c", self.line] if self.shell else shlex.split(self.line)
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Devices under `root`: every one tells its vendor, those of `vendor` also the files in `names`."""
+
+    root: str
+    vendor: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Lists of what to read. A star in a path is expanded on the host; what it matched is kept as `ls -d PATTERN`."""
+
+    files: tuple[str, ...] = ()
+    listings: tuple[str, ...] = ()  # answered as `ls -d PATTERN`
+    folders: tuple[str, ...] = ()  # answered as `ls FOLDER`
+    links: tuple[str, ...] = ()  # answered as `readlink -f PATH`
+    disks: tuple[str, ...] = ()  # answered as one `df -B1M --output=file,avail PATH…`
+    units: tuple[str, ...] = ()  # answered by one `systemctl show`
+    commands: tuple[Command, ...] = ()
+    devices: tuple[Devices, ...] = ()
+    offers: tuple[str, ...] = ()  # package names, stars allowed, whose offered versions are wanted
+    nvml: bool = False
+    nvml_limit_s: float = 15
+    width: int = 4  # commands at a time
+
+
+STATE = Profile(
+    files=(
+        "/etc/os-release",
+        "/proc/version",
+        "/proc/sys/kernel/osrelease",
+        "/proc/cmdline",
+        "/proc/modules",
+        "/proc/meminfo",
+        "/proc/swaps",
+        "/proc/uptime",
+        "/proc/1/stat",
+        "/proc/sys/kernel/random/boot_id",
+        "/proc/driver/nvidia/version",
+        "/sys/module/nvidia/version",
+        "/etc/default/grub",
+        "/etc/default/grub.d/*.cfg",
+        "/boot/grub/grub.cfg",
+        "/boot/grub/grubenv",
+        "/etc/modprobe.d/*.conf",
+        "/lib/modprobe.d/*nvidia*",
+        "/lib/modprobe.d/*nouveau*",
+        "/etc/apt/preferences.d/*",
+        "/etc/apt/apt.conf.d/*provision*",
+        "/etc/apt/apt.conf.d/20auto-upgrades",
+        "/etc/docker/daemon.json",
+        "/sys/firmware/efi/efivars/SecureBoot-*",
+        "/sys/firmware/efi/efivars/MokSBStateRT-*",
+        "/var/lib/provision/*.json",
+        "/var/lib/provision/enrolment.json",
+        "/var/lib/provision/journal.json",
+    ),
+    listings=(
+        "/sys/firmware/efi",
+        "/lib/modules/*/build/Makefile",
+        "/lib/modules/*/updates/dkms/nvidia*",
+        "/lib/modules/*/kernel/nvidia-*/nvidia.ko*",
+        "/lib/modules/*/kernel/drivers/video/nvidia.ko*",
+        "/usr/bin/nvidia-uninstall",
+    ),
+    folders=("/boot",),
+    links=(
+        "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1",
+        "/usr/lib/aarch64-linux-gnu/libnvidia-ml.so.1",
+        "/usr/lib64/libnvidia-ml.so.1",
+        "/usr/lib/libnvidia-ml.so.1",
+        "/var/lib/dkms/*/kernel-*",
+    ),
+    disks=("/", "/boot", "/usr", "/var", "/var/lib/docker", "/tmp"),
+    units=(
+        "docker.service",
+        "docker.socket",
+        "containerd.service",
+        "nvidia-persistenced.service",
+        "nvidia-fabricmanager.service",
+        "unattended-upgrades.service",
+        "apt-daily.timer",
+        "apt-daily-upgrade.timer",
+        "systemd-timesyncd.service",
+        "chrony.service",
+        "ntp.service",
+        "ntpsec.service",
+        "ssh.service",
+    ),
+    commands=(Command(DPKG),),
+    devices=(Devices("/sys/bus/pci/devices", "0x10de", ("device", "class", "subsystem_vendor", "subsystem_device")),),
+)
+"""Enough for `provision plan` to see that nothing differs: two subprocesses, about a hundred small files."""
+
+
+FULL = Profile(
+    files=(
+        *STATE.files,
+        "/etc/apt/sources.list",
+        "/etc/apt/sources.list.d/*.list",
+        "/etc/apt/sources.list.d/*.sources",
+        "/etc/apt/preferences",
+        "/etc/apt/apt.conf.d/50unattended-upgrades",
+        "/etc/containerd/config.toml",
+        "/etc/nvidia-container-runtime/config.toml",
+        "/etc/debian_version",
+        "/proc/cpuinfo",
+    ),
+    listings=STATE.listings,
+    folders=STATE.folders,
+    links=STATE.links,
+    disks=STATE.disks,
+    units=STATE.units,
+    commands=(
+        *STATE.commands,
+        Command("dkms status"),
+        Command("modinfo -F version nvidia"),
+        Command("modinfo -F license nvidia"),
+        Command("mokutil --sb-state"),
+        Command("nvidia-smi", limit_s=20),
+        Command("docker info --format '{{json .}}'", limit_s=15),
+        Command("systemd-detect-virt"),
+        Command("timedatectl show"),
+    ),
+    devices=STATE.devices,
+    offers=(
+        "nvidia-*",
+        "libnvidia-*",
+        "libcuda1",
+        "libcuda1-*",
+        "libnvcuvid1*",
+        "libnvoptix1*",
+        "libxnvctrl0*",
+        "firmware-nvidia-*",
+        "linux-headers-*",
+        "linux-image-*",
+        "linux-modules-nvidia-*",
+        "linux-kbuild-*",
+        "dkms",
+        "docker.io",
+        "docker-cli",
+        "docker-ce",
+        "docker-ce-cli",
+        "containerd",
+        "containerd.io",
+        "runc",
+        "glx-alternative-*",
+        "update-glx",
+        "wireguard-tools",
+    ),
+    nvml=True,
+)
+"""Everything that facts and the resolver read: offers of the package sources, NVML, tools that tell more."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A profile, and what one host's wanted resources add: files to compare, units, packages whose offers are wanted.
+
+    Added files are also answered as `stat -c '%a %U:%G %F' PATH`, for their mode and owner.
+    """
+
+    profile: Profile = STATE
+    files: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+
+    @property
+    def commands(self) -> tuple[Command, ...]:
+        """Those of the profile, and the ones that its units and offers come down to."""
+        units = tuple(dict.fromkeys((*self.profile.units, *self.units)))
+        made = list(self.profile.commands)
+        if units:
+            made.insert(0, units_command(units))
+        offers = tuple(dict.fromkeys((*self.profile.offers, *self.packages))) if self.profile.offers else ()
+        if offers:
+            made[1:1] = offer_commands(offers)
+        return tuple(made)
+
+
+def units_command(units: tuple[str, ...]) -> Command:
+    """One call tells of the named units and, through `--state` and the pattern, of every failed one."""
+    named = " ".join(shlex.quote(unit) for unit in units)
+    return Command(
+        f"systemctl show -p Id,LoadState,ActiveState,SubState,UnitFileState --state=failed '*' {named}", limit_s=15
+    )
+
+
+def offer_commands(names: tuple[str, ...]) -> tuple[Command, ...]:
+    """What the host's own sources offer; descriptions are left out (they are most of the text), debug packages too."""
+    pattern = "|".join(name.replace(".", "[.]").replace("+", "[+]").replace("*", ".*") for name in names)
+    chosen = f"apt-cache pkgnames | grep -E '^({pattern})$' | grep -vE -- '-dbg(sym)?$' | sort"
+    fields = "^(Package|Version|Source|Architecture|SHA256|Size|Depends|Pre-Depends|Provides):|^$"
+    return (
+        Command(f"apt-cache show $({chosen}) | grep -E '{fields}'", limit_s=60, shell=True),
+        Command(f"apt-cache madison $({chosen})", limit_s=60, shell=True),
+    )
