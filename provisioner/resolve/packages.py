@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Literal
 
 from provisioner.model.facts import OfferedPackage
 from provisioner.model.stack import LockedPackage
@@ -23,6 +24,7 @@ from provisioner.resolve.host import (
     upstream,
 )
 
+Unit = Literal["driver", "runtime", "kernel"]
 _NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 
 
@@ -146,8 +148,16 @@ def kernel_unit(host: Host, kernels: Iterable[str]) -> tuple[LockedPackage, ...]
     return _locked(chosen.values(), "kernel", hold=False)
 
 
-def _locked(offers: Iterable[OfferedPackage], unit: str, hold: bool = True) -> tuple[LockedPackage, ...]:
+def _locked(offers: Iterable[OfferedPackage], unit: Unit, hold: bool = True) -> tuple[LockedPackage, ...]:
     return tuple(
-        LockedPackage(name=o.name, version=o.version, sha256=o.sha256, size=o.size, unit=unit, hold=hold)  # type: ignore[arg-type]  # a literal by its callers
-        for o in sorted(offers, key=lambda o: o.name)
+        LockedPackage(
+            name=offer.name,
+            version=offer.version,
+            sha256=offer.sha256,
+            size=offer.size,
+            unit=unit,
+            hold=hold,
+            architecture=offer.architecture,
+        )
+        for offer in sorted(offers, key=lambda o: o.name)
     )

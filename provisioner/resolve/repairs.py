@@ -59,15 +59,11 @@ def _repair(edits: tuple[Edit, ...], stack: HostLock, facts: HostFacts) -> Repai
         # What another release offers is known from the matrix alone: no hash is, so no package can be locked.
         stack = stack.model_copy(update={"packages": ()})
     loaded = facts.driver.loaded
-    moves = stack.driver_version is not None and loaded not in (UNKNOWN, None, _upstream(stack))
-    bare = stack.driver_version is not None and loaded in (UNKNOWN, None)
+    chosen = stack.driver_version.value if stack.driver_version is not None else None
+    moves = chosen is not None and loaded != chosen
     boots = any(change.kind in ("boot-kernel", "os") for change in edits)
     assumed = ("the packages of the release are those that the matrix lists",) if guessed else ()
-    return Repair(edits, stack, moves or bare or boots, assumed)
-
-
-def _upstream(stack: HostLock) -> str:
-    return debian(stack.driver_version.value).upstream if stack.driver_version is not None else ""
+    return Repair(edits, stack, moves or boots, assumed)
 
 
 def _contradict(edits: tuple[Edit, ...]) -> bool:

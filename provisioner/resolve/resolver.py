@@ -122,7 +122,7 @@ def _driver_choices(model: Model, solution: tuple[int, ...], driver: Driver | No
     )
     return {
         "driver_branch": _choice(driver.branch.branch, *because, not_newer=other_branch),
-        "driver_version": _choice(driver.package.version, *because, not_newer=newer),
+        "driver_version": _choice(driver.version.text, *because, not_newer=newer),
         "modules": _choice(driver.flavour, carried),
     }
 

@@ -77,6 +77,8 @@ def refute(problem: Problem, *, bound: int = 64) -> Refutation:
         broken = _minimal_broken(part, problem)
         if broken == [0]:
             continue
+        if not broken:  # the meaning of the words leaves nothing: no rule is at fault, and no other matters
+            return Refutation((frozenset(),), ())
         hitting, whole = _hitting_sets(broken, bound)
         complete = complete and whole
         conflicts += [_members(mask) for mask in hitting]
@@ -125,7 +127,7 @@ def _parts(problem: Problem) -> list[list[int]]:
 def _minimal_broken(part: list[int], problem: Problem) -> list[int]:
     """The minimal sets of rules (bit masks) that an assignment of this part breaks; [0]: none need break."""
     inside = set(part)
-    always = [rule for rule in problem.always if rule.scope[0] in inside]
+    always = [rule for rule in problem.always if rule.forbids and rule.scope[0] in inside]
     rules = [(number, rule) for number, rule in enumerate(problem.rules) if rule.scope[0] in inside]
     place = {variable: index for index, variable in enumerate(part)}
     must: list[list[Rule]] = [[] for _ in part]
