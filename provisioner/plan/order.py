@@ -109,7 +109,7 @@ def describe(resource: Resource) -> str:
     if isinstance(resource, (KernelModule, RunningDriver)):
         return f"{resource.version} ({resource.flavour})"
     if isinstance(resource, WholePackages):
-        return "half-installed: " + ", ".join(resource.broken) if resource.broken else "whole"
+        return f"half-installed {', '.join(resource.broken)}" if resource.broken else "whole"
     if isinstance(resource, Settings):
         return ", ".join(f"{key}={json.dumps(value)}" for key, value in sorted(resource.values.items())) or "empty"
     if isinstance(resource, File):

@@ -1,0 +1,181 @@
+"""Inventories as people write them, read through Ansible; wrong intent is told with file, line and key."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from provisioner.adapters.inventory import read
+from provisioner.errors import BadInput
+
+INI = """\
+[rigs]
+rig-01 ansible_host=192.0.2.1 provision_networks='["akash"]'
+rig-02 ansible_host=192.0.2.2
+
+[rigs:vars]
+ansible_user=operator
+"""
+
+YAML = """\
+all:
+  vars:
+    site: berlin
+  children:
+    rigs:
+      hosts:
+        rig-01: {ansible_host: 192.0.2.1}
+        rig-02: {ansible_host: 192.0.2.2, provision_networks: [ionet]}
+"""
+
+
+def write(path: Path, text: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_ini(tmp_path: Path) -> None:
+    """Hosts, group variables and a JSON list in an ini file read as in Ansible."""
+    hosts = read((write(tmp_path / "hosts.ini", INI),))
+
+    assert ["rig-01", "rig-02"] == [host.name for host in hosts]
+    assert ("akash",) == hosts[0].intent.networks
+    assert () == hosts[1].intent.networks
+    assert "operator" == hosts[1].variables["ansible_user"]
+
+
+def test_folder_with_group_and_host_variables(tmp_path: Path) -> None:
+    """host_vars win over group_vars, and both are found beside the inventory."""
+    source = write(tmp_path / "hosts.yml", YAML)
+    write(tmp_path / "group_vars" / "rigs.yml", "provision_networks: [akash, lium]\nprovision_cuda: '12.2'\n")
+    write(tmp_path / "host_vars" / "rig-01.yml", "provision_networks: [render]\n")
+
+    hosts = read((source,))
+
+    assert ("render",) == hosts[0].intent.networks
+    assert "12.2" == hosts[0].intent.cuda
+    assert ("ionet",) == hosts[1].intent.networks  # a host's own variable wins over its group's
+    assert "berlin" == hosts[0].variables["site"]
+
+
+def test_dynamic_script(tmp_path: Path) -> None:
+    """An executable that prints JSON is an inventory too."""
+    script = Path(
+        write(
+            tmp_path / "inventory.py",
+            f"""#!{sys.executable}
+import json
+print(json.dumps({{"rigs": {{"hosts": ["rig-09"]}}, "_meta": {{"hostvars": {{"rig-09": {{"provision_networks": ["akash"]}}}}}}}}))
+""",
+        )
+    )
+    script.chmod(0o755)
+
+    (host,) = read((str(script),))
+
+    assert ("rig-09", ("akash",)) == (host.name, host.intent.networks)
+
+
+def test_vault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables in a vault are read with the password file that Ansible itself would use."""
+    source = write(tmp_path / "hosts.yml", YAML)
+    secret = write(
+        tmp_path / "group_vars" / "rigs.yml", "provision_driver: '535'\nansible_become_password: swordfish\n"
+    )
+    password = write(tmp_path / "password", "correct horse\n")
+    subprocess.run(
+        [str(Path(sys.executable).parent / "ansible-vault"), "encrypt", "--vault-password-file", password, secret],
+        check=True,
+        capture_output=True,
+    )
+    monkeypatch.setattr("ansible.constants.DEFAULT_VAULT_PASSWORD_FILE", password)
+
+    hosts = read((source,))
+
+    assert "535" == hosts[0].intent.driver
+    assert "swordfish" == hosts[0].variables["ansible_become_password"]
+
+
+def test_templates_in_intent(tmp_path: Path) -> None:
+    """A Jinja expression in a provision_ variable is resolved as Ansible would."""
+    source = write(
+        tmp_path / "hosts.yml",
+        "all:\n  vars: {branch: 535}\n  hosts:\n    rig-01: {provision_driver: '{{ branch }}.261.03'}\n",
+    )
+
+    assert "535.261.03" == read((source,))[0].intent.driver
+
+
+def test_limit(tmp_path: Path) -> None:
+    """--limit takes Ansible's patterns."""
+    source = write(tmp_path / "hosts.yml", YAML)
+
+    assert ["rig-02"] == [host.name for host in read((source,), "rigs:!rig-01")]
+
+
+def test_nothing_matches(tmp_path: Path) -> None:
+    """A pattern that matches nothing is an error, not an empty success."""
+    source = write(tmp_path / "hosts.yml", YAML)
+
+    with pytest.raises(BadInput) as caught:
+        read((source,), "rig-77")
+
+    assert "no-host" == caught.value.reference
+
+
+def test_unknown_key_names_file_line_and_nearest(tmp_path: Path) -> None:
+    """A misspelt variable is told with where it stands and what was probably meant."""
+    source = write(tmp_path / "hosts.yml", YAML)
+    write(tmp_path / "group_vars" / "rigs.yml", "# what we serve\nprovision_netwroks: [akash]\n")
+
+    with pytest.raises(BadInput) as caught:
+        read((source,))
+
+    assert "intent-unknown-key" == caught.value.reference
+    assert f"written in {tmp_path}/group_vars/rigs.yml:2" == caught.value.context[0]
+    assert "did you mean provision_networks?" == caught.value.hint
+
+
+def test_wrong_value_names_file_and_key(tmp_path: Path) -> None:
+    """A value of the wrong kind is told with its key, however deep."""
+    source = write(tmp_path / "hosts.yml", YAML)
+    write(tmp_path / "host_vars" / "rig-01.yml", "provision_policy:\n  reboot: sometimes\n")
+
+    with pytest.raises(BadInput) as caught:
+        read((source,))
+
+    assert "rig-01: provision_policy.reboot:" in caught.value.message
+    assert f"written in {tmp_path}/host_vars/rig-01.yml:1" == caught.value.context[0]
+
+
+@pytest.mark.parametrize("text", ["all:\n  hosts: [rig-01\n", "all: {hosts: {rig-01: {x: !!python/object:os.x {}}}}\n"])
+def test_malformed_inventory(tmp_path: Path, text: str) -> None:
+    """What Ansible cannot parse stops the command before anything is looked at."""
+    source = write(tmp_path / "hosts.yml", text)
+
+    with pytest.raises(BadInput) as caught:
+        read((source,))
+
+    assert "inventory-not-valid" == caught.value.reference
+    assert any("hosts.yml" in line for line in caught.value.context)
+
+
+def test_missing_inventory() -> None:
+    """A path that is not there is told before Ansible is asked."""
+    with pytest.raises(BadInput, match="there is no inventory at nowhere.yml"):
+        read(("nowhere.yml",))
+
+
+def test_this_machine_without_inventory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no source the machine itself is the host, its intent in provision.yml."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "provision.yml", "provision_networks: [akash]\n")
+
+    (host,) = read(())
+
+    assert "local" == host.variables["ansible_connection"]
+    assert ("akash",) == host.intent.networks

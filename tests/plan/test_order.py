@@ -1,0 +1,104 @@
+"""Phases, costs and refusals of a host's plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from provisioner.model.facts import HostFacts, Package
+from provisioner.model.intent import Intent, Policy
+from provisioner.model.plan import PHASES, HostPlan
+from provisioner.model.stack import HostLock
+from provisioner.plan.order import host_plan
+from provisioner.resources.difference import difference
+from provisioner.resources.wanted import wanted
+from tests import world
+
+LOCK = world.entry()
+FACTS = world.fitting_facts(LOCK)
+
+
+def plan(facts: HostFacts, lock: HostLock = LOCK, *, bare: bool = False, enrolled: bool = True) -> HostPlan:
+    capture = world.bare_capture(lock) if bare else world.fitting_capture(lock)
+    return host_plan("rig-01", lock, difference(wanted(lock), facts, capture), enrolled=enrolled)
+
+
+def test_nothing_differs() -> None:
+    """A host as locked and enrolled has an empty plan that costs nothing."""
+    found = plan(FACTS)
+
+    assert (True, True, False, 0) == (found.up_to_date, found.enrolled, found.reboot, found.not_serving_s)
+
+
+def test_a_bare_host_is_staged_changed_and_rebooted() -> None:
+    """Pins and tools come before the drain, packages after it, the persistence daemon after the reboot."""
+    found = plan(world.bare_facts(), bare=True, enrolled=False)
+
+    assert ["directory /var/lib/provision", "package python3-apt"] == [
+        c.what for c in found.in_phase("stage") if not c.what.startswith("file")
+    ]
+    assert all("apt" in c.what for c in found.in_phase("stage") if c.what.startswith("file"))
+    assert ["running driver", "service nvidia-persistenced.service"] == [c.what for c in found.in_phase("reboot")]
+    assert ("akash",) == found.drain
+    assert found.reboot
+    assert 5_000_000 == found.download_bytes
+    assert found.not_serving_s > 200
+    ranks = [PHASES.index(c.phase) for c in found.changes]
+    assert sorted(ranks) == ranks
+
+
+def test_a_lost_hold_costs_nothing() -> None:
+    """Putting a hold back needs no drain and no reboot: the host serves all along."""
+    assert isinstance(FACTS.packages, dict)
+    packages = {**FACTS.packages, "nvidia-smi": Package("nvidia-smi", world.DRIVER_DEB, held=False)}
+    found = plan(replace(FACTS, packages=packages))
+
+    assert (("package nvidia-smi",), (), 0, False, 0) == (
+        tuple(c.what for c in found.changes),
+        found.drain,
+        found.download_bytes,
+        found.reboot,
+        found.not_serving_s,
+    )
+
+
+def test_driver_taken_away_by_hand() -> None:
+    """Only what is gone is planned: the packages and the module, not docker, not the pins."""
+    assert isinstance(FACTS.packages, dict)
+    gone = ("nvidia-kernel-dkms", "nvidia-smi")
+    packages = {name: package for name, package in FACTS.packages.items() if name not in gone}
+    found = plan(replace(FACTS, packages=packages, driver=replace(FACTS.driver, modules=())))
+
+    assert {"package nvidia-kernel-dkms", "package nvidia-smi", f"module nvidia for {world.KERNEL}"} == {
+        c.what for c in found.changes
+    }
+
+
+def test_reboot_forbidden_by_policy_blocks() -> None:
+    """A reboot that policy forbids stops the plan with the reason, before anything is changed."""
+    lock = world.entry(intent=Intent(networks=("akash",), policy=Policy(reboot="never")))
+    found = plan(replace(FACTS, driver=replace(FACTS.driver, loaded="535.216.03")), lock)
+
+    assert ("a reboot is due to load the driver, and provision_policy.reboot is never",) == found.blocked
+
+
+def test_owners_keys_are_merged_into_settings() -> None:
+    """The planned text of daemon.json keeps what its owner wrote."""
+    capture = world.fitting_capture(LOCK)
+    capture = capture.model_copy(
+        update={"files": {**capture.files, "/etc/docker/daemon.json": '{"data-root": "/mnt"}'}}
+    )
+    found = host_plan("rig-01", LOCK, difference(wanted(LOCK), FACTS, capture), enrolled=True)
+
+    assert ['{\n    "data-root": "/mnt",\n    "live-restore": true\n}\n'] == [c.content for c in found.changes]
+
+
+def test_unreadable_settings_block() -> None:
+    """A daemon.json that is no JSON is left alone, and the plan says why nothing happens."""
+    capture = world.fitting_capture(LOCK)
+    capture = capture.model_copy(update={"files": {**capture.files, "/etc/docker/daemon.json": "{"}})
+    found = host_plan("rig-01", LOCK, difference(wanted(LOCK), FACTS, capture), enrolled=True)
+
+    assert (
+        "/etc/docker/daemon.json could not be read as a JSON object; provision will not overwrite it",
+    ) == found.blocked
+    assert not found.up_to_date

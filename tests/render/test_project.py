@@ -1,0 +1,167 @@
+"""A rendered run is a plain Ansible project: exact versions, shared playbooks, no secret in it, valid syntax."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from jinja2 import UndefinedError
+
+from provisioner.model.plan import HostPlan
+from provisioner.plan.order import host_plan
+from provisioner.render.project import Project, project
+from provisioner.render.templates import fill, yaml_scalar
+from provisioner.resources.difference import difference
+from provisioner.resources.wanted import wanted
+from tests import world
+
+BIN = Path(sys.executable).parent
+
+
+def bare_plan(host: str = "rig-01", **changes: object) -> HostPlan:
+    lock = world.entry(**changes)
+    differences = difference(wanted(lock), world.bare_facts(host), world.bare_capture(lock, host))
+    return host_plan(host, lock, differences, enrolled=False)
+
+
+def rendered(*plans: HostPlan, **variables: object) -> Project:
+    hosts = {plan.host: {"ansible_host": "192.0.2.1", "ansible_become": True, **variables} for plan in plans}
+    return project(plans, hosts, run="r1", made_by="0.1.0", made_at="2026-11-24T03:07:00Z")
+
+
+def write(run: Project, folder: Path) -> Path:
+    for name, text in run.files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_hosts_with_the_same_plan_share_a_playbook() -> None:
+    """Two alike hosts are one group; a host with another driver is a second one."""
+    other = bare_plan("rig-03", packages=(world.locked("nvidia-smi", "550.163.01-2"),))
+    run = rendered(bare_plan("rig-01"), bare_plan("rig-02"), other)
+
+    assert [("rig-01", "rig-02"), ("rig-03",)] == [group.hosts for group in run.groups]
+
+
+def test_phases_are_plays_in_order() -> None:
+    """A bare host's playbook has the four phases that Ansible runs, and each change stands in its phase."""
+    plays = yaml.safe_load(rendered(bare_plan()).files["group_1.yml"])
+
+    assert [
+        "Stage while serving",
+        "Drain the clients",
+        "Change the host",
+        "Reboot into the new driver",
+    ] == [play["name"] for play in plays]
+
+
+def test_one_transaction_with_exact_versions() -> None:
+    """All packages go into one apt call, each with its exact version, held ones with leave to change."""
+    plays = yaml.safe_load(rendered(bare_plan()).files["group_1.yml"])
+    (install,) = [t["ansible.builtin.apt"] for t in plays[2]["tasks"] if "ansible.builtin.apt" in t]
+
+    assert [
+        "nvidia-kernel-dkms=535.261.03-1~deb12u1",
+        "nvidia-smi=535.261.03-1~deb12u1",
+        "nvidia-persistenced=535.171.04-1~deb12u1",
+        "docker.io=20.10.24+dfsg1-1+deb12u1",
+        "linux-headers-6.1.0-50-amd64=6.1.175-1",
+    ] == install["name"]
+    assert install["allow_downgrade"] and install["allow_change_held_packages"]
+
+
+def test_only_modules_that_ship_with_ansible() -> None:
+    """Every task is one of ansible.builtin's, so plain ansible-core runs it."""
+    plays = yaml.safe_load(rendered(bare_plan()).files["group_1.yml"])
+    keywords = {"name", "register", "changed_when", "failed_when", "environment"}
+    used = {key for play in plays for task in play["tasks"] for key in task} - keywords
+
+    assert used
+    assert all(name.startswith("ansible.builtin.") for name in used)
+
+
+def test_hashes_of_the_lock_are_compared() -> None:
+    """The expected SHA-256 of every staged archive stands beside the name under which apt keeps it."""
+    sums = rendered(bare_plan()).files["files/group_1/SHA256SUMS"].splitlines()
+
+    assert f"{'a' * 64}  nvidia-smi_535.261.03-1~deb12u1_amd64.deb" in sums
+    assert 5 == len(sums)
+
+
+def test_epoch_in_an_archive_name() -> None:
+    """apt writes the colon of an epoch as %3a."""
+    plan = bare_plan(packages=(world.locked("docker.io", "5:29.0-1", "runtime"),))
+
+    assert "docker.io_5%3a29.0-1_amd64.deb" in rendered(plan).files["files/group_1/SHA256SUMS"]
+
+
+def test_no_password_is_rendered() -> None:
+    """Connection variables go into the run's inventory; passwords never do."""
+    run = rendered(bare_plan(), ansible_become_password="swordfish", ansible_ssh_pass="swordfish")
+
+    assert not [name for name, text in run.files.items() if "swordfish" in text]
+    assert "ansible_host: 192.0.2.1" in run.files["inventory.yml"]
+
+
+def test_undefined_names_are_errors() -> None:
+    """A template that is handed too little fails instead of writing an empty word."""
+    with pytest.raises(UndefinedError):
+        fill("tasks/restart.yml.j2")
+
+
+@pytest.mark.parametrize(
+    "word", ["yes", "no", "on", "1.0", "0755", "a: b", "a #b", "- x", "~", "535.261.03-1~deb12u1", "x=1"]
+)
+def test_words_survive_yaml(word: str) -> None:
+    """Every word reads back as the same text."""
+    assert word == yaml.safe_load(f"key: {yaml_scalar(word)}")["key"]
+
+
+def test_ansible_accepts_the_syntax(tmp_path: Path) -> None:
+    """ansible-playbook itself parses the rendered run, started by hand in its folder."""
+    folder = write(rendered(bare_plan("rig-01"), bare_plan("rig-02")), tmp_path)
+    done = subprocess.run(
+        [BIN / "ansible-playbook", "--syntax-check", "site.yml"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+@pytest.mark.tools
+def test_ansible_lint_passes_at_its_strictest_profile(tmp_path: Path) -> None:
+    """ansible-lint's production profile finds nothing in a run that has every kind of task."""
+    lock = world.entry()
+    facts = world.fitting_facts(lock)
+    assert isinstance(facts.packages, dict)
+    loose = {
+        name: type(p)(p.name, p.version, held=not p.held, whole=p.name != "docker.io")
+        for name, p in facts.packages.items()
+    }
+    differences = difference(wanted(lock), type(facts)(**{**vars(facts), "packages": loose}), world.bare_capture(lock))
+    plan = host_plan("rig-02", lock, differences, enrolled=False)
+    folder = write(rendered(bare_plan("rig-01"), plan), tmp_path)
+    done = subprocess.run(
+        [
+            BIN / "ansible-lint",
+            "--offline",
+            "--nocolor",
+            "--profile",
+            "production",
+            *sorted(p.name for p in folder.glob("*.yml") if p.name != "inventory.yml"),
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert 0 == done.returncode, done.stdout + done.stderr
