@@ -1,0 +1,155 @@
+"""Runs provisioner/checks under pytest, in this process and for all hosts at once, and takes the results as values."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provisioner import __version__
+from provisioner.adapters import ssh, testinfra_backend
+from provisioner.adapters.shell import Explain, not_reached
+from provisioner.adapters.testinfra_backend import Connection, connect, disconnect
+from provisioner.errors import HostError, ProvisionError
+from provisioner.model.enrolment import lock_digest
+from provisioner.model.inventory import InventoryHost
+from provisioner.model.results import CheckResult, Fault, HostVerification
+from provisioner.model.stack import HostLock, Lock
+
+CHECKS = Path(__file__).resolve().parent.parent / "checks"
+
+
+class TestinfraVerifier:
+    """The Verifier of the command line: the checks over one open root shell per host."""
+
+    __test__ = False  # pytest would take the name for a test
+
+    def verify(
+        self, hosts: Sequence[InventoryHost], locked: Mapping[str, HostLock], *, run: str
+    ) -> dict[str, HostVerification]:
+        """Check each host against its lock entry. A host that gives no shell gets a fault instead of results."""
+        if not hosts:
+            return {}
+        collector = _Collector()
+        with contextlib.ExitStack() as stack:
+            names = []
+            for host in hosts:
+                names.append(connect(host.name, connection(host)))
+                stack.callback(disconnect, host.name)
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="provision-verify-")))
+            lock = folder / "provision.lock"
+            lock.write_text(
+                Lock(made_by=__version__, matrix="", hosts={h.name: locked[h.name] for h in hosts}).model_dump_json()
+            )
+            (folder / "pytest.ini").write_text("[pytest]\n")
+            stack.enter_context(_untouched_by_the_environment())
+            code = pytest.main(_arguments(folder, lock, names), plugins=[testinfra_backend, collector])
+        if code == pytest.ExitCode.INTERRUPTED:
+            raise KeyboardInterrupt
+        if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            raise ProvisionError(
+                "checks-not-run",
+                "the checks themselves could not be run",
+                context=collector.trouble[-12:] or (f"pytest ended with exit code {int(code)}",),
+                hint="this is a defect of provision; please report it with the lines above",
+            )
+        return {host.name: collector.verification(host.name, run, lock_digest(locked[host.name])) for host in hosts}
+
+
+def connection(host: InventoryHost) -> Connection:
+    """How to open a root shell on a host: the shared ssh connection that probe and playbook use, or this machine."""
+    target = ssh.Target.from_variables(host.name, host.variables)
+    session = ssh._session(target, ("sh",))
+    return Connection(session.argv, session.before, _explain(target))
+
+
+def _explain(target: ssh.Target) -> Explain:
+    def explain(host: str, rc: int, stderr: str) -> HostError:
+        return ssh.explain(target, rc, stderr) or not_reached(host, rc, stderr)
+
+    return explain
+
+
+def _arguments(folder: Path, lock: Path, names: Sequence[str]) -> list[str]:
+    """Nothing of the user's own pytest settings, and no plugin that the checks do not need."""
+    without = ("cacheprovider", "terminal", "junitxml", "warnings", "logging", "faulthandler", "doctest", "unittest")
+    return [
+        *("-c", str(folder / "pytest.ini"), "--rootdir", str(folder)),
+        *("--confcutdir", str(CHECKS)),
+        *("--capture=no", "--assert=plain", "-p", "testinfra.plugin"),
+        *(word for name in without for word in ("-p", f"no:{name}")),
+        *("--provision-lock", str(lock), f"--hosts={','.join(names)}"),
+        str(CHECKS / "test_host.py"),
+    ]
+
+
+@contextlib.contextmanager
+def _untouched_by_the_environment() -> Iterator[None]:
+    """Somebody's PYTEST_ADDOPTS=-x must not decide which checks are made."""
+    kept = {name: os.environ.pop(name, None) for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")}
+    kept["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = os.environ.get("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+class _Collector:
+    """A pytest plugin that keeps what the tests noted, and why hosts gave no shell."""
+
+    def __init__(self) -> None:
+        self.results: dict[str, list[CheckResult]] = {}
+        self.faults: dict[str, HostError] = {}
+        self.trouble: tuple[str, ...] = ()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        noted: dict[str, Any] = dict(report.user_properties)
+        if report.when == "call" and "status" in noted:
+            self.results.setdefault(noted["host"], []).append(
+                CheckResult(
+                    host=noted["host"],
+                    id=noted["check"],
+                    title=noted["title"],
+                    status=noted["status"],
+                    required=noted["required"],
+                    detail=noted["detail"],
+                    seconds=noted["seconds"],
+                )
+            )
+        elif report.failed:
+            self.trouble += tuple(str(report.longrepr).splitlines())
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.trouble += tuple(str(report.longrepr).splitlines())
+
+    def pytest_internalerror(self, excrepr: object) -> None:
+        self.trouble += tuple(str(excrepr).splitlines())
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        for backend in testinfra_backend.backends_of(session):
+            if backend.fault is not None:
+                self.faults[backend.hostname] = backend.fault
+
+    def verification(self, host: str, run: str, digest: str) -> HostVerification:
+        """What came of one host; a host without results and without a fault is a defect of ours, not a pass."""
+        error = self.faults.get(host)
+        if error is not None:
+            fault = Fault(error.reference, error.message, error.context, error.hint)
+            return HostVerification(host, run, digest, (), fault)
+        results = tuple(self.results.get(host, ()))
+        if not results or self.trouble:
+            fault = Fault("checks-not-run", f"{host}: the checks could not be run", self.trouble[-12:])
+            return HostVerification(host, run, digest, results, fault)
+        return HostVerification(host, run, digest, results)
