@@ -1,0 +1,22 @@
+"""The same resources as provision's lock entry, as a pyinfra deploy; a peer of scripts/bench noop."""
+
+import json
+from pathlib import Path
+
+from pyinfra import host
+from pyinfra.operations import apt, files, systemd
+
+WANTED = json.loads(Path("wanted.json").read_text(encoding="utf-8"))[host.name]
+
+for folder in WANTED["directories"]:
+    files.directory(name=f"folder {folder}", path=folder, mode="755", user="root", group="root", _sudo=True)
+for path, source in WANTED["files"].items():
+    files.put(name=f"file {path}", src=source, dest=path, mode="644", user="root", group="root", _sudo=True)
+apt.packages(
+    name="packages",
+    packages=[f"{name}={version}" if version else name for name, version in WANTED["packages"].items()],
+    no_recommends=True,
+    _sudo=True,
+)
+for unit in WANTED["services"]:
+    systemd.service(name=f"service {unit}", service=unit, running=True, enabled=True, _sudo=True)
