@@ -59,6 +59,8 @@ class HostLock(BaseModel):
     kernels: tuple[str, ...] = ()
     packages: tuple[LockedPackage, ...] = ()
     warnings: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()  # what a network asks for that facts do not show: for checks and installers
+    module_options: tuple[str, ...] = ()  # lines for modprobe.d that this flavour needs on these cards
 
 
 class Lock(BaseModel):

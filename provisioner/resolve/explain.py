@@ -43,7 +43,8 @@ def _network_wants(c: Claim) -> str:
             if accepted
             else "it accepts none of the branches offered here"
         )
-        return f"{who} accepts {c.word('listed')} exact driver versions{date}, not {c.word('too-new')}: {tail}"
+        refused = f", not {c.word('too-new')}" if c.word("too-new") else ""
+        return f"{who} accepts {c.word('listed')} exact driver versions{date}{refused}: {tail}"
     need = {
         "driver": f"driver {wanted}",
         "host_driver": "a driver on the host" if wanted == "present" else "a host without a driver",
@@ -91,8 +92,7 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
         f"{c.about} has compute capability {c.word('capability')}: toolkits after CUDA {c.word('ceiling')} "
         f"build nothing that it can run, whatever its driver shows"
     ),
-    "gpu-needs-driver": lambda c: f"this host has GPUs to serve with: {c.about}",
-    "no-gpu": lambda c: f"{c.about} need a GPU, and no NVIDIA GPU is on this host's PCI bus",
+    "no-gpu": lambda c: f"There is no NVIDIA GPU on this host's PCI bus to serve {c.about} with",
     "driver-not-offered": _not_offered,
     "wanted-driver": lambda c: f"the request wants driver {c.about}",
     "wanted-modules": lambda c: f"the request wants {c.about} kernel modules",
@@ -113,7 +113,7 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
     "network-wants": _network_wants,
     "soft": lambda c: f"{_network_wants(c)}, says a source of low confidence or a list of what was tested",
     "not-seen": lambda c: f"{_network_wants(c)}, and that could not be seen on this host",
-    "not-checked": lambda c: f"not checked: {_network_wants(c)}",
+    "not-checked": _network_wants,
     "networks-conflict": lambda c: c.word("statement"),
     "opposite-wishes": _opposite,
     "carries": lambda c: f"driver {c.about} carries CUDA {c.word('cuda')}",
@@ -151,7 +151,6 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
     ),
     "run-file": lambda c: "a driver from NVIDIA's .run file lies on this host; packages cannot replace it cleanly",
     "left-behind": lambda c: f"{c.about} has no version {c.word('version')} here and will be removed",
-    "card-guess": lambda c: f"the card {c.about} is in no matrix entry; it keeps the driver branch that runs it",
     "not-preferred": lambda c: f"{c.about} would fit as well; {c.word('chosen')} comes first: {c.word('why')}",
 }
 
@@ -219,7 +218,9 @@ def _conflict(number: int, conflict: Conflict) -> list[str]:
     if len(claims) == 1:
         text = sentence(claims[0])
         rest = f"({'; '.join(sources(claims[0]))})"
-        return [*_wrapped(f"{number}. ", text[:1].upper() + text[1:] + "."), f"   {rest}"]
+        if text.startswith(("the ", "this ")):
+            text = text[:1].upper() + text[1:]
+        return [*_wrapped(f"{number}. ", text + "."), f"   {rest}"]
     lines = _wrapped(f"{number}. ", _headline(conflict))
     for leaf, rests in _lines(conflict.tree):
         lines += _with_source(leaf, rests)
@@ -227,30 +228,43 @@ def _conflict(number: int, conflict: Conflict) -> list[str]:
 
 
 def _headline(conflict: Conflict) -> str:
+    """What the claims come down to, in one sentence."""
     kinds = {claim.kind for claim in conflict.claims}
-    networks = list(
-        dict.fromkeys(c.about for c in conflict.claims if c.kind in ("network-wants", "network-needs-driver"))
-    )
-    who = _listed(networks) if networks else "The request"
-    verb = "wants" if len(networks) == 1 or not networks else "want"
+    who, verb = _who(conflict)
+    cards = [c.about for c in conflict.claims if c.kind in ("card-driver", "card-flavour", "card-floor")]
     if "cuda-ceiling" in kinds:
         card = next(c.about for c in conflict.claims if c.kind == "cuda-ceiling")
         return f"{who} {verb} a CUDA level that {card} can't run."
     if any(c.kind == "wanted-cuda" or c.word("key") == "cuda" for c in conflict.claims):
         return f"{who} {verb} a CUDA level that no driver on offer carries."
-    if kinds & {"card-driver", "card-flavour", "card-floor"}:
-        card = next(c.about for c in conflict.claims if c.kind in ("card-driver", "card-flavour", "card-floor"))
-        if not networks and not kinds & {
-            "wanted-driver",
-            "wanted-modules",
-            "forbidden-branches",
-            "refuse-ended",
-        }:
-            return f"No driver that this host is offered drives {card}."
-        return f"{who} {verb} a driver that {card} can't have here."
-    if networks and len(networks) > 1:
-        return f"{who} want different drivers."
-    return f"{who} {verb} a driver that is not there."
+    if who and cards:
+        return f"{who} {verb} a driver that {_listed(list(dict.fromkeys(cards)))} can't have here."
+    if len(set(cards)) > 1:
+        return f"No driver drives {_listed(list(dict.fromkeys(cards)))} together."
+    if cards:
+        return f"No driver that this host is offered drives {cards[0]}."
+    if "no-headers" in kinds:
+        return "The driver can't be built for the kernel that boots next."
+    if who and "driver-not-offered" in kinds:
+        return f"{who} {verb} a driver that this host is not offered."
+    if who:
+        return f"{who} {verb} different drivers." if verb == "want" else f"{who} {verb} a driver that can't be."
+    return "No driver on offer is left."
+
+
+def _who(conflict: Conflict) -> tuple[str, str]:
+    """Who asks: networks, the request, the policy; ("", "") when nobody does."""
+    who = [c.about for c in conflict.claims if c.kind in ("network-wants", "network-needs-driver")]
+    kinds = {claim.kind for claim in conflict.claims}
+    if kinds & {"wanted-driver", "wanted-modules", "wanted-cuda"}:
+        who.append("the request")
+    if kinds & {"forbidden-branches", "refuse-ended", "no-reboot"}:
+        who.append("the policy")
+    who = list(dict.fromkeys(who))
+    text = _listed(who) if who else ""
+    if text.startswith("the "):
+        text = text[:1].upper() + text[1:]
+    return text, "wants" if len(who) == 1 else "want"
 
 
 def _lines(tree: Falls) -> list[tuple[str, tuple[str, ...]]]:
@@ -312,9 +326,10 @@ def _repairs(repairs: tuple[Repair, ...]) -> list[str]:
     for letter, repair in zip("abcdefghijklmnop", repairs, strict=False):
         what = " and ".join(edit(change) for change in repair.edits)
         rows.append((f"   {letter}. {what}", _cost(repair), _stack(repair)))
-    left = min(max(len(row[0]) for row in rows), 64)
-    middle = max(len(row[1]) for row in rows)
-    return [f"{a:<{left}}  {b:<{middle}}  → {c}" for a, b, c in rows]
+    left, middle = (max(len(row[column]) for row in rows) for column in (0, 1))
+    if left + middle + max(len(row[2]) for row in rows) + 6 <= WIDTH:
+        return [f"{a:<{left}}  {b:<{middle}}  → {c}" for a, b, c in rows]
+    return [line for a, b, c in rows for line in (a, f"      {b:<{middle}}  → {c}")]
 
 
 def _cost(repair: Repair) -> str:
@@ -340,6 +355,11 @@ def _stack(repair: Repair) -> str:
 
 def _next(host: str, answer: NoSolution) -> list[str]:
     if not answer.repairs:
+        unknown = [c for conflict in answer.conflicts for c in conflict.claims if c.kind == "card-unknown"]
+        if unknown:
+            return [
+                f"Add the card to the matrix (a file in matrix/gpus that names {unknown[0].about}), then resolve again."
+            ]
         return [f"Look closer: provision facts {host}"]
     first = answer.repairs[0].edits[0]
     key = {
@@ -391,6 +411,7 @@ def choices(lock: HostLock) -> str:
             + ", ".join(f"{n} {unit}" for unit, n in count.items() if n)
         )
     lines += [line for text in lock.warnings for line in _wrapped("  ! ", text)]
+    lines += [line for text in lock.unchecked for line in _wrapped("  not checked here: ", text)]
     return "\n".join(lines) + "\n"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -96,7 +96,7 @@ class Host:
     cards: tuple[Card, ...]
     offers: Offers
     packages: Mapping[str, Package]
-    drivers: tuple[Driver, ...]  # offered ones first, then branches that no source here offers
+    drivers: tuple[Driver, ...]  # what its own package sources offer
     kernels: tuple[str, ...]  # running and next to boot
     next_boot: str | None
 
@@ -133,7 +133,7 @@ def prepare(facts: HostFacts, matrix: Matrix) -> Host:
         cards=cards,
         offers=offers,
         packages=facts.packages,
-        drivers=(*offered, *_elsewhere(offered, matrix)),
+        drivers=offered,
         kernels=kernels,
         next_boot=next_boot,
     )
@@ -256,20 +256,6 @@ def root_offer(name: str, driver: OfferedPackage, names: DriverPackages, offers:
     exact = [offer for offer in same if offer.version == driver.version]
     fitting = exact or sorted(same, key=lambda o: (is_backport(o), o.version))
     return fitting[0] if fitting else None
-
-
-def _elsewhere(offered: Sequence[Driver], matrix: Matrix) -> Iterable[Driver]:
-    """One driver per branch and flavour that no source of this host offers, to tell "not offered" from "not fit"."""
-    have = {(driver.branch.id, driver.flavour) for driver in offered}
-    for branch in matrix.drivers.values():
-        flavours: list[Flavour] = []
-        if branch.modules.proprietary is not False:
-            flavours.append("proprietary")
-        if branch.modules.open:
-            flavours.append("open")
-        for flavour in flavours:
-            if (branch.id, flavour) not in have:
-                yield Driver(branch, branch.latest.version, flavour)
 
 
 def kernel_version(release: str) -> DottedVersion | None:

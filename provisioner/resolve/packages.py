@@ -108,7 +108,8 @@ def runtime_unit(runtime: RuntimeVersion, host: Host) -> tuple[LockedPackage, ..
     for name in dict.fromkeys(companions):
         same_source = [o for o in host.offers.named(name) if o.source == runtime.package.source]
         wanted = name in runtime.names.install or re.search(rf"(^|[ ,|]){re.escape(name)}($|[ ,(])", needed)
-        if not wanted and not (same_source and name in host.packages):
+        # Debian 13 splits the client off and only recommends it; without it nobody can ask the engine anything.
+        if not wanted and not same_source:
             continue
         offer = next((o for o in same_source if o.version == runtime.package.version), None)
         if offer is None and not same_source:

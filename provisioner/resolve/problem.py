@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from provisioner.errors import BadInput
-from provisioner.matrix.entries import Architecture, Network, Profile
+from provisioner.matrix.entries import Architecture, DriverBranch, Flavour, Network, Profile
 from provisioner.matrix.entries import Conflict as MatrixConflict
 from provisioner.matrix.reader import Matrix
 from provisioner.matrix.specifier import Answer, Requirement, judge, text_of
@@ -92,13 +92,18 @@ class Model:
     warnings: tuple[Claim, ...]
 
 
-def build(host: Host, intent: Intent, matrix: Matrix) -> Model:
-    """Raises BadInput when the request names a network, runtime, driver or CUDA level that cannot be read."""
+def build(host: Host, intent: Intent, matrix: Matrix, *, whole: bool = False) -> Model:
+    """Return the problem of one host. Raises BadInput when the request names what cannot be read.
+
+    `whole` adds versions that no source of the host offers, one for each way in which some rule tells them apart:
+    without them a list of exact versions would seem at odds with the host where only an offer is missing.
+    """
     networks = tuple(_network(name, matrix) for name in dict.fromkeys(intent.networks))
     options = tuple(_options(network, profile) for network, profile in networks)
     wanted_driver = _driver_specifier(intent)
     wanted_cuda = _cuda_level(intent)
-    drivers = _drivers(host, intent, networks, options)
+    specifiers = _specifiers(host, options, wanted_driver)
+    drivers = _drivers(host, intent, _elsewhere(host, matrix, specifiers if whole else ()))
     levels = _levels(host, drivers, wanted_cuda, options)
     runtimes = _runtimes(host, intent, matrix)
     rules = _Rules(host, intent, matrix, drivers, levels, runtimes, options)
@@ -225,12 +230,58 @@ def below_floor(driver: Driver, today: dt.date) -> bool:
     return floor is None and past_end_of_life(driver, today)
 
 
-def _drivers(
-    host: Host,
-    intent: Intent,
-    networks: Sequence[tuple[Network, str | None]],
-    options: Sequence[Sequence[Option]],
-) -> tuple[Driver | None, ...]:
+Allows = Callable[[DriverVersion], bool]
+
+
+def quick(specifier: Specifier[DriverVersion]) -> Allows:
+    """A long list of exact versions is asked as a set."""
+    listed = specifier.exact_versions()
+    if listed is None:
+        return specifier.allows
+    return frozenset(listed).__contains__
+
+
+def _specifiers(
+    host: Host, options: Sequence[Sequence[Option]], wanted: Specifier[DriverVersion] | None
+) -> tuple[Specifier[DriverVersion], ...]:
+    """Every condition on the exact driver version that stands in some rule."""
+    found = [wanted] if wanted is not None else []
+    found += [card.model.driver_floor for card in host.cards if card.model is not None and card.model.driver_floor]
+    for option in (option for network in options for option in network):
+        found += [r.driver for r in option.profile.requirements if r.driver is not None and r.forbids]
+    return tuple(dict.fromkeys(found))
+
+
+def _elsewhere(host: Host, matrix: Matrix, specifiers: Sequence[Specifier[DriverVersion]]) -> tuple[Driver, ...]:
+    """Drivers that no source of this host offers: of each branch and flavour the newest that each rule judges alike."""
+    asked = [quick(specifier) for specifier in specifiers]
+    offered = {(driver.version, driver.flavour) for driver in host.drivers}
+    found = []
+    for branch in matrix.drivers.values():
+        versions = {branch.latest.version}
+        if asked:
+            versions.update(branch.versions)
+            for specifier in specifiers:
+                versions.update(v for v in specifier.exact_versions() or () if v.branch == branch.branch)
+        newest: dict[tuple[bool, ...], DriverVersion] = {}
+        for version in sorted(versions):
+            newest[tuple(allows(version) for allows in asked)] = version
+        for flavour in flavours_of(branch):
+            found += [Driver(branch, v, flavour) for v in newest.values() if (v, flavour) not in offered]
+    return tuple(found)
+
+
+def flavours_of(branch: DriverBranch) -> tuple[Flavour, ...]:
+    """620 carries no proprietary modules, 470 no open ones; where it is not known, both may be."""
+    found: list[Flavour] = []
+    if branch.modules.proprietary is not False:
+        found.append("proprietary")
+    if branch.modules.open:
+        found.append("open")
+    return tuple(found)
+
+
+def _drivers(host: Host, intent: Intent, elsewhere: Sequence[Driver]) -> tuple[Driver | None, ...]:
     if not host.cards:
         return (NONE,)
     today = _today(host)
@@ -247,13 +298,14 @@ def _drivers(
             not driver.installed,
             [-ord(c) for c in support.ljust(10, "0")],  # longest supported first
             driver.rank >= 100,
+            driver.flavour != (driver.branch.modules.default or "proprietary"),
             driver.package is not None and is_backport(driver.package),
             driver.rank,
             _descending(driver),
             driver.key,
         )
 
-    return (*sorted(host.drivers, key=order), NONE)
+    return (*sorted((*host.drivers, *elsewhere), key=order), NONE)
 
 
 def _descending(driver: Driver) -> tuple[Any, ...]:
@@ -389,10 +441,8 @@ class _Rules:
             told.add(card.id)
             self._of_a_card(card)
         if self.host.cards and not any(self._brings_its_own_driver(option) for o in self.options for option in o):
-            names = ", ".join(dict.fromkeys(card.name for card in self.host.cards))
-            self.forbid_drivers(
-                Claim("gpu-needs-driver", names, (), (from_host("PCI bus"),)), lambda d: False, none=True
-            )
+            # A card is there to serve: "no driver" is never the answer, so it is no member of a conflict.
+            self.always.append(Rule((DRIVER,), frozenset({(self.drivers.index(NONE),)})))
         if not self.host.cards and self.options:
             wanted = ", ".join(o[0].network.name for o in self.options)
             self.rule(
@@ -635,7 +685,12 @@ class _Rules:
         bad: list[tuple[int, ...]]
         if key in ("driver", "host_driver", "modules"):
             scope = (DRIVER, variable)
-            bad = [(d, o) for d, driver in enumerate(self.drivers) for o in chosen if not _suits(key, wanted, driver)]
+            if key == "driver":
+                allows = quick(wanted)
+                fits = [driver is None or allows(driver.version) for driver in self.drivers]
+            else:
+                fits = [_suits(key, wanted, driver) for driver in self.drivers]
+            bad = [(d, o) for d, fit in enumerate(fits) if not fit for o in chosen]
         elif key == "cuda":
             scope = (CUDA, variable)
             bad = [
@@ -664,7 +719,8 @@ class _Rules:
 
     def _with_latest_accepted(self, claim: Claim, wanted: Specifier[DriverVersion]) -> Claim:
         offered = [d.version for d in self.drivers if d is not None and d.package is not None]
-        latest = max((v for v in offered if wanted.allows(v)), default=None)
+        allows = quick(wanted)
+        latest = max((v for v in offered if allows(v)), default=None)
         listed = wanted.exact_versions()
         branches = {v.branch for v in offered}
         near = [v.text for v in listed or () if v.branch in branches]
@@ -672,7 +728,7 @@ class _Rules:
             ("latest", latest.text if latest is not None else ""),
             (
                 "too-new",
-                ", ".join(sorted({v.text for v in offered if not wanted.allows(v)}, key=DriverVersion)),
+                ", ".join(sorted({v.text for v in offered if not allows(v)}, key=DriverVersion)),
             ),
             ("listed", str(len(listed)) if listed is not None and len(listed) > 1 else ""),
             ("near", near[-1] if near else ""),
@@ -822,12 +878,7 @@ def _drives(driver: Driver, card: Card, architecture: Architecture) -> bool:
         return False
     if architecture.id in branch.not_supported:
         return False
-    if branch.architectures and architecture.id not in branch.architectures:
-        return False
-    narrowed = (
-        branch.modules.open_architectures if driver.flavour == "open" else branch.modules.proprietary_architectures
-    )
-    return not narrowed or architecture.id in narrowed
+    return not branch.architectures or architecture.id in branch.architectures
 
 
 def _suits(key: str, wanted: Any, driver: Driver | None) -> bool:
@@ -835,9 +886,7 @@ def _suits(key: str, wanted: Any, driver: Driver | None) -> bool:
         return (driver is not None) is bool(wanted == "present")
     if driver is None:
         return True  # "needs a driver" is said by a rule of its own
-    if key == "modules":
-        return bool(driver.flavour == wanted)
-    return bool(wanted.allows(driver.version))
+    return bool(driver.flavour == wanted)
 
 
 def _client_suits(wanted: Mapping[str, Any], option: Option) -> bool:

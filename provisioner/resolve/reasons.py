@@ -135,30 +135,41 @@ def _against(model: Model, place: int, chosen: Sequence[int] | None = None) -> l
     return found
 
 
-def not_newer(model: Model, chosen: Driver, solution: Sequence[int]) -> tuple[Claim, ...]:
-    """Why not a newer one: of the newer drivers, the next offered one and the newest that is not offered."""
+def not_newer(model: Model, chosen: Driver, solution: Sequence[int]) -> tuple[tuple[str, Claim], ...]:
+    """Why not a newer one, each reason with the branch it is about: every offered one, and the rest together."""
+    found: dict[tuple[str, Claim], None] = {}
+    elsewhere: list[list[Claim]] = []
     newer = [
-        (place, driver)
+        (driver, place)
         for place, driver in enumerate(model.drivers)
         if driver is not None and driver.version > chosen.version
     ]
-    found: dict[Claim, None] = {}
-    offered = [(place, driver) for place, driver in newer if driver.package is not None]
-    for place, driver in sorted(offered, key=lambda pair: pair[1].version):
+    for driver, place in sorted(newer, key=lambda pair: (pair[0].version, pair[1])):
         against = _against(model, place, solution)
-        if against:
-            found.setdefault(against[0])
+        if driver.package is None:
+            if driver.branch != chosen.branch and driver.flavour == chosen.flavour:
+                elsewhere.append(against)
+        elif against:
+            found.setdefault((driver.branch.branch, against[0]))
         else:
-            found.setdefault(_not_preferred(model, driver, chosen))
-    elsewhere = [place for place, driver in newer if driver.package is None]
-    reasons = [_against(model, place, solution) for place in elsewhere]
-    fit_but_absent = [claims for claims in reasons if [c.kind for c in claims] == ["driver-not-offered"]]
-    if fit_but_absent:
-        found.setdefault(fit_but_absent[0][0])
-    elif reasons:
-        others = [c for c in reasons[0] if c.kind != "driver-not-offered"]
-        found.setdefault((others or reasons[0])[0])
-    return tuple(found)[:4]
+            found.setdefault((driver.branch.branch, _not_preferred(model, driver, chosen)))
+    # What would fit were it offered says most; if nothing would, the reason that stands against the next one.
+    absent = [claims for claims in elsewhere if [c.kind for c in claims] == ["driver-not-offered"]]
+    others = [c for claims in (absent or elsewhere[:1]) for c in claims]
+    telling = [c for c in others if c.kind != "driver-not-offered"] or others
+    return (*found, *(("", claim) for claim in telling[:1]))
+
+
+def not_higher(model: Model, solution: Sequence[int]) -> tuple[Claim, ...]:
+    """What keeps the CUDA level below that of the driver."""
+    found = []
+    for rule, claim in zip(model.problem.rules, model.claims, strict=True):
+        if rule.scope[0] != CUDA:
+            continue
+        rest = tuple(solution[variable] for variable in rule.scope[1:])
+        if any((higher, *rest) in rule.forbids for higher in range(solution[CUDA])):
+            found.append(claim)
+    return tuple(found)
 
 
 def _not_preferred(model: Model, other: Driver, chosen: Driver) -> Claim:

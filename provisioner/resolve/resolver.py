@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from provisioner.matrix.reader import Matrix
@@ -42,6 +43,7 @@ def solve(facts: HostFacts, intent: Intent, matrix: Matrix) -> HostLock | NoSolu
     solution = best(model.problem)
     if solution is not None:
         return _lock(model, solution, matrix)
+    model = build(host, intent, matrix, whole=True)
     refutation = refute(model.problem)
     found = tuple(reasons.conflict(model, numbers) for numbers in refutation.conflicts[:MOST_CONFLICTS])
     return NoSolution(
@@ -87,13 +89,29 @@ def _lock(model: Model, solution: tuple[int, ...], matrix: Matrix) -> HostLock:
         gpus=tuple(card.id for card in host.cards),
         intent=model.intent,
         **_driver_choices(model, solution, driver),
-        cuda=_cuda(level, driver),
+        cuda=_cuda(level, driver, model, solution),
         runtime=_runtime(runtime, host),
         networks={option.network.id: _network(option) for option in options},
         kernels=kernels,
         packages=tuple(sorted(locked, key=lambda p: (p.unit, p.name))),
-        warnings=tuple(dict.fromkeys(explain.warning(claim) for claim in warnings)),
+        warnings=_told(claim for claim in warnings if claim.kind != "not-checked"),
+        unchecked=_told(claim for claim in warnings if claim.kind == "not-checked"),
+        module_options=_module_options(driver, host),
     )
+
+
+def _told(claims: Iterable[Claim]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(explain.warning(claim) for claim in claims))
+
+
+def _module_options(driver: Driver | None, host: Host) -> tuple[str, ...]:
+    """515 to 535: the open modules drive a GeForce or workstation card only when told to."""
+    if driver is None or driver.flavour != "open" or driver.branch.modules.open_option is None:
+        return ()
+    segments = {card.model.segment for card in host.cards if card.model is not None}
+    if segments.isdisjoint(driver.branch.modules.open_needs_option_for):
+        return ()
+    return (driver.branch.modules.open_option,)
 
 
 def _reason(claim: Claim) -> Reason:
@@ -113,7 +131,8 @@ def _driver_choices(model: Model, solution: tuple[int, ...], driver: Driver | No
         return {"driver_branch": None, "driver_version": None, "modules": None}
     because = reasons.driver_because(model, driver)
     newer = reasons.not_newer(model, driver, solution)
-    other_branch = tuple(c for c in newer if c.kind != "not-preferred" or not _same_branch(c, driver))
+    same_branch = tuple(c for place, c in newer if place == driver.branch.branch)
+    other_branch = tuple(dict.fromkeys(c for place, c in newer if place != driver.branch.branch))
     carried = Claim(
         "flavour-of-package",
         driver.flavour,
@@ -121,27 +140,28 @@ def _driver_choices(model: Model, solution: tuple[int, ...], driver: Driver | No
         (entry("drivers", driver.branch, driver.branch.id),),
     )
     return {
-        "driver_branch": _choice(driver.branch.branch, *because, not_newer=other_branch),
-        "driver_version": _choice(driver.version.text, *because, not_newer=newer),
+        "driver_branch": _choice(driver.branch.branch, *_of_branch(because), not_newer=other_branch),
+        "driver_version": _choice(driver.version.text, *_of_patch(because), not_newer=same_branch),
         "modules": _choice(driver.flavour, carried),
     }
 
 
-def _same_branch(claim: Claim, driver: Driver) -> bool:
-    return claim.about.partition(".")[0] == driver.branch.branch
+def _of_branch(because: tuple[Claim, ...]) -> tuple[Claim, ...]:
+    return tuple(claim for claim in because if claim.kind != "newest-patch") or because
 
 
-def _cuda(level: CudaVersion | None, driver: Driver | None) -> Choice | None:
+def _of_patch(because: tuple[Claim, ...]) -> tuple[Claim, ...]:
+    return tuple(c for c in because if c.kind in ("newest-patch", "only-one", "installed", "asked-for")) or because
+
+
+def _cuda(level: CudaVersion | None, driver: Driver | None, model: Model, solution: tuple[int, ...]) -> Choice | None:
     if level is None or driver is None:
         return None
     native = driver.branch.native_cuda.level
-    claim = Claim(
-        "native-cuda",
-        native.text,
-        (("branch", driver.branch.branch),),
-        (entry("drivers", driver.branch, driver.branch.id),),
-    )
-    return _choice(level.text, claim)
+    rests = (entry("drivers", driver.branch, driver.branch.id),)
+    claim = Claim("native-cuda", native.text, (("branch", driver.branch.branch),), rests)
+    lower = reasons.not_higher(model, solution) if level < native else ()
+    return _choice(level.text, claim, not_newer=lower)
 
 
 def _runtime(runtime: RuntimeVersion | None, host: Host) -> Choice | None:

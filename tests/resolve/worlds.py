@@ -125,3 +125,32 @@ def host(
         boot_identity="boot-1",
         components=parts,
     )
+
+
+def with_network(world: Matrix, name: str, *requirements: dict[str, object], client: str = "") -> Matrix:
+    """A matrix with one more network: `with_network(matrix(), "gridd", {"cuda": ">=13.0"}, client="3.0.0")`."""
+    from dataclasses import replace
+
+    from provisioner.matrix.entries import Network
+
+    claim = {"sources": ["https://example.org"], "seen": "2026-03-19", "confidence": "high"}
+    network = Network.model_validate(
+        {
+            "id": name,
+            "title": name,
+            "name": name,
+            "kind": "docker-worker",
+            "as_of": "2026-03-19",
+            **claim,
+            "clients": [{"name": f"{name} worker", "versions": [{"version": client}]}] if client else [],
+            "profiles": [
+                {
+                    "id": "worker",
+                    "title": "worker",
+                    "default": True,
+                    "requirements": [{"because": "its documentation says so", **r} for r in requirements],
+                }
+            ],
+        }
+    )
+    return replace(world, networks={**world.networks, name: network})

@@ -1,0 +1,67 @@
+"""The steps of `provision resolve`: look once, solve each host, make the lock of those that have a stack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from provisioner.actions.observe import observe
+from provisioner.actions.ports import Prober
+from provisioner.errors import BadInput, HostError
+from provisioner.matrix.reader import Matrix
+from provisioner.model.inventory import InventoryHost
+from provisioner.model.stack import HostLock, Lock
+from provisioner.probe.request import FULL, Request
+from provisioner.resolve import NoSolution, solve
+from provisioner.resolve.lock import make_lock
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What was found for each host: a lock entry, the reasons why there is none, or why it was not seen."""
+
+    lock: Lock
+    stacks: dict[str, HostLock] = field(default_factory=dict)
+    unresolvable: dict[str, NoSolution] = field(default_factory=dict)
+    failed: dict[str, HostError] = field(default_factory=dict)
+
+    @property
+    def distinct(self) -> int:
+        """How many different stacks serve the hosts: driver, flavour, runtime and OS taken together."""
+        return len({_stack_of(stack) for stack in self.stacks.values()})
+
+
+def resolve(hosts: Sequence[InventoryHost], matrix: Matrix, *, prober: Prober, before: Lock | None = None) -> Resolved:
+    """Return the stack of every host that has one. A host that has none keeps no entry in the new lock."""
+    seen, failed = observe(hosts, {host.name: Request(FULL) for host in hosts}, prober)
+    stacks: dict[str, HostLock] = {}
+    unresolvable: dict[str, NoSolution] = {}
+    for name, one in seen.items():
+        try:
+            answer = solve(one.facts, one.host.intent, matrix)
+        except BadInput as problem:
+            raise _named(problem, name) from problem
+        if isinstance(answer, NoSolution):
+            unresolvable[name] = answer
+        else:
+            stacks[name] = answer
+    return Resolved(make_lock(stacks, matrix.digest, _others(before, unresolvable)), stacks, unresolvable, failed)
+
+
+def _others(before: Lock | None, unresolvable: Mapping[str, NoSolution]) -> Lock | None:
+    """The former lock without hosts that no longer resolve: an old answer must not pass for a new one."""
+    if before is None:
+        return None
+    return before.model_copy(
+        update={"hosts": {name: entry for name, entry in before.hosts.items() if name not in unresolvable}}
+    )
+
+
+def _named(problem: BadInput, host: str) -> BadInput:
+    """A request that cannot be read names the host it stands at."""
+    return BadInput(problem.reference, f"{host}: {problem.message}", context=problem.context, hint=problem.hint)
+
+
+def _stack_of(stack: HostLock) -> tuple[str, ...]:
+    chosen = (stack.driver_version, stack.modules, stack.runtime)
+    return (stack.os, *(choice.value if choice is not None else "" for choice in chosen))

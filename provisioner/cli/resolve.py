@@ -1,0 +1,113 @@
+"""`provision resolve`: arguments, one look, the lock, a view."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from provisioner.cli import options
+from provisioner.errors import BadInput, Exit
+
+if TYPE_CHECKING:
+    from provisioner.model.inventory import InventoryHost
+    from provisioner.model.stack import Lock
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("host", nargs="*", metavar="HOST", help="only these hosts of the inventory (default: all)")
+    options.inventory(parser)
+    options.json_output(parser)
+    parser.add_argument(
+        "-o",
+        "--lock",
+        "--out",
+        dest="lock",
+        type=Path,
+        default=Path(options.LOCK),
+        metavar="FILE",
+        help=f"the lock to write (default {options.LOCK}); entries of other hosts stay",
+    )
+    parser.add_argument("--explain", action="store_true", help="for each choice, why it and why nothing newer")
+    parser.add_argument("--dry-run", action="store_true", help="show the answer, write no lock")
+    parser.add_argument(
+        "--capture", action="append", default=[], type=Path, metavar="FILE", help="recorded host to resolve, no ssh"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from provisioner.actions.resolve import resolve
+    from provisioner.adapters import inventory
+    from provisioner.cli.views.resolve import resolved_json, resolved_text
+    from provisioner.cli.wiring import prober_for
+    from provisioner.matrix.reader import load
+    from provisioner.resolve.lock import lock_text
+
+    matrix = load()
+    limit = args.limit or (",".join(args.host) if args.host and args.inventory else None)
+    hosts = inventory.read(tuple(args.inventory), limit)
+    hosts, prober = prober_for(_named(hosts, args), args)
+    before = _before(args.lock)
+    resolved = resolve(hosts, matrix, prober=prober, before=before)
+    text = lock_text(resolved.lock)
+    changed = before is None or lock_text(before) != text
+    if resolved.stacks and changed and not args.dry_run:
+        _write(args.lock, text)
+    if args.json:
+        print(resolved_json(resolved))
+    else:
+        written = None if args.dry_run or not resolved.stacks else f"{args.lock}{'' if changed else ' (unchanged)'}"
+        print(resolved_text(resolved, explained=args.explain, written=written, next_command=_next(args)), end="")
+    if resolved.unresolvable:
+        return Exit.UNRESOLVABLE
+    return Exit.FAILED if resolved.failed else Exit.OK
+
+
+def _named(hosts: Sequence[InventoryHost], args: argparse.Namespace) -> tuple[InventoryHost, ...]:
+    """The hosts that were named; a name that stands nowhere is an error, not an empty answer."""
+    if not args.host or args.capture:
+        return tuple(hosts)
+    known = {host.name: host for host in hosts}
+    missing = [name for name in args.host if name not in known]
+    if missing:
+        raise BadInput(
+            "no-host",
+            f"no host is called {', '.join(missing)}",
+            context=[f"known: {', '.join(known)}"],
+            hint="give the inventory that names it with -i",
+        )
+    return tuple(known[name] for name in args.host)
+
+
+def _before(path: Path) -> Lock | None:
+    """The lock that is there, for the hosts that are not asked now."""
+    from provisioner.resolve.lock import read_lock
+
+    return read_lock(path) if path.exists() else None
+
+
+def _write(path: Path, text: str) -> None:
+    """Beside the old file first, then in its place: a reader never meets half a lock."""
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as problem:
+        raise BadInput("lock-not-written", f"the lock cannot be written to {path}: {problem}") from problem
+
+
+def _next(args: argparse.Namespace) -> str:
+    words = ["provision", "plan"]
+    for source in args.inventory:
+        words += ["-i", source]
+    if args.limit:
+        words += ["--limit", args.limit]
+    elif args.host and args.inventory:
+        words += ["--limit", ",".join(args.host)]
+    if str(args.lock) != options.LOCK:
+        words += ["--lock", str(args.lock)]
+    for capture in args.capture:
+        words += ["--capture", str(capture)]
+    return shlex.join(words)
