@@ -1,0 +1,131 @@
+"""The steps of `provision status`: look once, compare with the lock, read and check each host's enrolment record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol
+
+from provisioner.actions.observe import Seen, observe
+from provisioner.actions.plan import plan_of, request_for
+from provisioner.actions.ports import Prober
+from provisioner.errors import HostError
+from provisioner.model.capture import UNKNOWN, Unknown
+from provisioner.model.enrolment import RECORD, EnrolmentRecord, lock_digest, read_record
+from provisioner.model.inventory import InventoryHost
+from provisioner.model.plan import HostPlan
+from provisioner.model.stack import HostLock, Lock
+from provisioner.probe.request import STATE, Request
+
+State = Literal["bare", "differs", "up to date", "enrolled", "out", "not seen"]
+
+
+class Signatures(Protocol):
+    """Whose signatures this operator trusts; None: the key is not among them."""
+
+    def verifies(self, record: EnrolmentRecord) -> bool | None: ...
+
+
+@dataclass(frozen=True)
+class HostStatus:
+    """One line of the table. `driver` and `runtime` are what is there now: None is absent, UNKNOWN was not seen.
+
+    `bare`: nothing of the lock is there yet. `out`: there is a record, and it does not hold for what was seen.
+    """
+
+    host: str
+    state: State
+    reason: str = ""
+    driver: str | Unknown | None = UNKNOWN
+    runtime: str | Unknown | None = UNKNOWN
+    networks: tuple[str, ...] = ()
+    enrolled_at: datetime | None = None
+    reference: str = ""
+    hint: str = ""
+
+
+def status(
+    hosts: Sequence[InventoryHost], lock: Lock | None, *, prober: Prober, signatures: Signatures
+) -> tuple[HostStatus, ...]:
+    """Return every host's state, in inventory order, from one look; no lock yet means that no host is locked."""
+    locked = dict(lock.hosts) if lock is not None else {}
+    requests = {h.name: request_for(locked[h.name]) if h.name in locked else Request(STATE) for h in hosts}
+    seen, failed = observe(hosts, requests, prober)
+    return tuple(
+        _not_seen(host, failed[host.name])
+        if host.name in failed
+        else _status(seen[host.name], locked.get(host.name), lock.matrix if lock is not None else "", signatures)
+        for host in hosts
+    )
+
+
+def _not_seen(host: InventoryHost, problem: HostError) -> HostStatus:
+    return HostStatus(
+        host.name,
+        "not seen",
+        problem.message,
+        networks=host.intent.networks,
+        reference=problem.reference,
+        hint=problem.hint or "",
+    )
+
+
+def _status(seen: Seen, entry: HostLock | None, matrix: str, signatures: Signatures) -> HostStatus:
+    state, reason, record = _state(seen, entry, matrix, signatures)
+    return HostStatus(
+        seen.host.name,
+        state,
+        reason,
+        driver=seen.facts.driver.loaded,
+        runtime=seen.facts.runtime.docker_version,
+        networks=entry.intent.networks if entry is not None else seen.host.intent.networks,
+        enrolled_at=record.enrolled_at if record is not None and state == "enrolled" else None,
+    )
+
+
+def _state(
+    seen: Seen, entry: HostLock | None, matrix: str, signatures: Signatures
+) -> tuple[State, str, EnrolmentRecord | None]:
+    """The record counts only when it is signed, for this host and this lock entry, and the host is still as locked."""
+    text = seen.capture.file(RECORD)
+    record = read_record(text) if isinstance(text, str) else None
+    wrong = _wrong_with(record, seen.host.name, signatures) if isinstance(text, str) else ""
+    if entry is None:
+        return ("out" if text else "bare"), "not in the lock", record
+    plan = plan_of(seen, entry, matrix)
+    if wrong:
+        return "out", wrong, record
+    if record is not None and (record.lock_digest != lock_digest(entry) or record.matrix_digest != matrix):
+        return "out", "enrolled for another lock", record
+    if plan.blocked:
+        return ("out" if record else "differs"), plan.blocked[0], record
+    if plan.changes:
+        if record is not None:
+            return "out", f"changed since it was enrolled: {_differences(plan)}", record
+        return ("bare" if _is_bare(seen, entry) else "differs"), _differences(plan), record
+    if text is UNKNOWN:
+        return "up to date", "the capture does not show the enrolment record", None
+    return ("enrolled", "", record) if record is not None else ("up to date", "not enrolled", None)
+
+
+def _wrong_with(record: EnrolmentRecord | None, host: str, signatures: Signatures) -> str:
+    if record is None:
+        return f"{RECORD} is no enrolment record"
+    if record.host != host:
+        return f"its enrolment record is that of {record.host}"
+    trusted = signatures.verifies(record)
+    if trusted is None:
+        return f"enrolled with a key that is not known here ({record.key})"
+    return "" if trusted else "the signature of its enrolment record is wrong"
+
+
+def _differences(plan: HostPlan) -> str:
+    names = [change.what for change in plan.changes]
+    return names[0] + (f" and {len(names) - 1} more differ" if len(names) > 1 else " differs")
+
+
+def _is_bare(seen: Seen, entry: HostLock) -> bool:
+    """Nothing of what was locked is there in any version. Unknown packages are not absent ones."""
+    packages = seen.facts.packages
+    return packages is not UNKNOWN and not any(locked.name in packages for locked in entry.packages)

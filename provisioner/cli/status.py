@@ -1,0 +1,41 @@
+"""`provision status`: arguments, one look, a view."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from provisioner.cli import options
+from provisioner.errors import Exit
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("hosts", nargs="*", metavar="HOST", help="only these hosts, by name")
+    options.inventory(parser)
+    options.lock(parser)
+    options.json_output(parser)
+    parser.add_argument(
+        "--capture", action="append", default=[], type=Path, metavar="FILE", help="recorded host to read, no ssh"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from provisioner.actions.status import status
+    from provisioner.adapters import inventory
+    from provisioner.adapters.signing import Keyring
+    from provisioner.cli.verify import named
+    from provisioner.cli.views.status import status_json, status_text
+    from provisioner.cli.wiring import prober_for
+    from provisioner.resolve.lock import read_lock
+
+    began = time.monotonic()
+    hosts = named(inventory.read(tuple(args.inventory), args.limit), args.hosts)
+    hosts, prober = prober_for(hosts, args)
+    lock = read_lock(args.lock) if args.lock.exists() or str(args.lock) != options.LOCK else None
+    states = status(hosts, lock, prober=prober, signatures=Keyring())
+    if args.json:
+        print(status_json(states))
+    else:
+        print(status_text(states, seconds=time.monotonic() - began, lock=str(args.lock) if lock else None))
+    return Exit.FAILED if any(one.state == "not seen" for one in states) else Exit.OK
