@@ -51,7 +51,7 @@ class Capture(BaseModel):
     commands: dict[str, CommandOutput] = Field(default_factory=dict)
     nvml: dict[str, Any] | None = None
 
-    def file(self, path: str) -> str | None | Unknown:
+    def file(self, path: str) -> str | Unknown | None:
         """Return the text of `path`, None when it was looked for and absent, UNKNOWN when not looked for."""
         return self.files.get(path, UNKNOWN)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from fnmatch import fnmatchcase
 from typing import Literal
 
-from provisioner.model.capture import Unknown
+from provisioner.model.capture import UNKNOWN, Unknown
 
 Flavour = Literal["open", "proprietary"]
 
@@ -18,18 +19,18 @@ class OsRelease:
     id: str
     name: str
     codename: str
-    architecture: str = "amd64"
+    architecture: str = "amd64"  # empty when it could not be seen
 
 
 @dataclass(frozen=True)
 class PciGpu:
-    """An NVIDIA display or 3D controller on the PCI bus; it shows with no driver at all. Ids are lower-case hex without 0x."""
+    """An NVIDIA display or 3D controller on the PCI bus; it shows with no driver at all. Ids are hex without 0x."""
 
     slot: str
     vendor: str
     device: str
     subsystem: str | Unknown = field(default="")  # "vendor:device" of the board
-    bound_to: str | None | Unknown = None
+    bound_to: str | Unknown | None = None
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,15 @@ class ModuleBuild:
 class DriverFacts:
     """Loaded module, module on disk per kernel, and libraries: three things that must agree."""
 
-    loaded: str | None | Unknown
-    loaded_flavour: Flavour | None | Unknown
+    loaded: str | Unknown | None
+    loaded_flavour: Flavour | Unknown | None
     modules: tuple[ModuleBuild, ...] | Unknown
-    library: str | None | Unknown  # version in the real name of libnvidia-ml.so.1
+    library: str | Unknown | None  # version in the real name of libnvidia-ml.so.1
     nouveau_loaded: bool | Unknown
     nouveau_blacklisted: bool | Unknown
     secure_boot: bool | Unknown
     run_file_install: bool | Unknown = False
+    module_for_running: str | Unknown | None = UNKNOWN  # what would load now; None: no module for this kernel
 
 
 @dataclass(frozen=True)
@@ -94,14 +96,14 @@ class RuntimeFacts:
     """Container runtimes: package-independent view of what runs and how it is configured."""
 
     docker_active: bool | Unknown
-    docker_daemon_json: str | None | Unknown
-    docker_version: str | None | Unknown = None
+    docker_daemon_json: str | Unknown | None
+    docker_version: str | Unknown | None = None
     containers_running: int | Unknown = 0
 
 
 @dataclass(frozen=True)
 class UnitState:
-    """A systemd unit: `enabled` is UnitFileState, `active` is ActiveState; `load` is LoadState (`not-found`: absent)."""
+    """A systemd unit: `enabled` is UnitFileState, `active` ActiveState, `load` LoadState (`not-found`: absent)."""
 
     name: str
     load: str
@@ -156,5 +158,14 @@ class HostFacts:
     swap_mib: int | Unknown
     clock_skew_s: float | Unknown  # host minus controller
     boot_identity: str | Unknown  # changes with every boot, also of a system container
-    virtualization: str | None | Unknown = None
+    virtualization: str | Unknown | None = None
     components: tuple[str, ...] | Unknown = ()  # components of the apt sources, such as non-free
+    package_patterns: tuple[str, ...] = ("*",)  # names that were looked at; what they do not cover is unknown
+
+    def package(self, name: str) -> Package | Unknown | None:
+        """Return the package, None when it is not installed, UNKNOWN when it was not looked at."""
+        if self.packages is UNKNOWN:
+            return UNKNOWN
+        if name in self.packages:
+            return self.packages[name]
+        return None if any(fnmatchcase(name, pattern) for pattern in self.package_patterns) else UNKNOWN

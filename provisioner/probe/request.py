@@ -81,6 +81,7 @@ STATE = Profile(
     ),
     listings=(
         "/sys/firmware/efi",
+        "/sys/module/nouveau",
         "/lib/modules/*/build/Makefile",
         "/lib/modules/*/updates/dkms/nvidia*",
         "/lib/modules/*/kernel/nvidia-*/nvidia.ko*",

@@ -1,0 +1,54 @@
+"""What a capture says of a host, one file per question; `read` answers all of them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from provisioner.facts import (
+    driver,
+    gpus,
+    kernel,
+    machine,
+    nvml,
+    offers,
+    os_release,
+    packages,
+    runtime,
+    sources,
+    units,
+)
+from provisioner.model.capture import Capture
+from provisioner.model.facts import HostFacts
+
+
+def read(capture: Capture, *, now: datetime | None = None) -> HostFacts:
+    """Return the facts; what the capture does not show is UNKNOWN. `now` is the controller's time of the capture."""
+    os = os_release.read(capture)
+    kernels = kernel.read(capture)
+    installed, patterns = packages.read(capture)
+    services = units.read(capture)
+    return HostFacts(
+        host=capture.host,
+        taken_at=capture.taken_at,
+        os=os,
+        kernel=kernels,
+        gpus=gpus.read(capture),
+        driver=driver.read(capture, os, kernels.running, installed),
+        packages=installed,
+        package_patterns=patterns,
+        offers=offers.read(capture),
+        runtime=runtime.read(capture, services),
+        nvml=nvml.read(capture),
+        units=services,
+        failed_units=units.failed(capture),
+        disk_free_mib=machine.disk_free_mib(capture),
+        memory_mib=machine.memory_mib(capture),
+        swap_mib=machine.swap_mib(capture),
+        clock_skew_s=machine.clock_skew_s(capture, now or capture.taken_at),
+        boot_identity=machine.boot_identity(capture),
+        virtualization=machine.virtualization(capture),
+        components=sources.read(capture),
+    )
+
+
+__all__ = ["read"]

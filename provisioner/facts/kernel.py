@@ -1,0 +1,56 @@
+"""Which kernel runs, which lie in /boot, which boots next, and for which of them modules can be built."""
+
+from __future__ import annotations
+
+from provisioner.facts.grub import default_kernel
+from provisioner.facts.listing import listed, matching, natural
+from provisioner.model.capture import UNKNOWN, Capture, Unknown
+from provisioner.model.facts import KernelFacts
+
+_LEFTOVERS = (".old", ".bak", ".dpkg-tmp", ".dpkg-bak", ".dpkg-new", ".signed", ".efi.signed", ".hmac")
+
+
+def read(capture: Capture) -> KernelFacts:
+    there = installed(capture)
+    return KernelFacts(
+        running=running(capture), installed=there, next_boot=next_boot(capture, there), headers=headers(capture)
+    )
+
+
+def running(capture: Capture) -> str | Unknown:
+    text = capture.file("/proc/sys/kernel/osrelease")
+    if isinstance(text, str) and text.strip():
+        return text.strip()
+    answer = capture.command("uname -r")
+    return answer.stdout.strip() or UNKNOWN if answer is not UNKNOWN and answer.rc == 0 else UNKNOWN
+
+
+def installed(capture: Capture) -> tuple[str, ...] | Unknown:
+    """Releases with a `vmlinuz-RELEASE` in /boot, oldest first."""
+    names = listed(capture, "ls /boot")
+    if names is UNKNOWN:
+        return UNKNOWN
+    releases = (name[len("vmlinuz-") :] for name in names if name.startswith("vmlinuz-"))
+    return tuple(sorted((r for r in releases if not r.endswith(_LEFTOVERS)), key=natural))
+
+
+def next_boot(capture: Capture, there: tuple[str, ...] | Unknown) -> str | Unknown:
+    """What GRUB takes when it is there, the newest in /boot when there is no GRUB (as other loaders of Debian do)."""
+    if there is UNKNOWN or not there:
+        return UNKNOWN
+    config = capture.file("/boot/grub/grub.cfg")
+    if config is UNKNOWN:
+        return UNKNOWN
+    if config is None:
+        return there[-1]
+    environment = capture.file("/boot/grub/grubenv")
+    if environment is UNKNOWN:
+        return UNKNOWN
+    chosen = default_kernel(config, environment or "")
+    return chosen if chosen is not None and chosen in there else UNKNOWN
+
+
+def headers(capture: Capture) -> tuple[str, ...] | Unknown:
+    """Releases whose build folder leads somewhere; a link that dangles after headers were purged does not count."""
+    paths = matching(capture, "/lib/modules/*/build/Makefile")
+    return UNKNOWN if paths is UNKNOWN else tuple(sorted((path.split("/")[3] for path in paths), key=natural))
