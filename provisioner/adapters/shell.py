@@ -343,7 +343,7 @@ class Shell:
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                 subprocess.run(
                     self._argv,
-                    input=self._before + f"kill -KILL -- -{self._group}\n".encode(),
+                    input=self._before + f"kill -s KILL -- -{self._group}\n".encode(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     timeout=10,
