@@ -85,8 +85,8 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Matrix:
-    """All entries by room and id, and the digest of their content."""
+class Rooms:
+    """All entries by room and id."""
 
     drivers: Mapping[str, DriverBranch]
     cuda: Mapping[str, CudaLevel]
@@ -98,13 +98,19 @@ class Matrix:
     conflicts: Mapping[str, Conflict]
     container_images: Mapping[str, ContainerImages]
     rules: Mapping[str, Rule]
-    digest: str
-    _by_pci: Mapping[tuple[str, str], tuple[GpuModel, ...]] = field(repr=False, compare=False)
 
     def room(self, name: str) -> Mapping[str, Entry]:
         """The entries of a folder of `matrix/`: `matrix.room("container-images")`."""
         entries: Mapping[str, Entry] = getattr(self, name.replace("-", "_"))
         return entries
+
+
+@dataclass(frozen=True)
+class Matrix(Rooms):
+    """The rooms, and the digest of their content."""
+
+    digest: str
+    _by_pci: Mapping[tuple[str, str], tuple[GpuModel, ...]] = field(repr=False, compare=False)
 
     def gpus_with_pci(self, vendor: str, device: str, subsystem: str | None = None) -> tuple[GpuModel, ...]:
         """Models that carry a PCI id, in the order of their ids; a subsystem narrows those that share one."""
@@ -280,6 +286,11 @@ def parse(name: str, text: bytes) -> Document:
     except RecursionError as error:
         raise refuse(1, f"nested deeper than {DEPTH_LIMIT} levels") from error
     return Document(path=name, data=data, lines=lines)
+
+
+def rooms_of(documents: list[Document]) -> Rooms:
+    """The entries of documents that the schema accepts, for the linter: nothing is cached, nothing is digested."""
+    return _validated(_canonical(documents))
 
 
 # --- from documents to entries ------------------------------------------------------------------------------------

@@ -264,6 +264,12 @@ def os_matches(item: str, os_id: str) -> bool:
     return item == os_id or (match[2] is None and item in (family, os_id))
 
 
+def os_family(item: str) -> str:
+    """`ubuntu>=22.04` and `ubuntu-24.04` are of the family `ubuntu`."""
+    match = _OS.fullmatch(item)
+    return match[1] if match else item
+
+
 def _as(kind: type[Version], found: Any) -> Version:
     return found if isinstance(found, kind) else kind(str(found))
 
@@ -288,6 +294,14 @@ def _one_of(wanted: Any, found: Any) -> bool | None:
 
 def _any_in_common(wanted: Any, found: Any) -> bool | None:
     return bool(set(wanted) & ({found} if isinstance(found, str) else set(found)))
+
+
+def _runtime(wanted: Any, found: Any) -> bool | None:
+    """`docker` is any packaging of it: docker-io and docker-ce serve it."""
+    have = {found} if isinstance(found, str) else set(found)
+    if have & {"docker-io", "docker-ce"}:
+        have |= {"docker"}
+    return _any_in_common(wanted, have)
 
 
 def _os(wanted: Any, found: Any) -> bool | None:
@@ -348,7 +362,7 @@ _WHOLE: dict[str, Callable[[Any, Any], bool | None]] = {
     "cuda": _in_set(CudaVersion),
     "os": _os,
     "arch": _one_of,
-    "runtime": _any_in_common,
+    "runtime": _runtime,
     "tee": _any_in_common,
     "sysctl": _subset,
     "ports": _ports_free,
