@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Iterable
 
@@ -30,8 +31,14 @@ def _not_offered(c: Claim) -> str:
     return f"{sources} offer driver {offered} and no other" if offered else f"{sources} offer no driver at all"
 
 
+def _readable(specifier: str) -> str:
+    """`>=580,<581` is `≥ 580, < 581`, `==535.261.03` is `535.261.03`."""
+    text = re.sub(r"^==(?=[^,|]*$)", "", specifier).replace(",", ", ") if specifier[:1] in "<>=!" else specifier
+    return re.sub(r"([<>])(?==?\d)", r"\1 ", text.replace(">=", "≥ ").replace("<=", "≤ ")).replace("  ", " ")
+
+
 def _network_wants(c: Claim) -> str:
-    key, wanted = c.word("key"), c.word("wanted")
+    key, wanted = c.word("key"), _readable(c.word("wanted"))
     who = f"{c.about} ({c.word('client')})" if c.word("client") not in ("", c.about) else c.about
     date = f" as read on {c.word('seen')}" if c.word("seen") else ""
     if key == "driver" and c.word("listed"):
@@ -57,13 +64,18 @@ def _network_wants(c: Claim) -> str:
         "gpu.brand": f"a GPU of {wanted}",
         "gpu.count": f"{wanted} GPUs",
         "gpu.same_model": "GPUs of one model",
-        "os": wanted,
+        "os": re.sub(r"(?<=[a-z])(?=[≥≤<>])", " ", wanted),
         "arch": f"a {wanted} machine",
         "kernel": f"kernel {wanted}",
         "runtime": f"runtime {wanted}",
         "docker": f"Docker {wanted}",
         "containerd": f"containerd {wanted}",
-        "toolkit": f"container toolkit {wanted}",
+        "toolkit": "a container toolkit" if wanted == "*" else f"container toolkit {wanted}",
+        "disk_gib": f"{wanted} GiB of disk",
+        "cpu_cores": f"{wanted} CPU cores",
+        "public_ip": f"a public address ({wanted})",
+        "bandwidth": "bandwidth " + wanted.replace("down_mbps", "down").replace("up_mbps", "up") + " Mbit/s",
+        "kubernetes": "Kubernetes: " + wanted.replace("_", " ").removeprefix("distribution "),
         "ram_gib": f"{wanted} GiB of memory",
         "client": f"client {wanted}",
     }.get(key, f"{key.replace('_', ' ')} {wanted}")
@@ -73,6 +85,11 @@ def _network_wants(c: Claim) -> str:
 
 def _opposite(c: Claim) -> str:
     key = c.word("key").replace("_", " ")
+    if c.word("key") == "ports":
+        one, other = (f"{c.word(w)} takes ports {c.word(v)}" for w, v in (("first", "one"), ("second", "other")))
+        return f"{one}, {other}"
+    if c.word("key") == "gpu.binding":
+        return f"of {c.word('first')} and {c.word('second')} one hands the GPU to a VM, the other needs it on the host"
     if c.word("key") in ("gpu.exclusive", "dedicated"):
         return f"{c.word('first')} and {c.word('second')} each want the GPU for themselves"
     return f"{c.word('first')} wants {key} {c.word('one')}, {c.word('second')} wants {key} {c.word('other')}"
@@ -80,13 +97,16 @@ def _opposite(c: Claim) -> str:
 
 SENTENCES: dict[str, Callable[[Claim], str]] = {
     "card-driver": _card_driver,
-    "card-floor": lambda c: f"{c.about} needs driver {c.word('driver')}",
+    "card-floor": lambda c: f"{c.about} needs driver {_readable(c.word('driver'))}",
     "card-flavour": lambda c: (
         f"{c.about} ({c.word('architecture')}) does not run on {c.word('flavour')} kernel modules, "
         f"only on {c.word('takes')} ones"
     ),
     "card-unknown": lambda c: (
         f"the card {c.about} in slot {c.word('slot')} is in no matrix entry, so which driver drives it is not known"
+    ),
+    "card-guess": lambda c: (
+        f"the card {c.about} is in no matrix entry: it stays on the branch of driver {c.word('loaded')}, which runs it"
     ),
     "cuda-ceiling": lambda c: (
         f"{c.about} has compute capability {c.word('capability')}: toolkits after CUDA {c.word('ceiling')} "
@@ -111,10 +131,10 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
     "runtime-not-offered": lambda c: f"this host's package sources offer no {c.about} for {c.word('os')}",
     "network-needs-driver": lambda c: f"{c.about} uses the driver of the host",
     "network-wants": _network_wants,
-    "soft": lambda c: f"{_network_wants(c)}, says a source of low confidence or a list of what was tested",
+    "soft": lambda c: f"{_network_wants(c)}; that does not bind",
     "not-seen": lambda c: f"{_network_wants(c)}, and that could not be seen on this host",
     "not-checked": _network_wants,
-    "networks-conflict": lambda c: c.word("statement"),
+    "networks-conflict": lambda c: f"{c.about} can't share a host. {c.word('statement').rstrip('.')}",
     "opposite-wishes": _opposite,
     "carries": lambda c: f"driver {c.about} carries CUDA {c.word('cuda')}",
     # why a value was chosen, or nothing newer
@@ -124,7 +144,7 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
         f"branch {c.about} is supported until {c.word('until')}, longer than any other that fits"
     ),
     "default-of-os": lambda c: f"{c.about} is what {c.word('os')} offers by itself",
-    "newest-patch": lambda c: f"{c.about} is the newest patch of its branch that this host's sources offer",
+    "newest-patch": lambda c: f"{c.about} is the newest patch of its branch that is offered here and fits",
     "moved-ended": lambda c: f"{c.about} is on the host, past its end of life since {c.word('date')}",
     "moved-floor": lambda c: f"{c.about} is on the host, below the fixed version {c.word('floor')}",
     "moved-unfit": lambda c: f"{c.about} is on the host and does not fit",
@@ -220,7 +240,9 @@ def _conflict(number: int, conflict: Conflict) -> list[str]:
         rest = f"({'; '.join(sources(claims[0]))})"
         if text.startswith(("the ", "this ")):
             text = text[:1].upper() + text[1:]
-        return [*_wrapped(f"{number}. ", text + "."), f"   {rest}"]
+        way_out = claims[0].word("way-out")
+        more = _wrapped("   way out: ", way_out) if way_out else []
+        return [*_wrapped(f"{number}. ", text + "."), f"   {rest}", *more]
     lines = _wrapped(f"{number}. ", _headline(conflict))
     for leaf, rests in _lines(conflict.tree):
         lines += _with_source(leaf, rests)

@@ -16,7 +16,7 @@ from provisioner.errors import BadInput
 from provisioner.matrix.entries import Architecture, DriverBranch, Flavour, Network, Profile
 from provisioner.matrix.entries import Conflict as MatrixConflict
 from provisioner.matrix.reader import Matrix
-from provisioner.matrix.specifier import Answer, Requirement, judge, text_of
+from provisioner.matrix.specifier import Answer, Ports, Requirement, judge, text_of
 from provisioner.model.capture import UNKNOWN
 from provisioner.model.intent import Intent
 from provisioner.model.version import CudaVersion, DottedVersion, DriverVersion, Specifier
@@ -60,6 +60,7 @@ SEEN_ON_HOST = {
     "gpu.model",
     "gpu.architecture",
     "gpu.brand",
+    "clock_skew_s",
 }
 """Keys that the facts answer; all others are left to checks and to the network's own installer."""
 
@@ -75,6 +76,7 @@ class Option:
     profile: Profile
     client: str
     program: str
+    wishes: Mapping[str, tuple[Requirement, ...]]  # of the profile, by key
 
 
 @dataclass(frozen=True)
@@ -166,12 +168,19 @@ def _options(network: Network, profile_id: str | None) -> tuple[Option, ...]:
     if not profiles:
         profiles = (Profile(id="any", title=network.name, requirements=()),)
     client = next((c for c in network.clients if c.versions), None)
-    program = client.name if client is not None else (network.clients[0].name if network.clients else network.name)
+    # Of several programs without versions it is not known which one a profile means.
+    program = client.name if client is not None else network.clients[0].name if len(network.clients) == 1 else ""
     versions = [""]
     if client is not None:
         oldest = next((v.oldest_supported for v in client.versions if v.oldest_supported), None)
         versions = [v.version for v in client.versions if oldest is None or not _older(v.version, oldest)][:3] or [""]
-    return tuple(Option(network, profile, version, program) for profile in profiles for version in versions)
+    found = []
+    for profile in profiles:
+        wishes: dict[str, tuple[Requirement, ...]] = {}
+        for requirement in profile.requirements:
+            wishes[requirement.key] = (*wishes.get(requirement.key, ()), requirement)
+        found += [Option(network, profile, version, program, wishes) for version in versions]
+    return tuple(found)
 
 
 def _older(version: str, than: str) -> bool:
@@ -248,7 +257,7 @@ def _specifiers(
     found = [wanted] if wanted is not None else []
     found += [card.model.driver_floor for card in host.cards if card.model is not None and card.model.driver_floor]
     for option in (option for network in options for option in network):
-        found += [r.driver for r in option.profile.requirements if r.driver is not None and r.forbids]
+        found += [r.driver for r in option.wishes.get("driver", ()) if r.driver is not None and r.forbids]
     return tuple(dict.fromkeys(found))
 
 
@@ -336,7 +345,8 @@ def _levels(
     options: Sequence[Sequence[Option]],
 ) -> tuple[CudaVersion | None, ...]:
     """Only levels at which some rule changes its answer, highest first."""
-    found = {driver.branch.native_cuda.level for driver in drivers if driver is not None}
+    branches = {driver.branch.id: driver.branch for driver in drivers if driver is not None}
+    found = {branch.native_cuda.level for branch in branches.values()}
     found |= {card.ceiling for card in host.cards if card.ceiling is not None}
     if wanted is not None:
         found.add(wanted)
@@ -410,12 +420,7 @@ class _Rules:
         self.always.append(
             Rule(
                 (DRIVER, CUDA),
-                frozenset(
-                    (d, c)
-                    for d, driver in enumerate(drivers)
-                    for c, level in enumerate(levels)
-                    if not _carries(driver, level)
-                ),
+                _not_carried(drivers, levels),
             )
         )
 
@@ -458,6 +463,8 @@ class _Rules:
             claim = Claim("card-unknown", card.pci_id, (("slot", card.slot),), (from_host(f"PCI {card.slot}"),))
             # A card that the matrix does not know may keep the driver that already drives it, and no other.
             runs = loaded if loaded is not UNKNOWN else None
+            if runs is not None:
+                self.warnings.append(Claim("card-guess", card.pci_id, (("loaded", runs),), claim.rests_on))
             self.forbid_drivers(claim, lambda d: runs is None or d.branch.branch != runs.partition(".")[0])
             return
         words = (("architecture", architecture.title), ("capability", model.compute_capability.text))
@@ -621,7 +628,7 @@ class _Rules:
         )
 
     def _brings_its_own_driver(self, option: Option) -> bool:
-        return any(r.host_driver == "absent" for r in option.profile.requirements)
+        return any(r.host_driver == "absent" for r in option.wishes.get("host_driver", ()))
 
     # --- networks ---
 
@@ -637,19 +644,23 @@ class _Rules:
                     (d, o)
                     for d, driver in enumerate(self.drivers)
                     for o, option in enumerate(options)
-                    if driver is None and not self._brings_its_own_driver(option)
+                    if driver is None and "host_driver" not in option.wishes
                 ),
             )
-        for profile in dict.fromkeys(option.profile for option in options):
-            chosen = [o for o, option in enumerate(options) if option.profile == profile]
-            for requirement in profile.requirements:
-                self._of_a_requirement(options[chosen[0]], requirement, variable, chosen)
+        for profile in {option.profile.id: option.profile for option in options}.values():
+            chosen = [o for o, option in enumerate(options) if option.profile.id == profile.id]
+            option = options[chosen[0]]
+            for key, requirements in option.wishes.items():
+                if key not in CONFIGURED:
+                    for requirement in requirements:
+                        self._of_a_requirement(option, key, requirement, variable, chosen)
 
-    def _of_a_requirement(self, option: Option, requirement: Requirement, variable: int, chosen: Sequence[int]) -> None:
-        key = requirement.key
-        if key in CONFIGURED:
-            return
+    def _of_a_requirement(
+        self, option: Option, key: str, requirement: Requirement, variable: int, chosen: Sequence[int]
+    ) -> None:
         claim = requirement_claim(option, requirement)
+        if key in ("driver", "host_driver", "modules", "cuda") and not self.host.cards:
+            return  # "no GPU" says it all
         if key in CHOSEN:
             self._of_a_choice(option, requirement, claim, variable, chosen)
             return
@@ -663,8 +674,11 @@ class _Rules:
             else:
                 self.warnings.append(Claim("not-checked", claim.about, claim.words, claim.rests_on))
             return
-        found = Claim(claim.kind, claim.about, (*claim.words, ("found", judgement.found or "")), claim.rests_on)
-        if requirement.forbids and not (key == "os" and _lists_linux(requirement)):
+        shown = judgement.found or ""
+        if key == "gpu.same_model":
+            shown = ", ".join(dict.fromkeys(card.name for card in self.host.cards))
+        found = Claim(claim.kind, claim.about, (*claim.words, ("found", shown)), claim.rests_on)
+        if requirement.forbids:
             self.rule(found, (variable,), ((o,) for o in chosen))
         else:
             self.warnings.append(found)
@@ -692,13 +706,9 @@ class _Rules:
                 fits = [_suits(key, wanted, driver) for driver in self.drivers]
             bad = [(d, o) for d, fit in enumerate(fits) if not fit for o in chosen]
         elif key == "cuda":
-            scope = (CUDA, variable)
-            bad = [
-                (c, o)
-                for c, level in enumerate(self.levels)
-                for o in chosen
-                if level is None or not wanted.allows(level)
-            ]
+            scope = (CUDA, variable)  # no driver, no level: "needs a driver" is said by a rule of its own
+            fits = [level is None or bool(wanted.allows(level)) for level in self.levels]
+            bad = [(c, o) for c, fit in enumerate(fits) if not fit for o in chosen]
         elif key in ("runtime", "docker", "containerd"):
             scope = (RUNTIME, variable)
             bad = [
@@ -768,7 +778,8 @@ class _Rules:
                 for j, other in enumerate(self.options[b])
                 if _parties(conflict, one, other)
             ]
-            if not pairs:
+            # Which ports really meet is computed from the wishes themselves; the entry speaks of all at once.
+            if not pairs or conflict.about == "ports":
                 continue
             told.add(conflict.about)
             one, other = self.options[a][pairs[0][0]], self.options[b][pairs[0][1]]
@@ -782,7 +793,7 @@ class _Rules:
                 self.rule(claim, scope, pairs)
             elif conflict.about not in CHOSEN:
                 self.warnings.append(claim)
-        for key in sorted(CONFIGURED - told):
+        for key in sorted((CONFIGURED | {"ports"}) - told):
             self._opposite(a, b, key, scope)
 
     def _opposite(self, a: int, b: int, key: str, scope: tuple[int, int]) -> None:
@@ -797,7 +808,7 @@ class _Rules:
                     continue
                 left, right = clash
                 pairs.append((i, j))
-                hard = left.forbids and right.forbids
+                hard = left.forbids and right.forbids and key != "ports"  # ports can be moved
                 words = (
                     ("key", key),
                     ("one", text_of(left.value)),
@@ -842,6 +853,8 @@ def situation(host: Host) -> dict[str, Any]:
     version = kernel_version(host.next_boot) if host.next_boot is not None else None
     if version is not None:
         found["kernel"] = version
+    if facts.clock_skew_s is not UNKNOWN:
+        found["clock_skew_s"] = DottedVersion(str(round(abs(facts.clock_skew_s))))
     if facts.memory_mib is not UNKNOWN:
         # A machine of 16 GiB shows a little less: the kernel and firmware keep some.
         found["ram_gib"] = DottedVersion(str(-(-facts.memory_mib // 1024)))
@@ -862,11 +875,20 @@ def _gpu(card: Card, host: Host) -> dict[str, Any]:
     return found
 
 
-def _carries(driver: Driver | None, level: CudaVersion | None) -> bool:
+def _not_carried(drivers: Sequence[Driver | None], levels: Sequence[CudaVersion | None]) -> frozenset[tuple[int, int]]:
     """580 can offer CUDA 13.0 and everything below; no driver offers no level."""
-    if driver is None or level is None:
-        return driver is None and level is None
-    return level <= driver.branch.native_cuda.level
+    none = levels.index(NONE)
+    above: dict[str, tuple[int, ...]] = {}
+    found: set[tuple[int, int]] = set()
+    for d, driver in enumerate(drivers):
+        if driver is None:
+            found.update((d, c) for c in range(len(levels)) if c != none)
+            continue
+        if driver.branch.id not in above:
+            native = driver.branch.native_cuda.level
+            above[driver.branch.id] = tuple(c for c, level in enumerate(levels) if level is None or level > native)
+        found.update((d, c) for c in above[driver.branch.id])
+    return frozenset(found)
 
 
 def _drives(driver: Driver, card: Card, architecture: Architecture) -> bool:
@@ -899,39 +921,58 @@ def _client_suits(wanted: Mapping[str, Any], option: Option) -> bool:
         return True
 
 
-def _lists_linux(requirement: Requirement) -> bool:
-    """A list of tested Linux releases warns on another Linux; a client for Windows alone cannot run at all."""
-    return any(not item.startswith(("windows", "macos")) for item in requirement.os or ())
-
-
 def _parties(conflict: MatrixConflict, one: Option, other: Option) -> bool:
-    """Both options are among the parties, as two different parties."""
+    """Whether the options stand on two sides: two parties that want the same value are on one side."""
 
-    def places(option: Option) -> set[int]:
-        return {
-            place
+    def sides(option: Option) -> list[tuple[int, str | None]]:
+        return [
+            (place, party.value)
             for place, party in enumerate(conflict.parties)
             if party.network == option.network.id and party.profile in (None, option.profile.id)
-        }
+        ]
 
-    left, right = places(one), places(other)
-    return bool(left and right)
+    return any(
+        here != there and (value is None or value != opposite)
+        for here, value in sides(one)
+        for there, opposite in sides(other)
+    )
 
 
 def _clash(key: str, one: Option, other: Option) -> tuple[Requirement, Requirement] | None:
-    for left in one.profile.requirements:
-        for right in other.profile.requirements:
-            if left.key != key or right.key != key:
-                continue
-            if key in ("gpu.exclusive", "dedicated"):
-                if left.value or right.value:
-                    return left, right
-            elif key == "sysctl":
-                if any(right.value.get(name, value) != value for name, value in left.value.items()):
-                    return left, right
-            elif left.value != right.value:
+    """The two wishes that cannot both be granted: swap absent beside swap present."""
+    for left in one.wishes.get(key, ()):
+        for right in other.wishes.get(key, ()):
+            if _opposed(key, left, right):
                 return left, right
+    if key == "gpu.binding":
+        # A GPU that is handed to a VM is gone for whoever uses the host's driver, whether or not it says so.
+        for bound, free in ((one, other), (other, one)):
+            vfio = next((r for r in bound.wishes.get(key, ()) if r.value == "vfio"), None)
+            if vfio is not None and key not in free.wishes:
+                return vfio, vfio
     return None
+
+
+def _opposed(key: str, left: Requirement, right: Requirement) -> bool:
+    if key in ("gpu.exclusive", "dedicated"):
+        return bool(left.value or right.value)
+    if key == "sysctl":
+        return any(right.value.get(name, value) != value for name, value in left.value.items())
+    if key == "ports":
+        return _overlap(left.value, right.value)
+    return bool(left.value != right.value)
+
+
+def _overlap(left: Ports, right: Ports) -> bool:
+    """Both take 443/tcp for themselves; what is only sent to others can be shared."""
+    if "outbound" in (left.direction, right.direction):
+        return False
+    return any(
+        low <= other_high and other_low <= high
+        for protocol in ("tcp", "udp")
+        for low, high in left.numbers(protocol)
+        for other_low, other_high in right.numbers(protocol)
+    )
 
 
 def has_headers(host: Host, release: str) -> bool:

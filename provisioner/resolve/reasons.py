@@ -88,7 +88,7 @@ def driver_because(model: Model, chosen: Driver) -> tuple[Claim, ...]:
     if there is not None:
         rests = (entry("drivers", there.branch, there.branch.id),)
         floor = there.branch.security_floor
-        if there not in fits:
+        if not any(driver is there for driver in fits):
             found.append(Claim("moved-unfit", there.version.text, (), rests))
         elif past_end_of_life(there, today) and not past_end_of_life(chosen, today):
             found.append(Claim("moved-ended", there.version.text, (("date", there.branch.eol.date or ""),), rests))

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable
 
+from provisioner.matrix.entries import Profile
 from provisioner.matrix.reader import Matrix
 from provisioner.model.capture import UNKNOWN
 from provisioner.model.facts import HostFacts, OfferedPackage, OsRelease
@@ -13,13 +14,15 @@ from provisioner.model.intent import Intent
 from provisioner.model.stack import HostLock
 from provisioner.model.version import DottedVersion
 from provisioner.resolve.conflict import Edit, Repair
-from provisioner.resolve.host import Host, debian
+from provisioner.resolve.host import Host, debian, prepare
 
 RANKS = {"no downtime": 0, "reboot": 1, "reinstall": 2, "at the rig": 3}
+ON_THE_HOST = {"component", "boot-kernel", "os", "take-out"}
+"""Edits that change what the host is; all others change the request alone."""
 MOST_EDITS = 3
 MOST_REPAIRS = 8
 
-Attempt = Callable[[HostFacts, Intent], "HostLock | None"]
+Attempt = Callable[[Host, Intent], "HostLock | None"]
 
 
 def repairs(host: Host, intent: Intent, matrix: Matrix, attempt: Attempt) -> tuple[Repair, ...]:
@@ -29,12 +32,16 @@ def repairs(host: Host, intent: Intent, matrix: Matrix, attempt: Attempt) -> tup
     """
     edits = _edits(host, intent, matrix)
     found: list[Repair] = []
+    prepared: dict[tuple[Edit, ...], Host] = {(): host}
     for size in range(1, MOST_EDITS + 1):
         for together in itertools.combinations(edits, size):
             if any(set(repair.edits) <= set(together) for repair in found) or _contradict(together):
                 continue
             facts, wanted = apply(host.facts, intent, together, matrix)
-            stack = attempt(facts, wanted)
+            changed = tuple(change for change in together if change.kind in ON_THE_HOST)
+            if changed not in prepared:
+                prepared[changed] = prepare(facts, matrix)
+            stack = attempt(prepared[changed], wanted)
             if stack is not None:
                 found.append(_repair(together, stack, host.facts))
         if found and size >= 2:
@@ -80,8 +87,9 @@ def _edits(host: Host, intent: Intent, matrix: Matrix) -> tuple[Edit, ...]:
     for name in intent.networks:
         network = matrix.networks[name.partition("/")[0]]
         found.append(Edit("drop-network", name, 0, (("name", network.name),)))
+        default = network.default_profile
         for profile in network.profiles:
-            if "/" not in name and network.default_profile is not None and profile != network.default_profile:
+            if "/" not in name and default is not None and profile.id != default.id and _can_be_tried(profile):
                 words = (("name", network.name), ("title", profile.title))
                 found.append(Edit("profile", f"{name}/{profile.id}", 0, words))
     if intent.driver is not None:
@@ -103,6 +111,11 @@ def _edits(host: Host, intent: Intent, matrix: Matrix) -> tuple[Edit, ...]:
     if len(host.cards) > 1:
         found += [Edit("take-out", card.slot, 3, (("name", card.name),)) for card in host.cards]
     return tuple(found)
+
+
+def _can_be_tried(profile: Profile) -> bool:
+    """A way that needs trusted execution or hands the GPU to a VM cannot be proven from facts: not proposed."""
+    return not any(r.key in ("tee", "gpu.binding") for r in profile.requirements)
 
 
 def _other_runtimes(host: Host, intent: Intent, matrix: Matrix) -> Iterable[str]:

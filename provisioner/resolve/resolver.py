@@ -49,16 +49,14 @@ def solve(facts: HostFacts, intent: Intent, matrix: Matrix) -> HostLock | NoSolu
     return NoSolution(
         host=facts.host,
         conflicts=found,
-        repairs=repairs(host, intent, matrix, lambda f, i: _only(f, i, matrix)),
+        repairs=repairs(host, intent, matrix, lambda h, i: _only(h, i, matrix)),
         complete=refutation.complete and len(refutation.conflicts) <= MOST_CONFLICTS,
     )
 
 
-def _only(facts: HostFacts, intent: Intent, matrix: Matrix) -> HostLock | None:
+def _only(host: Host, intent: Intent, matrix: Matrix) -> HostLock | None:
     """The stack without explanations of failure: what a repair is tried with."""
-    if unseen(facts):
-        return None
-    model = build(prepare(facts, matrix), intent, matrix)
+    model = build(host, intent, matrix)
     solution = best(model.problem)
     return None if solution is None else _lock(model, solution, matrix)
 
@@ -199,9 +197,7 @@ def _unmet(
         situation |= {"docker": version, "runtime": [model.intent.runtime, "docker"]}
     found = []
     for option in options:
-        for requirement in option.profile.requirements:
-            if requirement.key not in CHOSEN or requirement.forbids:
-                continue
+        for requirement in (r for key in sorted(CHOSEN) for r in option.wishes.get(key, ()) if not r.forbids):
             if judge(requirement, situation).answer is Answer.NO:
                 claim = requirement_claim(option, requirement)
                 found.append(Claim("soft", claim.about, claim.words, claim.rests_on))
