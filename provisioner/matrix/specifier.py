@@ -233,6 +233,8 @@ Situation = Mapping[str, Any]
 def text_of(value: Any) -> str:
     """The value of an item as a person writes it."""
     if isinstance(value, Specifier):
+        if value.is_any():
+            return "any version"
         listed = value.exact_versions()
         if listed is not None and len(listed) > 1:
             return "one of " + ", ".join(str(v) for v in listed)

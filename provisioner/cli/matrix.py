@@ -1,0 +1,88 @@
+"""`provision matrix`: list what is known, show one entry with its sources, lint it, print its schema."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from provisioner.errors import BadInput, Exit
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print JSON instead of text")
+    common.add_argument("--matrix", type=Path, metavar="DIR", help="read this folder instead of the matrix shipped")
+    what = parser.add_subparsers(dest="matrix_command", metavar="WHAT", required=True)
+    listing = what.add_parser("list", parents=[common], help="every entry, or those of one room")
+    listing.add_argument("room", nargs="?", metavar="ROOM", help="drivers, cuda, gpus, os, networks …")
+    show = what.add_parser("show", parents=[common], help="one entry with its claims and sources")
+    show.add_argument("id", metavar="ID", help="such as rtx-4090, networks/lium, drivers/535")
+    what.add_parser("lint", parents=[common], help="what the schema cannot check; exit 1 on an error")
+    schema = what.add_parser("schema", parents=[common], help="JSON schema of the entries, for editors")
+    schema.add_argument("room", nargs="?", metavar="ROOM", help="of one room alone")
+
+
+def run(args: argparse.Namespace) -> int:
+    from provisioner.cli.views import matrix as view
+
+    if args.matrix_command == "schema":
+        print(view.schema_text(_room(args.room) if args.room else None))
+        return Exit.OK
+    if args.matrix_command == "lint":
+        return _lint(args)
+    from provisioner.matrix.reader import load
+
+    matrix = load(args.matrix)
+    if args.matrix_command == "show":
+        room, entry = _find(matrix, args.id)
+        print(view.entry_json(room, entry) if args.json else view.entry_text(room, entry))
+        return Exit.OK
+    rooms = [_room(args.room)] if args.room else list(view.ROOM_ORDER)
+    print(view.list_json(matrix, rooms) if args.json else view.list_text(matrix, rooms))
+    return Exit.OK
+
+
+def _lint(args: argparse.Namespace) -> int:
+    import datetime as dt
+
+    from provisioner.cli.views import matrix as view
+    from provisioner.matrix.lint import lint
+    from provisioner.model.paths import data_dir
+
+    findings = lint(args.matrix or data_dir("matrix"), dt.date.today())
+    print(view.findings_json(findings) if args.json else view.findings_text(findings))
+    return Exit.FAILED if any(f.level == "error" for f in findings) else Exit.OK
+
+
+def _room(name: str) -> str:
+    from provisioner.matrix.entries import ROOMS
+
+    if name not in ROOMS:
+        raise BadInput("matrix-unknown-room", f"the matrix has no room '{name}'", hint=f"Rooms: {', '.join(ROOMS)}")
+    return name
+
+
+def _find(matrix: object, text: str) -> tuple[str, object]:
+    """`drivers/535` is exact; a bare id is looked for in every room and may be of one alone."""
+    from provisioner.matrix.entries import ROOMS
+    from provisioner.matrix.reader import Matrix
+
+    assert isinstance(matrix, Matrix)
+    room, slash, entry_id = text.rpartition("/")
+    wanted = [_room(room)] if slash else list(ROOMS)
+    found = [(name, matrix.room(name)[entry_id]) for name in wanted if entry_id in matrix.room(name)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(f"{name}/{entry_id}" for name, _ in found)
+        raise BadInput("matrix-ambiguous-id", f"'{entry_id}' is in several rooms", hint=f"Say which: {names}")
+    import difflib
+
+    every = [f"{name}/{known}" for name in wanted for known in matrix.room(name)]
+    near = difflib.get_close_matches(entry_id, [item.partition("/")[2] for item in every], n=3, cutoff=0.5)
+    meant = [item for item in every if item.partition("/")[2] in near][:3]
+    raise BadInput(
+        "matrix-unknown-id",
+        f"the matrix has no entry '{text}'",
+        hint=f"Near it: {', '.join(meant)}" if meant else "All of them: provision matrix list",
+    )
