@@ -15,11 +15,11 @@ def name_of(nvml: "Any", code: int) -> str:
     return f"NVML_ERROR_{code}"
 
 
-def or_none(nvml: "Any", call: "Any", *arguments: "Any") -> "Any":
-    """None for what this card or library does not tell."""
+def or_none(call: "Any", *arguments: "Any") -> "Any":
+    """None for what this card or library does not tell; pynvml has one more exception for calls a library lacks."""
     try:
         return call(*arguments)
-    except nvml.NVMLError:
+    except Exception:
         return None
 
 
@@ -33,22 +33,22 @@ def device(nvml: "Any", index: int) -> "dict[str, Any]":
         name = text(nvml.nvmlDeviceGetName(handle))
     except nvml.NVMLError as error:
         return {"index": index, "error": name_of(nvml, error.value)}
-    memory = or_none(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
-    pci = or_none(nvml, nvml.nvmlDeviceGetPciInfo, handle)
-    processes = or_none(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, handle)
+    memory = or_none(nvml.nvmlDeviceGetMemoryInfo, handle)
+    pci = or_none(nvml.nvmlDeviceGetPciInfo, handle)
+    processes = or_none(nvml.nvmlDeviceGetComputeRunningProcesses, handle)
     return {
         "index": index,
         "name": name,
-        "uuid": text(or_none(nvml, nvml.nvmlDeviceGetUUID, handle)),
+        "uuid": text(or_none(nvml.nvmlDeviceGetUUID, handle)),
         "bus_id": text(pci.busId) if pci is not None else None,
         "memory_total": int(memory.total) if memory is not None else None,
         "memory_used": int(memory.used) if memory is not None else None,
-        "temperature_c": or_none(nvml, nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
-        "power_mw": or_none(nvml, nvml.nvmlDeviceGetPowerUsage, handle),
-        "power_limit_mw": or_none(nvml, nvml.nvmlDeviceGetEnforcedPowerLimit, handle),
+        "temperature_c": or_none(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
+        "power_mw": or_none(nvml.nvmlDeviceGetPowerUsage, handle),
+        "power_limit_mw": or_none(nvml.nvmlDeviceGetEnforcedPowerLimit, handle),
         "compute_processes": len(processes) if processes is not None else None,
-        "pcie_width": or_none(nvml, nvml.nvmlDeviceGetCurrPcieLinkWidth, handle),
-        "persistence_mode": or_none(nvml, nvml.nvmlDeviceGetPersistenceMode, handle),
+        "pcie_width": or_none(nvml.nvmlDeviceGetCurrPcieLinkWidth, handle),
+        "persistence_mode": or_none(nvml.nvmlDeviceGetPersistenceMode, handle),
     }
 
 
@@ -58,8 +58,8 @@ def ask(nvml: "Any") -> "dict[str, Any]":
     except nvml.NVMLError as error:
         return {"error": name_of(nvml, error.value)}
     return {
-        "driver_version": text(or_none(nvml, nvml.nvmlSystemGetDriverVersion)),
-        "nvml_version": text(or_none(nvml, nvml.nvmlSystemGetNVMLVersion)),
-        "cuda_driver_version": or_none(nvml, nvml.nvmlSystemGetCudaDriverVersion),
-        "devices": [device(nvml, index) for index in range(or_none(nvml, nvml.nvmlDeviceGetCount) or 0)],
+        "driver_version": text(or_none(nvml.nvmlSystemGetDriverVersion)),
+        "nvml_version": text(or_none(nvml.nvmlSystemGetNVMLVersion)),
+        "cuda_driver_version": or_none(nvml.nvmlSystemGetCudaDriverVersion),
+        "devices": [device(nvml, index) for index in range(or_none(nvml.nvmlDeviceGetCount) or 0)],
     }

@@ -90,7 +90,7 @@ def capture_from(answer: bytes, host: str, taken_at: datetime) -> Capture:
     try:
         data = json.loads(_inflate(body) if kind == b"z" else body)
         return Capture.model_validate({**data, "host": host, "taken_at": taken_at, "probe": __version__})
-    except (ValueError, TypeError, zlib.error) as error:
+    except (ValueError, TypeError, RecursionError, zlib.error) as error:
         raise Garbled(f"the answer cannot be read: {str(error).splitlines()[0]}") from error
 
 

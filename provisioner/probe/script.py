@@ -86,22 +86,30 @@ def without_secrets(text: str) -> str:
 
 
 def without_secret(line: str) -> str:
-    """`PrivateKey = abc` becomes `PrivateKey = ***`; a word alone, or one that is only part of a path, stays."""
+    """`PrivateKey = abc` becomes `PrivateKey = ***`; the name alone, as in a package list or a path, hides nothing."""
     bare = line.lower()
-    for name in SECRET_NAMES:
-        at = bare.find(name)
-        if at < 0:
+    if bare.lstrip().startswith(("password ", "password_pbkdf2 ")):  # of grub.cfg
+        return line.split(None, 1)[0] + " ***"
+    at = 0
+    while True:
+        places = [(bare.find(name, at), len(name)) for name in SECRET_NAMES if name in bare[at:]]
+        if not places:
+            return line
+        start, length = min(places)
+        at = start + length
+        while at < len(line) and (line[at].isalnum() or line[at] in "_-"):
+            at += 1
+        while at < len(line) and line[at] in "\"' ":
+            at += 1
+        if line[at : at + 1] not in ("=", ":"):
             continue
-        end = at + len(name)
-        while end < len(line) and (line[end].isalnum() or line[end] in "_-"):
-            end += 1
-        rest = line[end:].lstrip("\"' \t")
-        if rest[:1] in ("=", ":") and rest[1:].strip(" \"',"):
-            closing = line[len(line.rstrip(" \t\",'}]")) :]
-            return line[: line.index(rest[:1], end) + 1] + (' "***' if '"' in closing else " ***") + closing
-        if bare.lstrip().startswith(name) and end < len(line):
-            return line[:end] + " ***"
-    return line
+        at += 1
+        while line[at : at + 1] == " ":
+            at += 1
+        close = line.find('"', at + 1) if line[at : at + 1] == '"' else -1
+        if close > 0:
+            return line[:at] + '"***"' + without_secret(line[close + 1 :])
+        return line[:at] + ("***" if line[at:].strip() else line[at:])
 
 
 # Files, links and listings: what `cat`, `readlink -f`, `ls` and `stat` would show, without starting them.
