@@ -16,6 +16,7 @@ from provisioner.model.enrolment import RECORD, EnrolmentRecord, lock_digest, re
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.plan import HostPlan
 from provisioner.model.stack import HostLock, Lock
+from provisioner.model.version import DebianVersion
 from provisioner.probe.request import STATE, Request
 
 State = Literal["bare", "differs", "up to date", "enrolled", "out", "not seen"]
@@ -78,10 +79,19 @@ def _status(seen: Seen, entry: HostLock | None, matrix: str, signatures: Signatu
         state,
         reason,
         driver=seen.facts.driver.loaded,
-        runtime=seen.facts.runtime.docker_version,
+        runtime=_runtime(seen),
         networks=entry.intent.networks if entry is not None else seen.host.intent.networks,
         enrolled_at=record.enrolled_at if record is not None and state == "enrolled" else None,
     )
+
+
+def _runtime(seen: Seen) -> str | Unknown | None:
+    """`docker 20.10.24`; what the daemon says when it was asked, else what the package says."""
+    version = seen.facts.runtime.docker_version
+    if not isinstance(version, str) and seen.facts.packages is not UNKNOWN:
+        package = seen.facts.packages.get("docker.io") or seen.facts.packages.get("docker-ce")
+        version = DebianVersion(package.version).upstream.split("+")[0] if package is not None else None
+    return f"docker {version}" if isinstance(version, str) else version
 
 
 def _state(

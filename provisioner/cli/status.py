@@ -37,5 +37,6 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(status_json(states))
     else:
-        print(status_text(states, seconds=time.monotonic() - began, lock=str(args.lock) if lock else None))
+        known = str(args.lock) if lock is not None else None
+        print(status_text(states, seconds=time.monotonic() - began, lock=known, inventory=args.inventory))
     return Exit.FAILED if any(one.state == "not seen" for one in states) else Exit.OK

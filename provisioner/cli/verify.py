@@ -49,7 +49,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(verified_json(verified))
     else:
-        print(verified_text(verified, seconds=time.monotonic() - began, lock=str(args.lock), everything=args.all))
+        seconds = time.monotonic() - began
+        print(
+            verified_text(verified, seconds=seconds, lock=str(args.lock), inventory=args.inventory, everything=args.all)
+        )
     return Exit.OK if verified.passed else Exit.FAILED
 
 

@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from provisioner.actions.status import HostStatus
+from provisioner.cli.views.verify import next_command
 from provisioner.cli.words import paint, safe, table
 from provisioner.model.capture import UNKNOWN, Unknown
 
 _COLOURS = {"enrolled": "green", "out": "red", "not seen": "red", "differs": "yellow", "up to date": "yellow"}
 
 
-def status_text(states: Sequence[HostStatus], *, seconds: float, lock: str | None) -> str:
-    """Return the whole screen of `provision status`."""
+def status_text(
+    states: Sequence[HostStatus], *, seconds: float, lock: str | None, inventory: Sequence[str] = ()
+) -> str:
+    """Return the whole screen of `provision status`; `inventory` is what a next command has to name again."""
     count = f"{len(states)} host{'' if len(states) == 1 else 's'}"
     enrolled = sum(one.state == "enrolled" for one in states)
     head = f"{count} observed in {seconds:.1f} s · lock {lock or 'not made yet'} · {enrolled} enrolled"
@@ -26,7 +29,7 @@ def status_text(states: Sequence[HostStatus], *, seconds: float, lock: str | Non
     reasons = [[one.host, safe(one.reason)] for one in states if one.reason]
     tail = ["", *table(reasons, indent=2).splitlines()] if reasons else []
     tail += [f"  {one.host}: {safe(one.hint)}" for one in states if one.hint]
-    return "\n".join([head, "", paint(lines[0], "dim"), *coloured, *tail, *_next(states, lock)])
+    return "\n".join([head, "", paint(lines[0], "dim"), *coloured, *tail, *_next(states, lock, inventory)])
 
 
 def _row(one: HostStatus) -> list[str]:
@@ -45,14 +48,14 @@ def _painted(line: str, one: HostStatus) -> str:
     return one.host + rest.replace(one.state, paint(one.state, colour), 1) if colour else line
 
 
-def _next(states: Sequence[HostStatus], lock: str | None) -> list[str]:
+def _next(states: Sequence[HostStatus], lock: str | None, inventory: Sequence[str]) -> list[str]:
     waiting = [one.host for one in states if one.state in ("bare", "differs", "up to date", "out")]
     if lock is None:
-        return ["", "Next: provision resolve"]
+        return ["", f"Next: {next_command('resolve', inventory, [])}"]
     unlocked = [one.host for one in states if one.reason == "not in the lock"]
     if unlocked:
-        return ["", f"Next: provision resolve --limit {','.join(unlocked)}"]
-    return ["", f"Next: provision plan --limit {','.join(waiting)}"] if waiting else []
+        return ["", f"Next: {next_command('resolve', inventory, unlocked)}"]
+    return ["", f"Next: {next_command('plan', inventory, waiting)}"] if waiting else []
 
 
 def status_json(states: Sequence[HostStatus]) -> str:

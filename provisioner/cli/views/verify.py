@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Sequence
 from dataclasses import asdict
 from xml.etree import ElementTree
 
@@ -14,15 +16,17 @@ from provisioner.model.results import CheckResult, Fault, HostVerification
 _MARKS = {"passed": "✓", "failed": "✗", "unknown": "?", "not-applicable": "·"}
 
 
-def verified_text(verified: Verified, *, seconds: float, lock: str, everything: bool = False) -> str:
-    """Return the whole screen of `provision verify`."""
+def verified_text(
+    verified: Verified, *, seconds: float, lock: str, inventory: Sequence[str] = (), everything: bool = False
+) -> str:
+    """Return the whole screen of `provision verify`; `inventory` is what a next command has to name again."""
     names = [*verified.hosts, *(name for name in verified.failed if name not in verified.hosts)]
     count = f"{len(names)} host{'' if len(names) == 1 else 's'}"
     lines = [f"{count} checked in {seconds:.1f} s · lock {lock} · run {verified.run}", ""]
     width = max(map(len, names), default=0)
     for name in names:
         lines += _host(name, verified, width, everything)
-    steps = _next(verified)
+    steps = _next(verified, inventory)
     return "\n".join([*lines, *(["", *steps] if steps else [])])
 
 
@@ -41,7 +45,7 @@ def _host(name: str, verified: Verified, width: int, everything: bool) -> list[s
         said += f" · {paint('withdrawn', 'red')}"
     lines = [said]
     shown = [r for r in one.results if everything or r.status in ("failed", "unknown")]
-    rows = [[f"{_MARKS[r.status]} {r.title}", safe(_detail(r)), f"[{r.id}]"] for r in shown]
+    rows = [[f"{_MARKS[r.status]} {r.title}", f"{safe(_detail(r))}  [{r.id}]".lstrip()] for r in shown]
     if rows:
         lines += table(rows, indent=4).splitlines()
     if problem is not None:
@@ -78,10 +82,20 @@ def _fault(head: str, width: int, problem: Fault | HostError) -> list[str]:
     return lines + ([f"{' ' * width}    {safe(problem.hint)}"] if problem.hint else [])
 
 
-def _next(verified: Verified) -> list[str]:
+def next_command(command: str, inventory: Sequence[str], hosts: Sequence[str]) -> str:
+    """Return `provision plan -i hosts --limit rig-01,rig-02`, ready to be typed."""
+    words = ["provision", command]
+    for source in inventory:
+        words += ["-i", source]
+    if hosts:
+        words += ["--limit", ",".join(hosts)]
+    return shlex.join(words)
+
+
+def _next(verified: Verified, inventory: Sequence[str]) -> list[str]:
     out = [name for name, one in verified.hosts.items() if not one.passed and one.fault is None]
     if out:
-        return [f"Next: provision plan --limit {','.join(out)}"]
+        return [f"Next: {next_command('plan', inventory, out)}"]
     if verified.passed and not verified.enrolled and verified.hosts:
         return ["Every required check passed."]
     return []

@@ -1,0 +1,233 @@
+"""Only a host that passed every required check, in this run and for this lock entry, is let in."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from provisioner.actions.enrol import CLOSE, RELEASE, HostEnroller, signed_record
+from provisioner.actions.verify import settle, verify
+from provisioner.errors import HostError
+from provisioner.model.capture import CommandOutput
+from provisioner.model.enrolment import RECORD, EnrolmentRecord, lock_digest, read_record
+from provisioner.model.inventory import InventoryHost
+from provisioner.model.results import CheckResult, Fault, HostVerification
+from provisioner.model.stack import Lock
+from tests.world import WHEN, entry
+
+HOST = InventoryHost("rig-01", {}, entry().intent)
+
+
+class Key:
+    fingerprint = "SHA256:test"
+
+    def sign(self, data: bytes) -> bytes:
+        return b"signed:" + data[:4]
+
+
+class Noon:
+    def now(self) -> datetime:
+        return WHEN
+
+
+@dataclass
+class Ledger:
+    records: dict[str, EnrolmentRecord] = field(default_factory=dict)
+
+    def keep(self, record: EnrolmentRecord) -> None:
+        self.records[record.host] = record
+
+    def drop(self, host: str) -> None:
+        self.records.pop(host, None)
+
+
+@dataclass
+class Shell:
+    """Remembers what was run; answers RELEASE and CLOSE with the codes given."""
+
+    release: int = 0
+    close: int = 0
+    ran: list[tuple[str, str]] = field(default_factory=list)
+
+    def run(self, host: InventoryHost, script: str, stdin: str = "") -> CommandOutput:
+        self.ran.append((script, stdin))
+        rc = {RELEASE: self.release, CLOSE: self.close}[script]
+        return CommandOutput(rc=rc, stderr="Failed to enable unit\n" if rc else "")
+
+
+def result(status: str = "passed", *, required: bool = True) -> CheckResult:
+    return CheckResult("rig-01", "driver-loaded", "Loaded driver", status, required, "words")  # type: ignore[arg-type]
+
+
+def verification(*results: CheckResult, fault: Fault | None = None) -> HostVerification:
+    return HostVerification("rig-01", "r1", lock_digest(entry()), results or (result(),), fault)
+
+
+def enroller(shell: Shell, ledger: Ledger | None = None) -> HostEnroller:
+    return HostEnroller(shell, ledger or Ledger(), Key, Noon())
+
+
+def test_a_host_that_passed_gets_its_record_and_its_clients() -> None:
+    """The record names host, lock, matrix, run, checks, time and key, and goes to host and controller."""
+    shell, ledger = Shell(), Ledger()
+    enroller(shell, ledger).enrol(HOST, verification(), entry(), matrix="m1")
+    [(script, text)] = shell.ran
+    record = read_record(text)
+
+    assert script == RELEASE
+    assert record == ledger.records["rig-01"]
+    assert record is not None
+    assert (record.host, record.lock_digest, record.matrix_digest) == ("rig-01", lock_digest(entry()), "m1")
+    assert (record.run, record.enrolled_at, record.key) == ("r1", WHEN, "SHA256:test")
+    assert [(check.id, check.status, check.required) for check in record.checks] == [("driver-loaded", "passed", True)]
+    assert record.signature
+
+
+@pytest.mark.parametrize(
+    ("results", "let_in"),
+    [
+        ((result("failed"),), False),
+        ((result("unknown"),), False),
+        ((result(), result("unknown")), False),
+        ((result(), result("failed", required=False)), True),
+        ((result(), result("unknown", required=False)), True),
+        ((result(), result("not-applicable")), True),
+    ],
+    ids=["failed", "unknown", "one-unknown", "advisory-failed", "advisory-unknown", "not-applicable"],
+)
+def test_required_checks_decide(results: tuple[CheckResult, ...], let_in: bool) -> None:
+    """A required check that failed, or could not be made, keeps the host out; an advisory one does not."""
+    shell = Shell()
+    if let_in:
+        enroller(shell).enrol(HOST, verification(*results), entry(), matrix="m1")
+        assert len(shell.ran) == 1
+        return
+    with pytest.raises(HostError) as caught:
+        enroller(shell).enrol(HOST, verification(*results), entry(), matrix="m1")
+
+    assert caught.value.reference == "not-verified"
+    assert caught.value.context == ("Loaded driver: words",)
+    assert shell.ran == []
+
+
+def test_no_checks_at_all_is_no_pass() -> None:
+    """An empty table must not let anybody in."""
+    empty = replace(verification(), results=())
+    with pytest.raises(HostError, match="no check was made"):
+        signed_record(empty, entry(), matrix="m1", signer=Key(), clock=Noon())
+
+
+def test_checks_for_another_lock_entry_do_not_count() -> None:
+    """The lock may have been resolved anew between the checks and now."""
+    with pytest.raises(HostError) as caught:
+        signed_record(verification(), entry(kernels=("6.1.0-51-amd64",)), matrix="m1", signer=Key(), clock=Noon())
+
+    assert caught.value.reference == "verified-for-another-lock"
+
+
+def test_a_host_whose_units_do_not_start_is_closed_again() -> None:
+    """No half-enrolled host: the record goes when the clients could not be released."""
+    shell, ledger = Shell(release=1), Ledger()
+    with pytest.raises(HostError) as caught:
+        enroller(shell, ledger).enrol(HOST, verification(), entry(), matrix="m1")
+
+    assert caught.value.reference == "not-released"
+    assert [script for script, _ in shell.ran] == [RELEASE, CLOSE]
+    assert ledger.records == {}
+
+
+def test_a_host_that_cannot_be_closed_is_an_error() -> None:
+    """It may still serve, and somebody must know."""
+    with pytest.raises(HostError) as caught:
+        enroller(Shell(close=1)).withdraw(HOST)
+
+    assert caught.value.reference == "not-withdrawn"
+
+
+@dataclass
+class Verifier:
+    answers: dict[str, HostVerification]
+
+    def verify(self, hosts, locked, *, run):  # type: ignore[no-untyped-def]
+        return {host.name: self.answers[host.name] for host in hosts}
+
+
+def test_settle_lets_in_closes_and_leaves_alone() -> None:
+    """Passed: in. Failed: out. Not reached, or not in the lock: left as it is, for nothing is known of it."""
+    hosts = [InventoryHost(name, {}, entry().intent) for name in ("good", "bad", "dark", "new")]
+    lock = Lock(made_by="x", matrix="m1", hosts={name: entry() for name in ("good", "bad", "dark")})
+    answers = {
+        "good": replace(verification(), host="good"),
+        "bad": replace(verification(result("failed")), host="bad"),
+        "dark": HostVerification("dark", "r1", "", (), Fault("host-unreachable", "dark gave no shell")),
+    }
+    shell = Shell()
+    verified = verify(hosts, lock, Verifier(answers), run="r1")
+    settle(verified, hosts, lock, enroller(shell))
+
+    assert (verified.enrolled, verified.withdrawn) == (["good"], ["bad"])
+    assert [script for script, _ in shell.ran] == [RELEASE, CLOSE]
+    assert {name: problem.reference for name, problem in verified.failed.items()} == {"new": "host-not-locked"}
+    assert not verified.passed
+
+
+# The scripts themselves, with a systemctl that writes down what it was asked.
+
+
+def run_script(tmp_path: Path, script: str, text: str = "", systemctl: str = "exit 0") -> tuple[int, list[str]]:
+    tools = tmp_path / "bin"
+    tools.mkdir(exist_ok=True)
+    log = tmp_path / "log"
+    log.unlink(missing_ok=True)
+    (tools / "systemctl").write_text(f'#!/bin/sh\necho "$*" >>{log}\n{systemctl}\n')
+    (tools / "chown").write_text("#!/bin/sh\n")
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    here = script.replace("/var/lib/provision", str(tmp_path / "lib"))
+    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
+    done = subprocess.run(["sh", "-c", here], input=text, text=True, env=environment, check=False)
+    return done.returncode, log.read_text().splitlines() if log.exists() else []
+
+
+def test_release_writes_the_record_whole_and_enables_the_target(tmp_path: Path) -> None:
+    """The record is there, readable by all, with nothing beside it."""
+    rc, asked = run_script(tmp_path, RELEASE, '{"a": 1}\n')
+    record = tmp_path / "lib" / Path(RECORD).name
+
+    assert (rc, asked) == (0, ["enable --now provision-clients.target"])
+    assert record.read_text() == '{"a": 1}\n'
+    assert record.stat().st_mode & 0o777 == 0o644
+    assert [path.name for path in record.parent.iterdir()] == [record.name]
+
+
+def test_close_stops_the_clients_before_it_takes_the_record(tmp_path: Path) -> None:
+    """And it does both again without complaint."""
+    run_script(tmp_path, RELEASE, "{}")
+    record = tmp_path / "lib" / Path(RECORD).name
+    rc, asked = run_script(tmp_path, CLOSE)
+
+    assert rc == 0
+    assert asked[1:] == ["stop provision-client@*.service", "disable --now provision-clients.target"]
+    assert not record.exists()
+    assert run_script(tmp_path, CLOSE)[0] == 0
+
+
+def test_close_takes_the_record_even_when_a_unit_does_not_stop(tmp_path: Path) -> None:
+    """It reports the failure, and the next boot releases nothing."""
+    run_script(tmp_path, RELEASE, "{}")
+    rc, _ = run_script(tmp_path, CLOSE, systemctl='[ "$1" != stop ]')
+
+    assert rc == 1
+    assert not (tmp_path / "lib" / Path(RECORD).name).exists()
+
+
+def test_close_on_a_host_that_never_had_clients(tmp_path: Path) -> None:
+    """No target there: nothing to stop, nothing to complain of."""
+    rc, asked = run_script(tmp_path, CLOSE, systemctl='[ "$1" != cat ]')
+
+    assert (rc, asked) == (0, ["cat provision-clients.target"])

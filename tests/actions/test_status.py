@@ -1,0 +1,166 @@
+"""Every host has one state, and the record on it counts only when it is signed, for this host and this lock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from provisioner.actions import observe as observing
+from provisioner.actions.status import HostStatus, status
+from provisioner.cli.views.status import status_json, status_text
+from provisioner.errors import HostError
+from provisioner.model.capture import Capture
+from provisioner.model.enrolment import RECORD, EnrolmentRecord, lock_digest
+from provisioner.model.facts import HostFacts
+from provisioner.model.inventory import InventoryHost
+from provisioner.model.stack import HostLock, Lock
+from provisioner.probe.request import Request
+from tests.world import WHEN, bare_capture, bare_facts, entry, fitting_capture, fitting_facts
+
+ENTRY = entry()
+
+
+def record(**changes: str) -> EnrolmentRecord:
+    values = {
+        "host": "rig-01",
+        "lock_digest": lock_digest(ENTRY),
+        "matrix_digest": "m1",
+        "run": "r1",
+        "checks": (),
+        "enrolled_at": WHEN,
+        "key": "SHA256:mine",
+        "signature": "good",
+    }
+    return EnrolmentRecord.model_validate(values | changes)
+
+
+class Signatures:
+    def verifies(self, record: EnrolmentRecord) -> bool | None:
+        return None if record.key != "SHA256:mine" else record.signature == "good"
+
+
+@dataclass
+class Prober:
+    answer: Capture | HostError
+    asked: int = 0
+
+    def probe(self, hosts: Sequence[InventoryHost], requests: Mapping[str, Request]) -> dict[str, Capture | HostError]:
+        self.asked += 1
+        return {host.name: self.answer for host in hosts}
+
+
+def state_of(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    text: str | None = None,
+    facts: HostFacts | None = None,
+    capture: Capture | None = None,
+    lock: HostLock | None = ENTRY,
+) -> HostStatus:
+    seen = capture or fitting_capture(ENTRY)
+    seen = seen.model_copy(update={"files": {**seen.files, RECORD: text}})
+    monkeypatch.setattr(observing, "read", lambda _capture: facts or fitting_facts(ENTRY))
+    whole = Lock(made_by="x", matrix="m1", hosts={"rig-01": lock} if lock is not None else {})
+    prober = Prober(seen)
+    [one] = status([InventoryHost("rig-01", {}, ENTRY.intent)], whole, prober=prober, signatures=Signatures())
+    assert prober.asked == 1
+    return one
+
+
+def test_enrolled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As locked, with a good record: in, since when, with what."""
+    one = state_of(monkeypatch, text=record().text)
+
+    assert (one.state, one.reason, one.enrolled_at) == ("enrolled", "", WHEN)
+    assert (one.driver, one.runtime, one.networks) == ("535.261.03", "docker 20.10.24", ("akash",))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (record(host="rig-09").text, "its enrolment record is that of rig-09"),
+        (record(signature="bad").text, "the signature of its enrolment record is wrong"),
+        (record(key="SHA256:other").text, "enrolled with a key that is not known here (SHA256:other)"),
+        (record(lock_digest="sha256:0").text, "enrolled for another lock"),
+        (record(matrix_digest="m0").text, "enrolled for another lock"),
+        ("{}", f"{RECORD} is no enrolment record"),
+        ("", f"{RECORD} is no enrolment record"),
+    ],
+    ids=["other-host", "bad-signature", "other-key", "other-lock", "other-matrix", "no-record", "empty"],
+)
+def test_a_record_that_does_not_hold_is_out(monkeypatch: pytest.MonkeyPatch, text: str, reason: str) -> None:
+    """A record is a claim; whatever is wrong with it is said."""
+    one = state_of(monkeypatch, text=text)
+
+    assert (one.state, one.reason, one.enrolled_at) == ("out", reason, None)
+
+
+def test_changed_since_it_was_enrolled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A good record on a host that is no longer as locked."""
+    facts = fitting_facts(ENTRY)
+    packages = dict(facts.packages or {})
+    packages.pop("docker.io")
+    changed = HostFacts(**{**facts.__dict__, "packages": packages})
+    one = state_of(monkeypatch, text=record().text, facts=changed)
+
+    assert one.state == "out"
+    assert one.reason.startswith("changed since it was enrolled: ")
+    assert one.runtime is None
+
+
+def test_up_to_date_differs_and_bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a record: as locked, partly, or nothing of it."""
+    assert state_of(monkeypatch).state == "up to date"
+    assert state_of(monkeypatch, capture=bare_capture(ENTRY)).state == "differs"
+    bare = state_of(monkeypatch, facts=bare_facts(), capture=bare_capture(ENTRY))
+    assert (bare.state, bare.driver, bare.runtime) == ("bare", None, None)
+
+
+def test_not_in_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new host is looked at like the others."""
+    one = state_of(monkeypatch, lock=None)
+
+    assert (one.state, one.reason) == ("bare", "not in the lock")
+
+
+def test_a_host_that_was_not_seen_is_none_of_these() -> None:
+    """It keeps its line, with the reason and what to do."""
+    problem = HostError("host-unreachable", "rig-01", "rig-01 does not answer", hint="is it on?")
+    [one] = status([InventoryHost("rig-01", {}, ENTRY.intent)], None, prober=Prober(problem), signatures=Signatures())
+
+    assert (one.state, one.reason, one.hint) == ("not seen", "rig-01 does not answer", "is it on?")
+
+
+def test_the_whole_screen() -> None:
+    """Aligned rows, reasons below, one next command."""
+    states = (
+        HostStatus("rig-01", "enrolled", "", "535.261.03", "docker 20.10.24", ("akash",), WHEN),
+        HostStatus("rig-02", "out", "enrolled for another lock", "535.216.03", None, ("akash", "ionet")),
+        HostStatus("rig-03", "not seen", "rig-03 does not answer", hint="is it on?"),
+    )
+    text = status_text(states, seconds=0.42, lock="provision.lock", inventory=["hosts.yml"])
+
+    assert text.splitlines() == [
+        "3 hosts observed in 0.4 s · lock provision.lock · 1 enrolled",
+        "",
+        "host    state     driver      runtime          networks      enrolled since",
+        "rig-01  enrolled  535.261.03  docker 20.10.24  akash         2026-11-24 03:07",
+        "rig-02  out       535.216.03  none             akash, ionet  -",
+        "rig-03  not seen  unknown     unknown          -             -",
+        "",
+        "  rig-02  enrolled for another lock",
+        "  rig-03  rig-03 does not answer",
+        "  rig-03: is it on?",
+        "",
+        "Next: provision plan -i hosts.yml --limit rig-02",
+    ]
+
+
+def test_json_tells_absent_from_unknown() -> None:
+    """null is absent, "unknown" was not seen."""
+    text = status_json((HostStatus("rig-01", "bare", "", None), HostStatus("rig-02", "not seen")))
+
+    assert '"driver": null' in text
+    assert '"driver": "unknown"' in text

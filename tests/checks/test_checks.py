@@ -1,0 +1,287 @@
+"""Each check passes on a host that is as locked, fails on its own fault, and is unknown when it could not look."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+from typing import Any
+
+import pytest
+
+from provisioner.checks import driver, packages, runtime, system
+from provisioner.checks.check import Check, Seen, Verdict
+from provisioner.checks.table import CHECKS
+from provisioner.model.stack import HostLock
+from tests.world import DRIVER, DRIVER_DEB, KERNEL, entry
+
+BY_ID = {check.id: check for check in CHECKS}
+PROC = f"NVRM version: NVIDIA UNIX x86_64 Kernel Module  {DRIVER}  Thu Jun  5 12:00:00 UTC 2025\nGCC version: 12\n"
+MODULES = (
+    f"file: {KERNEL} /lib/modules/{KERNEL}/updates/dkms/nvidia-current.ko\n"
+    f"version:        {DRIVER}\nlicense:        NVIDIA\nvermagic:       {KERNEL} SMP preempt mod_unload\n"
+)
+PINS = (
+    "# Written by provision\n\n"
+    f"Package: nvidia-kernel-dkms nvidia-smi\nPin: version {DRIVER_DEB}\nPin-Priority: 1001\n\n"
+    "Package: nvidia-persistenced\nPin: version 535.171.04-1~deb12u1\nPin-Priority: 1001\n\n"
+    "Package: docker.io\nPin: version 20.10.24+dfsg1-1+deb12u1\nPin-Priority: 1001\n"
+)
+INSTALLED = "".join(
+    f"{p.name}\t{p.version}\t{'hold' if p.hold else 'install'}\tinstalled\tok\n" for p in entry().packages
+)
+UNITS = "\n\n".join(f"Id={unit}\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled" for unit in runtime.UNITS)
+NVML = {"driver": DRIVER, "cuda": 12020, "count": 1, "persistence": [1]}
+
+
+def ok(text: str) -> Seen:
+    return Seen(0, text)
+
+
+ABSENT = Seen(1, "", "cat: /some/file: No such file or directory\n")
+
+# What a host that is exactly as locked answers.
+FITTING: dict[str, Seen] = {
+    driver.LOADED: ok(f"{DRIVER}\n"),
+    driver.PROC: ok(PROC),
+    driver.MODULES: ok(MODULES),
+    driver.KERNELS: ok(f"running {KERNEL}\ninstalled {KERNEL}\n"),
+    driver.LIBRARY: ok(f"/usr/lib/x86_64-linux-gnu/nvidia/current/libnvidia-ml.so.{DRIVER}\n"),
+    driver.NVML: ok(json.dumps(NVML)),
+    driver.SMI: ok(f"{DRIVER}\n"),
+    driver.PCI: ok("0000:01:00.0\n"),
+    driver.NOUVEAU_LOADED: ok("not loaded\n"),
+    driver.NOUVEAU_BLACKLIST: ok("/etc/modprobe.d/provision-nouveau.conf:blacklist nouveau\n"),
+    driver.INITRAMFS: ok(f"initramfs 200 /boot/initrd.img-{KERNEL}\nblacklist 100 /etc/modprobe.d/p.conf\n"),
+    driver.SECURE_BOOT: ok("no-uefi\n"),
+    driver.INSTALLER: ok(""),
+    driver.PERSISTENCED: ok("LoadState=loaded\nActiveState=active\n"),
+    packages.INSTALLED: ok(INSTALLED),
+    packages.AUDIT: ok(""),
+    packages.UPGRADE: ok("Reading package lists...\nInst curl [7.88] (7.89 Debian:12 [amd64])\n"),
+    packages.PREFERENCES: ok(PINS),
+    packages.UNATTENDED: ok('Unattended-Upgrade::Package-Blacklist "";\n'),
+    packages.INTERRUPTED: ok(""),
+    packages.LOCKS: ok("file 77 /var/lib/dpkg/lock\nlock 1: POSIX  ADVISORY  WRITE 9 08:01:78 0 EOF\n"),
+    runtime.UNIT_STATES: ok(UNITS),
+    runtime.DAEMON_JSON: ok('{"live-restore": true}\n'),
+    runtime.INFO: ok(json.dumps({"ServerVersion": "20.10.24", "Driver": "overlay2"})),
+    runtime.CONTAINER: ok("provision-check-ran\n"),
+    system.CLOCK: Seen(0, "1000.500000000\n", sent=1000.4, answered=1000.6),
+    system.SYNCHRONISED: ok("yes\n"),
+    system.FAILED: ok(""),
+    system.DISK: ok("Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/vda1 100 1 9999999 1% /\n"),
+    system.MOUNTS: ok("/dev/vda1 / ext4 rw,relatime 0 0\n"),
+    system.REBOOT: ok(""),
+    system.CLIENTS: ok("record\nunit provision-clients.target loaded active active Clients\n"),
+    system.STATE: ok("root 755\n"),
+}
+
+
+def made(check_id: str, wanted: HostLock | None = None, **instead: Any) -> Verdict:
+    """Make one check on a host that fits, but for the looks given by the name of their constant."""
+    rooms = (driver, packages, runtime, system)
+    changed = {next(getattr(r, name) for r in rooms if hasattr(r, name)): seen for name, seen in instead.items()}
+    unused = set(changed) - set(BY_ID[check_id].looks)
+    assert not unused, "the case changes what the check does not look at"
+    answers = {**FITTING, **changed}
+    return BY_ID[check_id].make(wanted or entry(), tuple(answers[look] for look in BY_ID[check_id].looks))
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.id)
+def test_passes_on_a_host_that_is_as_locked(check: Check) -> None:
+    """Nothing to complain of: passed, or does not apply."""
+    verdict = made(check.id)
+
+    assert verdict.status in ("passed", "not-applicable"), verdict
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.id)
+def test_unknown_when_the_host_did_not_answer(check: Check) -> None:
+    """A look that ran into its time limit never makes a check pass."""
+    wanted = entry()
+    verdict = check.make(wanted, tuple(Seen(124, "", "") for _ in check.looks))
+
+    assert verdict.status in ("unknown", "failed"), verdict
+
+
+def test_ids_are_unique_and_titles_short() -> None:
+    """An id is what a person searches for; a title fits a table."""
+    assert len(BY_ID) == len(CHECKS) >= 40
+    assert all(re.fullmatch(r"[a-z0-9-]+", check.id) and len(check.title) < 50 for check in CHECKS)
+
+
+@pytest.mark.parametrize("look", sorted({look for check in CHECKS for look in check.looks}), ids=lambda look: look[:30])
+def test_looks_are_plain_posix_shell(look: str) -> None:
+    """Every look parses in sh, where `shell://` runs it and stock backends may."""
+    done = subprocess.run(["sh", "-n", "-c", look], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+OPEN_PROC = PROC.replace("NVIDIA UNIX x86_64 Kernel Module  ", "NVIDIA UNIX Open Kernel Module for x86_64  ")
+TWO_KERNELS = f"running {KERNEL}\ninstalled {KERNEL}\ninstalled 6.1.0-51-amd64\n"
+GRUB = f"{TWO_KERNELS}first {KERNEL}\n"
+
+FAULTS: list[tuple[str, dict[str, Seen], str, str]] = [
+    ("driver-loaded", {"LOADED": ABSENT}, "failed", "no NVIDIA module is loaded"),
+    ("driver-loaded", {"LOADED": ok("535.216.03\n")}, "failed", f"loaded 535.216.03, lock {DRIVER}"),
+    ("driver-loaded", {"LOADED": ok("535.261.3\n")}, "passed", "loaded 535.261.3"),
+    ("driver-loaded", {"LOADED": Seen(1, "", "cat: Permission denied")}, "unknown", "Permission denied"),
+    ("driver-proc", {"LOADED": ok("535.216.03\n")}, "failed", "/sys says 535.216.03"),
+    ("driver-proc", {"PROC": ok("nonsense")}, "unknown", "no version that can be read"),
+    ("driver-flavour", {"PROC": ok(OPEN_PROC)}, "failed", "loaded open, lock proprietary"),
+    ("module-running", {"MODULES": ok("")}, "failed", f"no module for {KERNEL}"),
+    ("module-running", {"MODULES": ok(MODULES.replace(DRIVER, "535.1.02"))}, "failed", "module 535.1.02"),
+    ("module-next-boot", {"KERNELS": ok(TWO_KERNELS)}, "failed", "no module for 6.1.0-51-amd64"),
+    ("module-next-boot", {"KERNELS": ok(GRUB)}, "passed", KERNEL),
+    ("module-next-boot", {"KERNELS": ok(f"{GRUB}default saved\n")}, "unknown", "which kernel boots next"),
+    (
+        "module-next-boot",
+        {"KERNELS": ok(f"{FITTING[driver.KERNELS].stdout}default saved\nfirst x\n")},
+        "passed",
+        "each",
+    ),
+    ("module-locked-kernels", {"MODULES": ok("")}, "failed", KERNEL),
+    ("module-fits", {"MODULES": ok(MODULES.replace(f"vermagic:       {KERNEL}", "vermagic: 5.10"))}, "failed", "5.10"),
+    ("module-flavour", {"MODULES": ok(MODULES.replace("NVIDIA\n", "Dual MIT/GPL\n"))}, "failed", "on disk open"),
+    ("nvml-library", {"LIBRARY": ok("")}, "failed", "not installed"),
+    ("nvml-library", {"LIBRARY": ok("/usr/lib/x/libnvidia-ml.so.550.163.01\n")}, "failed", "library 550.163.01"),
+    ("nvml-answers", {"NVML": ok('{"error": 18, "said": "Driver/library version mismatch"}')}, "failed", "mismatch"),
+    ("nvml-answers", {"NVML": Seen(127, "", "python3: not found")}, "unknown", "no python3"),
+    ("nvml-driver", {"NVML": ok('{"error": 18}')}, "unknown", "names no driver"),
+    ("nvml-driver", {"NVML": ok('{"driver": "535.216.03"}')}, "failed", "NVML 535.216.03"),
+    ("gpu-count", {"PCI": ok("0000:01:00.0\n0000:02:00.0\n")}, "failed", "2 on the PCI bus, 1 in NVML"),
+    ("gpu-count", {"PCI": Seen(3, "")}, "unknown", "exit 3"),
+    ("gpus-as-locked", {"PCI": ok("")}, "failed", "0 on the PCI bus, 1 in the lock"),
+    ("cuda-level", {"NVML": ok('{"cuda": 11040}')}, "failed", "driver carries 11.4, lock wants 12.2"),
+    ("nvidia-smi", {"SMI": Seen(18, "Failed to initialize NVML: Driver/library version mismatch")}, "unknown", "18"),
+    ("nouveau-not-loaded", {"NOUVEAU_LOADED": ok("loaded\n")}, "failed", "nouveau is loaded"),
+    ("nouveau-blacklisted", {"NOUVEAU_BLACKLIST": ok("")}, "failed", "no file in modprobe.d"),
+    ("nouveau-initramfs", {"INITRAMFS": ok("initramfs 50 /boot/initrd.img-x\nblacklist 100 /e\n")}, "failed", "before"),
+    ("nouveau-initramfs", {"INITRAMFS": ok("blacklist 100 /e\n")}, "not-applicable", "without an initramfs"),
+    ("persistence", {"PERSISTENCED": ok("ActiveState=inactive\n")}, "passed", "mode is on"),
+    (
+        "persistence",
+        {"PERSISTENCED": ok("ActiveState=failed\n"), "NVML": ok('{"persistence": [1, 0]}')},
+        "failed",
+        "not active",
+    ),
+    ("secure-boot", {"SECURE_BOOT": ok("   6   0   0   0   1\n")}, "failed", f"not signed for {KERNEL}"),
+    ("secure-boot", {"SECURE_BOOT": ok("   6   0   0   0   0\n")}, "passed", "off"),
+    ("secure-boot", {"SECURE_BOOT": Seen(3, "")}, "unknown", "cannot be read"),
+    (
+        "secure-boot",
+        {"SECURE_BOOT": ok("   6   0   0   0   1\n"), "MODULES": ok(f"{MODULES}signer: DKMS module key\n")},
+        "passed",
+        "is signed",
+    ),
+    ("no-run-installer", {"INSTALLER": ok("/usr/bin/nvidia-uninstall\n")}, "failed", "nvidia-uninstall"),
+    ("packages-version", {"INSTALLED": ok(INSTALLED.replace("nvidia-smi\t", "x\t"))}, "failed", "nvidia-smi is not"),
+    ("packages-version", {"INSTALLED": ok(INSTALLED.replace(DRIVER_DEB, "535.9-1"))}, "failed", "535.9-1, lock"),
+    ("packages-held", {"INSTALLED": ok(INSTALLED.replace("hold", "install"))}, "failed", "not held: nvidia-kernel"),
+    ("packages-whole", {"INSTALLED": ok(f"{INSTALLED}bad\t1\tinstall\thalf-configured\tok\n")}, "failed", "bad (half"),
+    ("packages-whole", {"AUDIT": ok("The following packages are only half configured\n")}, "failed", "dpkg --audit"),
+    ("packages-whole", {"INSTALLED": ok("rubbish\n")}, "unknown", "cannot be read"),
+    ("packages-pinned", {"PREFERENCES": ok("")}, "failed", "no pin above 1000 for nvidia-kernel-dkms"),
+    ("packages-pinned", {"PREFERENCES": ok(PINS.replace("1001", "900"))}, "failed", "no pin above 1000"),
+    ("packages-pinned", {"PREFERENCES": ok(PINS.replace("docker.io", "docker*"))}, "passed", "4 packages"),
+    ("packages-pinned", {"PREFERENCES": ok(PINS.replace("20.10.24", "26.1"))}, "failed", "docker.io"),
+    ("upgrade-leaves", {"UPGRADE": ok("Inst nvidia-smi [1] (2 x [amd64])\n")}, "failed", "install nvidia-smi"),
+    ("upgrade-leaves", {"UPGRADE": ok("Remv docker.io [1]\n")}, "failed", "remove docker.io"),
+    ("upgrade-leaves", {"UPGRADE": Seen(100, "", "E: Unmet dependencies.\n")}, "unknown", "Unmet dependencies"),
+    ("dpkg-finished", {"INTERRUPTED": ok("/var/lib/dpkg/updates/0001\n")}, "failed", "dpkg --configure -a"),
+    ("dpkg-free", {"LOCKS": ok("file 77 /l\nlock 1: POSIX  ADVISORY  WRITE 912 08:01:77 0 EOF\n")}, "failed", "912"),
+    ("one-driver", {"INSTALLED": ok(f"{INSTALLED}libcuda1\t550.163.01-2\tinstall\tinstalled\tok\n")}, "failed", "550"),
+    ("docker-active", {"UNIT_STATES": ok(UNITS.replace("=active", "=failed"))}, "failed", "is failed"),
+    ("docker-active", {"UNIT_STATES": ok(UNITS.replace("=loaded", "=not-found"))}, "failed", "not installed"),
+    ("docker-active", {"UNIT_STATES": Seen(1, "", "Failed to connect to bus: Host is down")}, "unknown", "bus"),
+    ("docker-enabled", {"UNIT_STATES": ok(UNITS.replace("enabled", "disabled"))}, "failed", "is disabled"),
+    ("containerd-active", {"UNIT_STATES": ok(UNITS.replace("=active", "=failed"))}, "failed", "is failed"),
+    ("nvidia-smi", {"SMI": ok("535.216.03\n")}, "failed", "535.216.03"),
+    ("containerd-active", {"UNIT_STATES": ok(UNITS.replace("=loaded", "=not-found"))}, "not-applicable", "own"),
+    ("docker-answers", {"INFO": Seen(127, "", "docker: not found")}, "failed", "no docker command"),
+    ("docker-answers", {"INFO": Seen(1, '{"ServerErrors": ["Cannot connect"]}')}, "failed", "Cannot connect"),
+    ("docker-answers", {"INFO": Seen(124, "")}, "failed", "did not answer"),
+    ("docker-config", {"DAEMON_JSON": ABSENT}, "passed", "no daemon.json"),
+    ("docker-config", {"DAEMON_JSON": ok("{,}")}, "failed", "not JSON"),
+    ("docker-config", {"DAEMON_JSON": ok("[]")}, "failed", "not an object"),
+    (
+        "container-runs",
+        {"CONTAINER": Seen(125, "", "docker: Error response from daemon: cgroup\n")},
+        "failed",
+        "cgroup",
+    ),
+    ("container-runs", {"CONTAINER": ok("")}, "failed", "exit 0"),
+    ("container-runs", {"CONTAINER": Seen(4, "", "tar: no\n")}, "failed", "no image could be made: tar: no"),
+    ("clock-offset", {"CLOCK": Seen(0, "1003.0\n", sent=1000.4, answered=1000.6)}, "failed", "+2.4 s"),
+    ("clock-offset", {"CLOCK": Seen(0, "990.0\n", sent=1000.4, answered=1000.6)}, "failed", "-10.4 s"),
+    ("clock-offset", {"CLOCK": Seen(0, "999.0\n", sent=1000.4, answered=1000.6)}, "passed", "-1.4 s"),
+    ("clock-offset", {"CLOCK": ok("1000.0\n")}, "unknown", "does not say"),
+    ("clock-synchronised", {"UNIT_STATES": ok(UNITS.replace("=active", "=inactive"))}, "failed", "no service keeps"),
+    ("clock-synchronised", {"SYNCHRONISED": ok("no\n")}, "failed", "not synchronised yet"),
+    ("units-failed", {"FAILED": ok("foo.service loaded failed failed Foo\n")}, "failed", "foo.service"),
+    ("disk-root", {"DISK": ok("Filesystem\n/dev/vda1 100 1 1024 1% /\n")}, "failed", "/ has 1 MiB"),
+    ("disk-boot", {"DISK": ok("F\n/dev/a 1 1 9999999 1% /\n/dev/b 1 1 1024 1% /boot\n")}, "failed", "1 MiB free"),
+    ("root-writable", {"MOUNTS": ok("/dev/vda1 / ext4 ro,relatime 0 0\n")}, "failed", "read-only"),
+    ("no-reboot-pending", {"REBOOT": Seen(1, "linux-image-amd64\n")}, "failed", "linux-image-amd64"),
+    ("newest-kernel", {"KERNELS": ok(TWO_KERNELS)}, "failed", "boots next 6.1.0-51-amd64"),
+    (
+        "clients-gated",
+        {"CLIENTS": ok("unit provision-client@akash.service loaded active running Akash\n")},
+        "failed",
+        "provision-client@akash.service",
+    ),
+    ("clients-gated", {"CLIENTS": ok("unit provision-clients.target loaded inactive dead C\n")}, "passed", "closed"),
+    ("state-private", {"STATE": ok("root 777\n")}, "failed", "mode 777"),
+    ("state-private", {"STATE": ok("nobody 755\n")}, "failed", "nobody"),
+]
+
+
+@pytest.mark.parametrize(
+    ("check", "looks", "status", "words"), FAULTS, ids=[f"{n}-{case[0]}-{case[2]}" for n, case in enumerate(FAULTS)]
+)
+def test_each_fault_is_seen(check: str, looks: dict[str, Seen], status: str, words: str) -> None:
+    """The check that is there for a fault finds it, and says what is wrong in words."""
+    verdict = made(check, **looks)
+
+    assert (verdict.status, words in verdict.detail) == (status, True), verdict
+
+
+def test_every_check_has_a_case_that_fails() -> None:
+    """A check that nothing can fail would prove nothing; unattended-upgrades has its own test below."""
+    failing = {check for check, _, status, _ in FAULTS if status == "failed"} | {"unattended-upgrades"}
+
+    assert {check.id for check in CHECKS} == failing
+
+
+def test_unattended_upgrades_must_be_kept_away() -> None:
+    """Where it is installed, each held package must match an entry, which is a regular expression."""
+    there = ok(f"{INSTALLED}unattended-upgrades\t2.9\tinstall\tinstalled\tok\n")
+    entries = "".join(
+        f'Unattended-Upgrade::Package-Blacklist:: "{pattern}";\n' for pattern in ("^nvidia-", r"^docker\.io$")
+    )
+
+    assert made("unattended-upgrades", INSTALLED=there).status == "failed"
+    assert made("unattended-upgrades", INSTALLED=there, UNATTENDED=ok(entries)).status == "passed"
+    assert made("unattended-upgrades", INSTALLED=there, UNATTENDED=ok(entries.replace("^nvidia-", "x"))).status == (
+        "failed"
+    )
+
+
+def test_a_host_without_driver_or_docker() -> None:
+    """What the lock does not want is not asked for."""
+    plain = entry(driver_version=None, modules=None, cuda=None, runtime=None, packages=(), kernels=(), gpus=())
+    verdicts = {check.id: made(check.id, plain) for check in CHECKS if check.id != "gpus-as-locked"}
+    applying = {name for name, verdict in verdicts.items() if verdict.status != "not-applicable"}
+
+    assert not {name for name in applying if name.startswith(("driver", "nvml", "module", "docker", "container"))}
+    assert {"clock-offset", "units-failed", "packages-whole"} <= applying
+
+
+def test_the_looks_that_run_anywhere_run_here() -> None:
+    """The shell of every look that needs no privilege gives what its judge can read, on this very machine."""
+    for look in (driver.KERNELS, driver.PCI, packages.INSTALLED, system.CLOCK, system.DISK, driver.INSTALLER):
+        done = subprocess.run(["sh", "-c", look], capture_output=True, text=True, check=False)
+        assert done.returncode in (0, 3), (shlex.quote(look), done.stderr)
