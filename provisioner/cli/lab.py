@@ -40,7 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     ssh.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="what to run; none: a shell")
     _name(ssh)
     down = actions.add_parser("down", help="remove the hosts, and exactly what up made")
-    down.add_argument("--images", action="store_true", help="the cached images and the compiler cache too")
+    down.add_argument("--images", action="store_true", help="the cached images and the build cache too")
     _name(down)
 
 

@@ -29,7 +29,7 @@ HOST_LABEL = "provision.lab.host"
 SPEC_LABEL = "provision.lab.spec"
 FOLDER_LABEL = "provision.lab.dir"
 CACHE_LABEL = "provision.lab.cache"
-CCACHE_VOLUME = "provision-lab-ccache"
+BUILDS_VOLUME = "provision-lab-builds"
 POOL = ipaddress.ip_network("10.213.0.0/16")  # each lab takes a free /24 of it
 STARTS_AT_ONCE = 4
 BOOT_SECONDS = 90
@@ -266,8 +266,8 @@ class Lab:
         )
 
     def _ensure_cache(self) -> None:
-        """The compiler cache outlives labs; only `lab down --images` takes it away."""
-        self._client.volumes.create(CCACHE_VOLUME, labels={CACHE_LABEL: "ccache"})
+        """The cache of module builds outlives labs; only `lab down --images` takes it away."""
+        self._client.volumes.create(BUILDS_VOLUME, labels={CACHE_LABEL: "builds"})
 
     def _free_addresses(self, network: Network, count: int, used: Iterable[str]) -> list[str]:
         network.reload()
@@ -284,9 +284,8 @@ class Lab:
     def _start(
         self, spec: HostSpec, address: str, tag: str, network: Network, public_key: str, hardware: dict[str, Any]
     ) -> None:
-        from docker.types import NetworkingConfig
-
         api = self._client.api
+        endpoint = api.create_endpoint_config(ipv4_address=address, aliases=[spec.name])
         labels = {LABEL: self.name, HOST_LABEL: spec.name, SPEC_LABEL: spec.as_label()}
         volume = f"provision-lab-{self.name}-{spec.name}-docker"
         self._client.volumes.create(volume, labels={LABEL: self.name})
@@ -312,14 +311,12 @@ class Lab:
                 binds=[
                     "/sys/fs/cgroup:/sys/fs/cgroup:rw",
                     f"{volume}:/var/lib/docker",
-                    f"{CCACHE_VOLUME}:/var/cache/ccache",
+                    f"{BUILDS_VOLUME}:/var/cache/provision-lab",
                 ],
                 restart_policy={"Name": "always"},
                 cgroupns="host",
             ),
-            networking_config=NetworkingConfig(
-                {str(network.name): api.create_endpoint_config(ipv4_address=address, aliases=[spec.name])}
-            ),
+            networking_config={"EndpointsConfig": {str(network.name): endpoint}},
         )
         api.put_archive(made["Id"], "/", _identity(public_key, hardware))
         api.start(made["Id"])
@@ -415,7 +412,7 @@ def _drop_caches(client: DockerClient) -> list[str]:
     volumes = client.volumes.list(filters={"label": CACHE_LABEL})
     for volume in volumes:
         volume.remove(force=True)
-    return [f"{len(tags)} cached images", "the compiler cache"] if tags or volumes else []
+    return [f"{len(tags)} cached images", "the build cache"] if tags or volumes else []
 
 
 def _labels(network: Network) -> dict[str, str]:

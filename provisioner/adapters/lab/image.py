@@ -54,7 +54,7 @@ SUITES = {
 PACKAGES = (
     "systemd", "systemd-sysv", "systemd-timesyncd", "dbus", "openssh-server", "python3", "sudo", "iproute2",
     "iputils-ping", "ca-certificates", "linux-image-amd64", "initramfs-tools", "kmod", "lz4", "procps", "less", "gpgv",
-    "gcc", "libc6-dev", "make", "ccache",
+    "gcc", "libc6-dev", "make",
 )  # fmt: skip
 
 

@@ -1,8 +1,9 @@
 """Plays what firmware, boot loader and kernel do before init runs on a lab host.
 
-It shows the host the cards of /etc/provision-lab/hardware.json, chooses the newest installed kernel as GRUB would, and exposes as loaded the NVIDIA
-module that is installed for that kernel at this moment. Everything is made of mounts over /proc and /sys and ends with
-the boot, so a driver that is upgraded without a reboot leaves the old version "in the kernel", as on a real machine.
+It shows the host the cards of /etc/provision-lab/hardware.json, chooses the newest installed kernel as GRUB would, and
+exposes as loaded the NVIDIA module that is installed for that kernel at this moment. Everything is made of mounts over
+/proc and /sys and ends with the boot, so a driver that is upgraded without a reboot leaves the old version "in the
+kernel", as on a real machine.
 Runs on the host, with the standard library of Python 3.9.
 """
 
