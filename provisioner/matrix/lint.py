@@ -123,7 +123,7 @@ def _references(world: _World) -> Iterator[tuple[str, str, Position, str, str]]:
         for n, profile in enumerate(network.profiles):
             for k, item in enumerate(profile.requirements):
                 here = ("profiles", n, "requirements", k, item.key)
-                for target in item.model or ():
+                for target in (*(item.model or ()), *(item.not_model or ())):
                     yield "networks", network.id, here, "gpus", target
                 for target in item.architecture or ():
                     yield "networks", network.id, here, "architectures", target

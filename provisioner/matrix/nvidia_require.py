@@ -19,6 +19,7 @@ from provisioner.matrix.specifier import Answer
 from provisioner.model.version import CudaVersion, DottedVersion, DriverVersion, Specifier, Version
 
 Key = Literal["cuda", "driver", "brand", "arch"]
+_KEYS: dict[str, Key] = {"cuda": "cuda", "driver": "driver", "brand": "brand", "arch": "arch"}
 _CONDITION = re.compile(r"([A-Za-z]+)(>=|<=|!=|=|>|<)([A-Za-z0-9.]+)")
 _VERSIONS: dict[str, type[Version]] = {"driver": DriverVersion, "arch": DottedVersion, "cuda": DottedVersion}
 
@@ -33,8 +34,7 @@ class Condition:
 
     @property
     def key(self) -> Key:
-        key: Any = self.key_text.lower()
-        return key  # type: ignore[no-any-return]  # _read lets only the four keys in
+        return _KEYS[self.key_text.lower()]
 
     def __str__(self) -> str:
         return f"{self.key_text}{self.sign}{self.value}"
@@ -83,13 +83,13 @@ def _read(part: str, text: str) -> Condition:
         raise ValueError(f"'{part}' in '{text}' is not a condition such as driver>=535")
     condition = Condition(*match.groups())
     key = condition.key_text.lower()
+    if key not in _KEYS:
+        raise ValueError(f"'{part}' in '{text}': the keys are cuda, driver, brand and arch")
     if key == "brand":
         if condition.sign not in ("=", "!="):
             raise ValueError(f"'{part}' in '{text}': a brand is compared with = or != alone")
-    elif key in _VERSIONS:
-        _VERSIONS[key](condition.value)
     else:
-        raise ValueError(f"'{part}' in '{text}': the keys are cuda, driver, brand and arch")
+        _VERSIONS[key](condition.value)
     return condition
 
 

@@ -279,10 +279,12 @@ def parse(name: str, text: bytes) -> Document:
                     raise refuse(getattr(event.start_mark, "line", 0) + 1, "one file holds one entry")
                 data = value(events, next(events), ())
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        # What is never closed is best shown where it was opened.
+        opened = getattr(error, "context_mark", None) if "end of stream" in problem else None
+        mark = opened or getattr(error, "problem_mark", None)
         line = int(getattr(mark, "line", 0))
-        raise refuse(line + 1, f"not YAML: {problem}") from error
+        raise refuse(line + 1, f"not YAML ({problem})") from error
     except RecursionError as error:
         raise refuse(1, f"nested deeper than {DEPTH_LIMIT} levels") from error
     return Document(path=name, data=data, lines=lines)

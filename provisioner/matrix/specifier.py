@@ -129,6 +129,7 @@ class Requirement(Claim):
     compute_capability: DottedSpecifier | None = Field(None, alias="gpu.compute_capability")
     memory_gib: DottedSpecifier | None = Field(None, alias="gpu.memory_gib")
     model: tuple[Id, ...] | None = Field(None, alias="gpu.model")
+    not_model: tuple[Id, ...] | None = Field(None, alias="gpu.not_model")
     architecture: tuple[Id, ...] | None = Field(None, alias="gpu.architecture")
     brand: tuple[Id, ...] | None = Field(None, alias="gpu.brand")
     gpu_count: DottedSpecifier | None = Field(None, alias="gpu.count")
@@ -294,6 +295,10 @@ def _one_of(wanted: Any, found: Any) -> bool | None:
     return found in wanted
 
 
+def _none_of(wanted: Any, found: Any) -> bool | None:
+    return found not in wanted
+
+
 def _any_in_common(wanted: Any, found: Any) -> bool | None:
     return bool(set(wanted) & ({found} if isinstance(found, str) else set(found)))
 
@@ -353,6 +358,7 @@ _PER_GPU: dict[str, tuple[str, Callable[[Any, Any], bool | None]]] = {
     "gpu.compute_capability": ("compute_capability", _in_set(DottedVersion)),
     "gpu.memory_gib": ("memory_gib", _in_set(DottedVersion)),
     "gpu.model": ("model", _one_of),
+    "gpu.not_model": ("model", _none_of),
     "gpu.architecture": ("architecture", _one_of),
     "gpu.brand": ("brand", _one_of),
     "gpu.binding": ("binding", _equal),
