@@ -160,7 +160,8 @@ def entry_text(room: str, entry: Any) -> str:
             lines += [*_profile(profile.id, profile.title, profile.default, profile.requirements), ""]
     lines += _wrapped(_fields(entry, skip, 0))
     trust = f"{entry.confidence} confidence, read {entry.seen}"
-    lines += ["", trust + (f": {entry.why}" if entry.why else ""), *(f"  {source}" for source in entry.sources)]
+    trust += f": {entry.why}" if entry.why else ""
+    lines += ["", *textwrap.wrap(trust, _WIDTH), *(f"  {source}" for source in entry.sources)]
     return "\n".join(lines)
 
 

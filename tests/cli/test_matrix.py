@@ -1,0 +1,108 @@
+"""`provision matrix`: what it prints, and with which code it ends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from provisioner.cli.main import main
+from provisioner.matrix.entries import ROOMS
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    code = main(["matrix", *words])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_list_shows_one_line_per_entry(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "list", "os")
+    assert code == 0
+    assert out.startswith("os  15\n")
+    assert "  debian-12           Debian 12 · long-term support only · until 2028-06-30" in out
+    assert out.rstrip().endswith("Look closer: provision matrix show os/debian-11")
+
+
+def test_list_as_json_has_every_room(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "list", "--json")
+    listed = json.loads(out)
+    assert (code, listed["format"], set(listed["rooms"])) == (0, 1, set(ROOMS))
+    assert len(listed["digest"]) == 64
+
+
+@pytest.mark.parametrize("word", ["lium", "networks/lium"])
+def test_show_marks_what_is_needed_and_what_is_only_wanted(capsys: pytest.CaptureFixture[str], word: str) -> None:
+    code, out, _ = run(capsys, "show", word)
+    assert code == 0
+    assert "  needs  driver         one of 535.54.03" in out
+    assert "(high, list of 2026-07-24)" in " ".join(out.split())
+    assert "  wants  os             ubuntu>=22.04" in out
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_every_entry_can_be_shown(capsys: pytest.CaptureFixture[str], room: str) -> None:
+    _, out, _ = run(capsys, "list", room, "--json")
+    for entry in json.loads(out)["rooms"][room]:
+        code, text, _ = run(capsys, "show", f"{room}/{entry['id']}")
+        assert code == 0
+        assert text.startswith(f"{entry['title']}  ({room}/{entry['id']})")
+        assert max(len(line) for line in text.splitlines() if "http" not in line and "github:" not in line) < 200
+
+
+def test_show_as_json_is_the_entry(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "show", "drivers/535", "--json")
+    shown = json.loads(out)
+    assert (code, shown["room"], shown["entry"]["native_cuda"]) == (0, "drivers", "12.2")
+
+
+@pytest.mark.parametrize(
+    ("words", "reference", "hint"),
+    [
+        (("show", "rtx-409"), "matrix-unknown-id", "gpus/rtx-4090"),
+        (("show", "nets/lium"), "matrix-unknown-room", "Rooms: drivers"),
+        (("list", "cards"), "matrix-unknown-room", "Rooms: drivers"),
+        (("show", "containerd/"), "matrix-unknown-room", "Rooms: drivers"),
+    ],
+)
+def test_a_wrong_word_gets_a_hint(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...], reference: str, hint: str
+) -> None:
+    code, out, err = run(capsys, *words)
+    assert (code, out) == (3, "")
+    assert reference in err
+    assert hint in err
+
+
+def test_lint_of_the_shipped_matrix_finds_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "lint")
+    assert code == 0
+    assert out.splitlines()[-1].startswith("0 errors, ")
+
+
+def test_lint_of_a_broken_matrix_names_file_line_and_field(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules/a.yaml").write_text("id: a\ntitle: A\n")
+    code, out, _ = run(capsys, "lint", "--matrix", str(tmp_path), "--json")
+    findings = json.loads(out)["findings"]
+    assert code == 1
+    assert {
+        "level": "error",
+        "file": "rules/a.yaml",
+        "line": 1,
+        "field": "about",
+        "message": "this field is missing",
+    } in (findings)
+
+
+def test_the_schema_is_json_schema_of_every_room(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "schema")
+    schema = json.loads(out)
+    assert (code, set(schema["properties"])) == (0, set(ROOMS))
+    for reference in schema["properties"].values():
+        assert reference["$ref"].removeprefix("#/$defs/") in schema["$defs"]
+    _, one, _ = run(capsys, "schema", "networks")
+    item = json.loads(one)["$defs"]["Requirement"]
+    assert "gpu.memory_gib" in item["properties"]
+    assert item["additionalProperties"] is False
