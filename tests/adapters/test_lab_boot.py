@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from provisioner.adapters.lab import gpus
+from provisioner.adapters.lab.engine import ensure_inotify
 from provisioner.adapters.lab.hosts import free_subnet
 from provisioner.adapters.lab.image import ASSETS
 
@@ -137,3 +138,16 @@ def test_labs_get_networks_of_their_own() -> None:
     taken = [ipaddress.IPv4Network(n) for n in ("10.213.0.0/24", "10.213.1.128/25", "172.17.0.0/16")]
 
     assert str(free_subnet(taken)) == "10.213.2.0/24"
+
+
+def test_inotify_limit_is_raised_once_and_said(tmp_path: Path) -> None:
+    """A change to the machine is never silent."""
+    setting = tmp_path / "max_user_instances"
+    setting.write_text("128\n")
+    said: list[str] = []
+
+    for _ in range(2):
+        ensure_inotify(said.append, setting)
+
+    assert setting.read_text() == "1024"
+    assert said == ["raised fs.inotify.max_user_instances on this machine: 128 → 1024, until it restarts"]

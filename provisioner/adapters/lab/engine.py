@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.errors import ProvisionError
@@ -26,3 +28,20 @@ def ensure_engine() -> DockerClient:
             hint="start it: sudo systemctl start docker   (scripts/setup installs it; be root or in group docker)",
         ) from error
     return client
+
+
+INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
+ENOUGH_INOTIFY = 1024
+
+
+def ensure_inotify(say: Callable[[str], None], setting: Path = INOTIFY) -> None:
+    """Every systemd of a lab takes some inotify instances of root's; the usual 128 are gone after about 20 hosts."""
+    now = int(setting.read_text())
+    if now >= ENOUGH_INOTIFY:
+        return
+    try:
+        setting.write_text(str(ENOUGH_INOTIFY))
+    except OSError:
+        say(f"fs.inotify.max_user_instances is {now}: enough for about {now // 6} hosts on this machine")
+        return
+    say(f"raised fs.inotify.max_user_instances on this machine: {now} → {ENOUGH_INOTIFY}, until it restarts")

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from provisioner.adapters.lab import access, gpus, image
-from provisioner.adapters.lab.engine import ensure_engine
+from provisioner.adapters.lab.engine import ensure_engine, ensure_inotify
 from provisioner.adapters.lab.spec import HostSpec
 from provisioner.errors import BadInput, HostError, ProvisionError
 
@@ -193,6 +193,7 @@ class Lab:
                 )
         missing = [spec for spec in wanted if spec.name not in have]
         tags = image.ensure_images(client, [spec.suite for spec in missing], say) if missing else {}
+        ensure_inotify(say)
         public_key = access.ensure_key(lab.folder, name)
         network = lab._network()
         lab._ensure_cache()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -177,6 +178,18 @@ def _has(mirror: Mirror, pocket: str) -> bool:
 
 
 def _build(client: DockerClient, made: Recipe, header: Path, folder: Path, say: Say) -> None:
+    """Build one image, unless another run on this machine has just done so."""
+    from docker.errors import ImageNotFound
+
+    with (Path(tempfile.gettempdir()) / f"provision-lab-{made.suite}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            client.images.get(made.tag)
+        except ImageNotFound:
+            _make(client, made, header, folder, say)
+
+
+def _make(client: DockerClient, made: Recipe, header: Path, folder: Path, say: Say) -> None:
     began = time.monotonic()
     say(f"image {made.suite}: building (about 1 min, only when its recipe changes)")
     sources = folder / f"{made.suite}.list"
