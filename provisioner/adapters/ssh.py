@@ -11,6 +11,7 @@ import contextlib
 import os
 import secrets
 import shlex
+import signal
 import stat
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -261,9 +262,10 @@ async def _exchange(session: _Session, data: bytes, timeout_s: float) -> tuple[i
     try:
         stdout, stderr = await asyncio.wait_for(process.communicate(session.before + data), timeout_s)
     except (asyncio.TimeoutError, asyncio.CancelledError) as error:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)  # a ProxyCommand or a shell's children hold the pipes open too
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(process.wait(), 2)
         if isinstance(error, asyncio.CancelledError):
             raise
         return None
