@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 from provisioner.matrix.entries import (
     Architecture,
@@ -99,6 +100,8 @@ class Host:
     drivers: tuple[Driver, ...]  # what its own package sources offer
     kernels: tuple[str, ...]  # running and next to boot
     next_boot: str | None
+    remembered: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What repairs ask of one host again and again; nothing in it outlives the host."""
 
 
 @lru_cache(maxsize=65536)

@@ -10,7 +10,7 @@ import datetime as dt
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from provisioner.errors import BadInput
 from provisioner.matrix.entries import Architecture, DriverBranch, Flavour, Network, Profile
@@ -68,6 +68,9 @@ CHOSEN = {"driver", "host_driver", "modules", "cuda", "runtime", "docker", "cont
 """Keys that the resolver itself decides."""
 
 
+Beside = Literal["none", "newest", "telling"]
+
+
 @dataclass(frozen=True)
 class Option:
     """One way to serve a network: a profile, and a version of the client ('' where none is published)."""
@@ -77,6 +80,7 @@ class Option:
     client: str
     program: str
     wishes: Mapping[str, tuple[Requirement, ...]]  # of the profile, by key
+    claims: Mapping[int, Claim]  # of each wish, by its identity
 
 
 @dataclass(frozen=True)
@@ -94,18 +98,21 @@ class Model:
     warnings: tuple[Claim, ...]
 
 
-def build(host: Host, intent: Intent, matrix: Matrix, *, whole: bool = False) -> Model:
+def build(host: Host, intent: Intent, matrix: Matrix, *, beside: Beside = "newest") -> Model:
     """Return the problem of one host. Raises BadInput when the request names what cannot be read.
 
-    `whole` adds versions that no source of the host offers, one for each way in which some rule tells them apart:
-    without them a list of exact versions would seem at odds with the host where only an offer is missing.
+    `beside` says which drivers stand in it that no source of the host offers: none, to see whether there is a
+    stack at all; the newest of each branch, to say why nothing newer; or `telling`, one for each way in which
+    some rule tells versions apart: without them a list of exact versions would seem at odds with the host
+    where only an offer is missing.
     """
     networks = tuple(_network(name, matrix) for name in dict.fromkeys(intent.networks))
-    options = tuple(_options(network, profile) for network, profile in networks)
+    options = tuple(_remembered(network, profile) for network, profile in networks)
     wanted_driver = _driver_specifier(intent)
     wanted_cuda = _cuda_level(intent)
     specifiers = _specifiers(host, options, wanted_driver)
-    drivers = _drivers(host, intent, _elsewhere(host, matrix, specifiers if whole else ()))
+    elsewhere = () if beside == "none" else _elsewhere(host, matrix, specifiers if beside == "telling" else ())
+    drivers = _drivers(host, intent, elsewhere)
     levels = _levels(host, drivers, wanted_cuda, options)
     runtimes = _runtimes(host, intent, matrix)
     rules = _Rules(host, intent, matrix, drivers, levels, runtimes, options)
@@ -158,6 +165,20 @@ def _network(name: str, matrix: Matrix) -> tuple[Network, str | None]:
     return network, profile or None
 
 
+_REMEMBERED: dict[tuple[int, str | None], tuple[Network, tuple[Option, ...]]] = {}
+
+
+def _remembered(network: Network, profile_id: str | None) -> tuple[Option, ...]:
+    """The options of an entry, sorted out once: a fleet asks for the same few networks thousands of times."""
+    key = (id(network), profile_id)
+    known = _REMEMBERED.get(key)
+    if known is None or known[0] is not network:
+        if len(_REMEMBERED) > 1024:
+            _REMEMBERED.clear()
+        known = _REMEMBERED[key] = (network, _options(network, profile_id))
+    return known[1]
+
+
 def _options(network: Network, profile_id: str | None) -> tuple[Option, ...]:
     """The default profile, or all where the entry names no default; each with the clients that are still let in."""
     if profile_id is not None:
@@ -179,7 +200,10 @@ def _options(network: Network, profile_id: str | None) -> tuple[Option, ...]:
         wishes: dict[str, tuple[Requirement, ...]] = {}
         for requirement in profile.requirements:
             wishes[requirement.key] = (*wishes.get(requirement.key, ()), requirement)
-        found += [Option(network, profile, version, program, wishes) for version in versions]
+        for version in versions:
+            shown = f"{program} {version}".strip()
+            claims = {id(r): requirement_claim(network, profile, shown, r) for r in profile.requirements}
+            found.append(Option(network, profile, version, program, wishes, claims))
     return tuple(found)
 
 
@@ -416,7 +440,9 @@ class _Rules:
         self.claims: list[Claim] = []
         self.always: list[Rule] = []
         self.warnings: list[Claim] = []
-        self.situation = situation(host)
+        if "situation" not in host.remembered:
+            host.remembered["situation"] = situation(host)
+        self.situation = host.remembered["situation"]
         self.always.append(
             Rule(
                 (DRIVER, CUDA),
@@ -658,13 +684,16 @@ class _Rules:
     def _of_a_requirement(
         self, option: Option, key: str, requirement: Requirement, variable: int, chosen: Sequence[int]
     ) -> None:
-        claim = requirement_claim(option, requirement)
+        claim = option.claims[id(requirement)]
         if key in ("driver", "host_driver", "modules", "cuda") and not self.host.cards:
             return  # "no GPU" says it all
         if key in CHOSEN:
             self._of_a_choice(option, requirement, claim, variable, chosen)
             return
-        judgement = judge(requirement, self.situation)
+        # The matrix outlives its hosts, so a requirement can be told by its identity.
+        judgement = self.host.remembered.get(id(requirement))
+        if judgement is None:
+            judgement = self.host.remembered[id(requirement)] = judge(requirement, self.situation)
         if judgement.answer is Answer.YES:
             return
         if judgement.answer is Answer.UNKNOWN:
@@ -831,17 +860,16 @@ _ALSO = {"docker-io": ("docker",), "docker-ce": ("docker",)}
 """What an engine also counts as: a network that asks for Docker takes either package of it."""
 
 
-def requirement_claim(option: Option, requirement: Requirement) -> Claim:
-    client = f"{option.program} {option.client}".strip() if option.client else option.program
+def requirement_claim(network: Network, profile: Profile, client: str, requirement: Requirement) -> Claim:
     words = (
         ("key", requirement.key),
         ("wanted", text_of(requirement.value)),
         ("because", requirement.because),
         ("client", client),
-        ("profile", option.profile.title),
+        ("profile", profile.title),
         ("seen", requirement.listed_on or requirement.seen or ""),
     )
-    return Claim("network-wants", option.network.name, words, (entry("networks", requirement, option.network.id),))
+    return Claim("network-wants", network.name, words, (entry("networks", requirement, network.id),))
 
 
 def situation(host: Host) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from provisioner.matrix.entries import Profile
 from provisioner.matrix.reader import Matrix
@@ -13,7 +13,7 @@ from provisioner.model.facts import HostFacts, OfferedPackage, OsRelease
 from provisioner.model.intent import Intent
 from provisioner.model.stack import HostLock
 from provisioner.model.version import DottedVersion
-from provisioner.resolve.conflict import Edit, Repair
+from provisioner.resolve.conflict import Claim, Conflict, Edit, Repair
 from provisioner.resolve.host import Host, debian, prepare
 
 RANKS = {"no downtime": 0, "reboot": 1, "reinstall": 2, "at the rig": 3}
@@ -25,7 +25,9 @@ MOST_REPAIRS = 8
 Attempt = Callable[[Host, Intent], "HostLock | None"]
 
 
-def repairs(host: Host, intent: Intent, matrix: Matrix, attempt: Attempt) -> tuple[Repair, ...]:
+def repairs(
+    host: Host, intent: Intent, matrix: Matrix, conflicts: Sequence[Conflict], attempt: Attempt
+) -> tuple[Repair, ...]:
     """Every minimal set of at most MOST_EDITS edits that makes the host resolvable; no subset of one is another.
 
     Larger sets are tried only while nothing smaller was found: a person acts on the shortest list.
@@ -37,6 +39,8 @@ def repairs(host: Host, intent: Intent, matrix: Matrix, attempt: Attempt) -> tup
         for together in itertools.combinations(edits, size):
             if any(set(repair.edits) <= set(together) for repair in found) or _contradict(together):
                 continue
+            if not all(any(_touches(e, c, matrix) for e in together for c in k.claims) for k in conflicts):
+                continue  # a conflict that no edit touches is still there afterwards
             facts, wanted = apply(host.facts, intent, together, matrix)
             changed = tuple(change for change in together if change.kind in ON_THE_HOST)
             if changed not in prepared:
@@ -47,6 +51,29 @@ def repairs(host: Host, intent: Intent, matrix: Matrix, attempt: Attempt) -> tup
         if found and size >= 2:
             break
     return tuple(sorted(found, key=_order)[:MOST_REPAIRS])
+
+
+_ABOUT = {
+    "free-driver": ("wanted-driver",),
+    "free-modules": ("wanted-modules",),
+    "free-cuda": ("wanted-cuda",),
+    "allow-ended": ("refuse-ended",),
+    "allow-branch": ("forbidden-branches",),
+    "allow-reboot": ("no-reboot",),
+    "component": ("driver-not-offered",),
+}
+"""Edits that touch claims of these kinds alone."""
+
+
+def _touches(edit: Edit, claim: Claim, matrix: Matrix) -> bool:
+    """Whether an edit could take a claim away; when in doubt it could."""
+    kinds = _ABOUT.get(edit.kind)
+    if kinds is not None:
+        return claim.kind in kinds
+    if edit.kind in ("drop-network", "profile"):
+        network = matrix.networks[edit.value.partition("/")[0]]
+        return network.name in claim.about or claim.kind == "no-gpu"
+    return True
 
 
 def _order(repair: Repair) -> tuple[object, ...]:

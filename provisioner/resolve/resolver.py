@@ -22,7 +22,6 @@ from provisioner.resolve.problem import (
     build,
     entry,
     has_headers,
-    requirement_claim,
 )
 from provisioner.resolve.repairs import repairs
 from provisioner.resolve.solver import best, refute
@@ -43,19 +42,21 @@ def solve(facts: HostFacts, intent: Intent, matrix: Matrix) -> HostLock | NoSolu
     solution = best(model.problem)
     if solution is not None:
         return _lock(model, solution, matrix)
-    model = build(host, intent, matrix, whole=True)
+    model = build(host, intent, matrix, beside="telling")
     refutation = refute(model.problem)
     found = tuple(reasons.conflict(model, numbers) for numbers in refutation.conflicts[:MOST_CONFLICTS])
     return NoSolution(
         host=facts.host,
         conflicts=found,
-        repairs=repairs(host, intent, matrix, lambda h, i: _only(h, i, matrix)),
+        repairs=repairs(host, intent, matrix, found, lambda h, i: _only(h, i, matrix)),
         complete=refutation.complete and len(refutation.conflicts) <= MOST_CONFLICTS,
     )
 
 
 def _only(host: Host, intent: Intent, matrix: Matrix) -> HostLock | None:
     """The stack without explanations of failure: what a repair is tried with."""
+    if best(build(host, intent, matrix, beside="none").problem) is None:
+        return None
     model = build(host, intent, matrix)
     solution = best(model.problem)
     return None if solution is None else _lock(model, solution, matrix)
@@ -199,7 +200,7 @@ def _unmet(
     for option in options:
         for requirement in (r for key in sorted(CHOSEN) for r in option.wishes.get(key, ()) if not r.forbids):
             if judge(requirement, situation).answer is Answer.NO:
-                claim = requirement_claim(option, requirement)
+                claim = option.claims[id(requirement)]
                 found.append(Claim("soft", claim.about, claim.words, claim.rests_on))
     return found
 
