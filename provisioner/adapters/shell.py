@@ -16,6 +16,7 @@ import re
 import secrets
 import selectors
 import shlex
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -119,6 +120,7 @@ class Shell:
         self._group: str | None = None
         self._token = ""
         self._count = 0
+        self._given_up = False
 
     def __enter__(self) -> Shell:
         return self
@@ -135,6 +137,15 @@ class Shell:
     def look(self, commands: Sequence[str], *, limit: float = 120.0) -> list[Answer]:
         """Run commands that only read, sent in one piece; one that was cut off is run once more."""
         return self._answers(commands, limit, repeat_begun=True)
+
+    def give_up(self) -> None:
+        """End what another thread is waiting for here: Ctrl-C must not wait for a hung host."""
+        self._given_up = True
+        process = self._process
+        if process is not None:
+            # The whole group (it was started as one): a local command would keep the streams open.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """End the shell; the shared connection below it stays as ssh's ControlPersist says."""
@@ -166,7 +177,7 @@ class Shell:
                 self.close()
                 # A first loss at a command that may be repeated is a reboot or a broken pipe; a second is a fault.
                 losses = losses + 1 if len(answers) == done else 1
-                if losses > 1 or (lost.begun and not repeat_begun):
+                if self._given_up or losses > 1 or (lost.begun and not repeat_begun):
                     raise HostError(
                         "connection-lost",
                         self.host,

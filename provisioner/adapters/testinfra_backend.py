@@ -25,7 +25,7 @@ from provisioner.adapters.shell import Answer, Explain, Shell, not_reached
 from provisioner.errors import HostError
 
 SCHEME = "shell"
-HOSTS_AT_ONCE = 32
+SHELLS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Connection:
     argv: tuple[str, ...]
     before: bytes = field(default=b"", repr=False)
     explain: Explain = not_reached
+    open_limit: float = 30.0
 
 
 _connections: dict[str, Connection] = {}
@@ -90,7 +91,9 @@ class ShellBackend(base.BaseBackend):  # type: ignore[misc]  # as above
         known = _connections.get(self.hostname) or Connection(
             plain_ssh(self.hostname, ssh_config=ssh_config, identity=ssh_identity_file)
         )
-        self._shell = Shell(self.hostname, known.argv, before=known.before, explain=known.explain)
+        self._shell = Shell(
+            self.hostname, known.argv, before=known.before, open_limit=known.open_limit, explain=known.explain
+        )
         self._looks: dict[str, Answer] = {}
         self.fault: HostError | None = None
         """Why the host could not be reached when its looks were read; every run then fails at once with it."""
@@ -125,6 +128,10 @@ class ShellBackend(base.BaseBackend):  # type: ignore[misc]  # as above
         except HostError as error:
             self.fault = error
 
+    def give_up(self) -> None:
+        """End a look that is under way in another thread."""
+        self._shell.give_up()
+
     def forget(self) -> None:
         """Drop what was read and close the shell; the next use opens it again."""
         self._looks.clear()
@@ -135,11 +142,28 @@ class ShellBackend(base.BaseBackend):  # type: ignore[misc]  # as above
 testinfra.backend.BACKENDS[SCHEME] = f"{__name__}.{ShellBackend.__name__}"
 
 
-def look_at_all(wanted: Mapping[ShellBackend, Iterable[str]]) -> None:
+def look_at_all(wanted: Mapping[ShellBackend, Iterable[str]], at_once: int = SHELLS_AT_ONCE) -> None:
     """Read the looks of all hosts side by side; a host's failure stays its own."""
-    if wanted:
-        with ThreadPoolExecutor(min(HOSTS_AT_ONCE, len(wanted))) as pool:
+    if not wanted:
+        return
+    with ThreadPoolExecutor(max(1, min(at_once, len(wanted)))) as pool:
+        try:
             list(pool.map(lambda pair: pair[0].look(pair[1]), wanted.items()))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for backend in wanted:
+                backend.give_up()
+            raise
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.getgroup("provision").addoption(
+        "--shells-at-once",
+        type=int,
+        default=SHELLS_AT_ONCE,
+        metavar="N",
+        help=f"shell:// hosts that are read side by side (default {SHELLS_AT_ONCE})",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -154,7 +178,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     for backend, item in _with_shell(session.items):
         for mark in item.iter_markers("looks"):
             wanted.setdefault(backend, {}).update(dict.fromkeys(mark.args))
-    look_at_all(wanted)
+    look_at_all(wanted, session.config.option.shells_at_once)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

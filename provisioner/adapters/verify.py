@@ -6,6 +6,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,10 @@ class TestinfraVerifier:
 
     __test__ = False  # pytest would take the name for a test
 
+    def __init__(self, *, forks: int = testinfra_backend.SHELLS_AT_ONCE, timeout_s: float = 60) -> None:
+        self._forks = forks
+        self._timeout_s = timeout_s
+
     def verify(
         self, hosts: Sequence[InventoryHost], locked: Mapping[str, HostLock], *, run: str
     ) -> dict[str, HostVerification]:
@@ -39,7 +44,7 @@ class TestinfraVerifier:
         with contextlib.ExitStack() as stack:
             names = []
             for host in hosts:
-                names.append(connect(host.name, connection(host)))
+                names.append(connect(host.name, replace(connection(host), open_limit=self._timeout_s)))
                 stack.callback(disconnect, host.name)
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="provision-verify-")))
             lock = folder / "provision.lock"
@@ -48,7 +53,7 @@ class TestinfraVerifier:
             )
             (folder / "pytest.ini").write_text("[pytest]\n")
             stack.enter_context(_untouched_by_the_environment())
-            code = pytest.main(_arguments(folder, lock, names), plugins=[testinfra_backend, collector])
+            code = pytest.main(_arguments(folder, lock, names, self._forks), plugins=[testinfra_backend, collector])
         if code == pytest.ExitCode.INTERRUPTED:
             raise KeyboardInterrupt
         if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
@@ -75,7 +80,7 @@ def _explain(target: ssh.Target) -> Explain:
     return explain
 
 
-def _arguments(folder: Path, lock: Path, names: Sequence[str]) -> list[str]:
+def _arguments(folder: Path, lock: Path, names: Sequence[str], forks: int) -> list[str]:
     """Nothing of the user's own pytest settings, and no plugin that the checks do not need."""
     without = ("cacheprovider", "terminal", "junitxml", "warnings", "logging", "faulthandler", "doctest", "unittest")
     return [
@@ -84,6 +89,7 @@ def _arguments(folder: Path, lock: Path, names: Sequence[str]) -> list[str]:
         *("--capture=no", "--assert=plain", "-p", "testinfra.plugin"),
         *(word for name in without for word in ("-p", f"no:{name}")),
         *("--provision-lock", str(lock), f"--hosts={','.join(names)}"),
+        *("--shells-at-once", str(forks)),
         str(CHECKS / "test_host.py"),
     ]
 

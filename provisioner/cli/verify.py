@@ -34,14 +34,16 @@ def run(args: argparse.Namespace) -> int:
     from provisioner.actions.verify import settle, verify
     from provisioner.adapters import inventory
     from provisioner.adapters.runs import RunFolders
+    from provisioner.adapters.verify import TestinfraVerifier
     from provisioner.cli.views.verify import junit_text, verified_json, verified_text
-    from provisioner.cli.wiring import STATE_DIR, SshShell, enroller, verifier
+    from provisioner.cli.wiring import STATE_DIR, SshShell, enroller
     from provisioner.resolve.lock import read_lock
 
     began = time.monotonic()
     hosts = named(inventory.read(tuple(args.inventory), args.limit), args.hosts)
     lock = read_lock(args.lock)
-    verified = verify(hosts, lock, verifier(), run=RunFolders(STATE_DIR / "runs").new_id())
+    verifier = TestinfraVerifier(forks=args.forks, timeout_s=args.timeout)
+    verified = verify(hosts, lock, verifier, run=RunFolders(STATE_DIR / "runs").new_id())
     if args.enrol:
         settle(verified, hosts, lock, enroller(SshShell()))
     if args.junit is not None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -122,3 +125,14 @@ def test_marked_tests_share_looks_under_plain_pytest(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 passed" in done.stdout
     assert len((tmp_path / "looks").read_text().splitlines()) == 2
+
+
+def test_an_interrupt_does_not_wait_for_a_host_that_hangs(host: testinfra.host.Host) -> None:
+    """Ctrl-C ends the looks of all hosts at once."""
+    began = time.monotonic()
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        look_at_all({host.backend: ["sleep 30"]})
+
+    assert time.monotonic() - began < 5
