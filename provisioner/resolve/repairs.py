@@ -66,11 +66,14 @@ _ABOUT = {
 
 
 def _touches(edit: Edit, claim: Claim, matrix: Matrix) -> bool:
-    """Whether an edit could take a claim away; when in doubt it could."""
+    """Whether an edit could take a claim away; when in doubt it could.
+
+    Another way to serve a network may bring a driver of its own, and then no card needs one of the host's.
+    """
     kinds = _ABOUT.get(edit.kind)
     if kinds is not None:
         return claim.kind in kinds
-    if edit.kind in ("drop-network", "profile"):
+    if edit.kind == "drop-network":
         network = matrix.networks[edit.value.partition("/")[0]]
         return network.name in claim.about or claim.kind == "no-gpu"
     return True
