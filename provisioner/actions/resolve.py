@@ -24,6 +24,7 @@ class Resolved:
     stacks: dict[str, HostLock] = field(default_factory=dict)
     unresolvable: dict[str, NoSolution] = field(default_factory=dict)
     failed: dict[str, HostError] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()  # hosts of the former lock whose entries another matrix made
 
     @property
     def distinct(self) -> int:
@@ -45,7 +46,10 @@ def resolve(hosts: Sequence[InventoryHost], matrix: Matrix, *, prober: Prober, b
             unresolvable[name] = answer
         else:
             stacks[name] = answer
-    return Resolved(make_lock(stacks, matrix.digest, _others(before, unresolvable)), stacks, unresolvable, failed)
+    lock = make_lock(stacks, matrix.digest, _others(before, unresolvable))
+    old = before.hosts if before is not None and before.matrix != matrix.digest else {}
+    dropped = tuple(name for name in old if name not in stacks and name not in unresolvable)
+    return Resolved(lock, stacks, unresolvable, failed, dropped)
 
 
 def _others(before: Lock | None, unresolvable: Mapping[str, NoSolution]) -> Lock | None:

@@ -78,7 +78,7 @@ def read_lock(path: Path) -> Lock:
 
 def parse_lock(text: str, where: str) -> Lock:
     """Read a lock strictly: an unknown, missing or doubled key is an error, never a guess."""
-    again = f"provision resolve -o {where} makes it anew"
+    again = f"take the last good one from git, or move {where} away and let provision resolve make it anew"
     try:
         data = json.loads(text, object_pairs_hook=_without_doubles)
     except _DoubledKey as problem:

@@ -21,7 +21,8 @@ def resolved_text(resolved: Resolved, *, explained: bool, written: str | None, n
     lines: list[str] = []
     if explained:
         for name, stack in resolved.stacks.items():
-            lines += [paint(name, "bold"), safe(explain.choices(stack).rstrip("\n")), ""]
+            lines += [paint(name, "bold"), safe(explain.choices(stack).rstrip("\n"))]
+        lines += [""] if resolved.stacks else []
     elif resolved.stacks:
         rows = [(name, *_cells(stack)) for name, stack in resolved.stacks.items()]
         lines += [safe(line) for line in table(rows).splitlines()]
@@ -49,7 +50,7 @@ def _cells(stack: HostLock) -> tuple[str, ...]:
         stack.os,
         ", ".join(_counted(stack.gpus)) or "no GPU",
         driver,
-        f"CUDA {stack.cuda.value}" if stack.cuda is not None else "",
+        f"CUDA {stack.cuda.value}" if stack.cuda is not None else "no CUDA",
         ", ".join(stack.networks) or "no network",
     )
 
@@ -85,7 +86,12 @@ def _ending(resolved: Resolved, written: str | None, next_command: str, explaine
         different = resolved.distinct
         stacks = f", {different} different stack{'' if different == 1 else 's'}" if len(resolved.stacks) > 1 else ""
         lines.append(f"{len(resolved.stacks)} of {total} hosts resolved{stacks} · lock {written}")
-    if resolved.stacks:
+    if resolved.dropped:
+        names = ", ".join(resolved.dropped)
+        lines.append(
+            f"{paint('!', 'yellow')} made with another matrix and no longer in the lock: {names}; resolve them too"
+        )
+    if written is not None:
         lines += ["", f"Next: {next_command}"]
     return lines
 

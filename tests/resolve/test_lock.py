@@ -1,0 +1,99 @@
+"""The lock: the same bytes every time, read back exactly, and strict about what it does not know."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import worlds
+
+from provisioner.errors import BadInput
+from provisioner.model.intent import Intent
+from provisioner.model.stack import HostLock, Lock
+from provisioner.resolve import solve
+from provisioner.resolve.lock import check_matrix, lock_digest, lock_text, make_lock, parse_lock, read_lock
+
+
+def locked(*cards: str) -> HostLock:
+    answer = solve(worlds.host("debian-12", *(cards or ("rtx-3090",))), Intent(networks=("akash",)), worlds.matrix())
+    assert isinstance(answer, HostLock)
+    return answer
+
+
+@pytest.fixture(scope="module")
+def lock() -> Lock:
+    return make_lock({"rig-02": locked("tesla-t4"), "rig-01": locked()}, worlds.matrix().digest)
+
+
+def test_a_lock_reads_back_as_it_was_written(lock: Lock) -> None:
+    assert parse_lock(lock_text(lock), "provision.lock") == lock
+
+
+def test_the_same_hosts_give_the_same_bytes_in_any_order(lock: Lock) -> None:
+    turned = make_lock({"rig-01": locked(), "rig-02": locked("tesla-t4")}, worlds.matrix().digest)
+    assert lock_text(turned) == lock_text(lock)
+
+
+def test_a_package_is_one_line_so_that_a_diff_shows_what_moved(lock: Lock) -> None:
+    lines = [line for line in lock_text(lock).splitlines() if '"name": "libcuda1"' in line]
+    assert len(lines) == 2
+    assert all('"version": "535.261.03-1"' in line and '"sha256"' in line for line in lines)
+
+
+def test_entries_of_other_hosts_stay_until_the_matrix_changes(lock: Lock) -> None:
+    more = make_lock({"rig-03": locked()}, lock.matrix, before=lock)
+    assert list(more.hosts) == ["rig-01", "rig-02", "rig-03"]
+    anew = make_lock({"rig-03": locked()}, "0" * 64, before=lock)
+    assert list(anew.hosts) == ["rig-03"]
+
+
+def test_the_digest_of_an_entry_is_its_own(lock: Lock) -> None:
+    again = parse_lock(lock_text(lock), "x")
+    assert lock_digest(lock.hosts["rig-01"]) == lock_digest(again.hosts["rig-01"])
+    assert lock_digest(lock.hosts["rig-01"]) != lock_digest(lock.hosts["rig-02"])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda d: d["hosts"]["rig-01"].update(colour="red"),
+            "provision.lock: hosts.rig-01.colour: this key is not known",
+        ),
+        (lambda d: d["hosts"]["rig-01"].pop("os"), "provision.lock: hosts.rig-01.os: this key is missing"),
+        (lambda d: d.pop("matrix"), "provision.lock: matrix: this key is missing"),
+        (lambda d: d.update(format=2), "provision.lock: format: Input should be 1"),
+    ],
+)
+def test_a_lock_with_a_wrong_key_names_file_and_key(lock: Lock, change: object, words: str) -> None:
+    data = json.loads(lock_text(lock))
+    change(data)  # type: ignore[operator]  # one of the lambdas above
+    with pytest.raises(BadInput) as caught:
+        parse_lock(json.dumps(data), "provision.lock")
+    assert caught.value.message == words
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"format": 1, "format": 1}', "hosts: {}", "[" * 100_000, '{"a": "\ud800"}']
+)
+def test_what_is_no_lock_is_bad_input(text: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        parse_lock(text, "provision.lock")
+    assert caught.value.reference == "lock-not-valid"
+    assert "provision.lock" in caught.value.message
+
+
+def test_a_missing_lock_says_what_writes_it(tmp_path: Path) -> None:
+    with pytest.raises(BadInput) as caught:
+        read_lock(tmp_path / "provision.lock")
+    assert caught.value.reference == "lock-not-found"
+    assert "provision resolve" in (caught.value.hint or "")
+
+
+def test_a_lock_made_with_another_matrix_is_refused(lock: Lock) -> None:
+    check_matrix(lock, lock.matrix, "provision.lock")
+    with pytest.raises(BadInput) as caught:
+        check_matrix(lock, "f" * 64, "provision.lock")
+    assert caught.value.reference == "lock-other-matrix"
+    assert "provision resolve" in (caught.value.hint or "")
