@@ -32,6 +32,7 @@ CACHE_LABEL = "provision.lab.cache"
 BUILDS_VOLUME = "provision-lab-builds"
 POOL = ipaddress.ip_network("10.213.0.0/16")  # each lab takes a free /24 of it
 STARTS_AT_ONCE = 4
+TRIES = 10
 BOOT_SECONDS = 90
 
 Say = Callable[[str], None]
@@ -254,16 +255,26 @@ class Lab:
                 )
 
     def _network(self) -> Network:
+        from docker.errors import APIError
         from docker.types import IPAMConfig, IPAMPool
 
         for network in self._client.networks.list(filters={"label": f"{LABEL}={self.name}"}):
             return network
-        subnet = free_subnet(_taken_subnets(self._client))
-        return self._client.networks.create(
-            f"provision-lab-{self.name}",
-            driver="bridge",
-            ipam=IPAMConfig(pool_configs=[IPAMPool(subnet=str(subnet), gateway=str(subnet[1]))]),
-            labels={LABEL: self.name, FOLDER_LABEL: str(self.folder)},
+        for _ in range(TRIES):
+            subnet = free_subnet(_taken_subnets(self._client))
+            try:
+                return self._client.networks.create(
+                    f"provision-lab-{self.name}",
+                    driver="bridge",
+                    ipam=IPAMConfig(pool_configs=[IPAMPool(subnet=str(subnet), gateway=str(subnet[1]))]),
+                    labels={LABEL: self.name, FOLDER_LABEL: str(self.folder)},
+                )
+            except APIError as error:
+                if "overlaps" not in str(error):
+                    raise
+                time.sleep(0.5)  # another lab took it between our look and our wish
+        raise ProvisionError(
+            "lab-no-subnet", f"no free network in {POOL} after {TRIES} tries", hint="provision lab list"
         )
 
     def _ensure_cache(self) -> None:
