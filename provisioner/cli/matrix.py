@@ -20,11 +20,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     what.add_parser("lint", parents=[common], help="what the schema cannot check; exit 1 on an error")
     schema = what.add_parser("schema", parents=[common], help="JSON schema of the entries, for editors")
     schema.add_argument("room", nargs="?", metavar="ROOM", help="of one room alone")
+    schema.add_argument("--markdown", action="store_true", help="print the reference page instead")
 
 
 def run(args: argparse.Namespace) -> int:
     from provisioner.cli.views import matrix as view
 
+    if args.matrix_command == "schema" and args.markdown:
+        from provisioner.cli.views.matrix_reference import reference_text
+
+        print(reference_text(), end="")
+        return Exit.OK
     if args.matrix_command == "schema":
         print(view.schema_text(_room(args.room) if args.room else None))
         return Exit.OK
