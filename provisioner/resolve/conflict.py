@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from provisioner.model.stack import HostLock
 
@@ -16,6 +16,19 @@ class Source:
     seen: str | None = None
     confidence: str | None = None
     where: str | None = None
+
+
+def entry(room: str, claim: Any, entry_id: str) -> Source:
+    return Source(
+        f"{room}/{entry_id}",
+        getattr(claim, "listed_on", None) or claim.seen,
+        claim.confidence,
+        claim.sources[0] if claim.sources else None,
+    )
+
+
+def from_host(what: str) -> Source:
+    return Source(f"host: {what}")
 
 
 @dataclass(frozen=True)

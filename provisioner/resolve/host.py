@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -19,7 +20,7 @@ from provisioner.matrix.entries import (
 from provisioner.matrix.reader import Matrix
 from provisioner.model.capture import UNKNOWN
 from provisioner.model.facts import HostFacts, OfferedPackage, Package, PciGpu
-from provisioner.model.version import CudaVersion, DebianVersion, DottedVersion, DriverVersion
+from provisioner.model.version import CudaVersion, DebianVersion, DottedVersion, DriverVersion, Specifier
 
 
 @dataclass(frozen=True)
@@ -265,3 +266,47 @@ def kernel_version(release: str) -> DottedVersion | None:
     """`6.12.117+deb13-amd64` is kernel 6.12.117."""
     match = re.match(r"\d+(\.\d+){1,3}", release)
     return DottedVersion(match[0]) if match else None
+
+
+def today(facts: HostFacts) -> dt.date:
+    """The day the facts were taken: the same capture gives the same answer on any later day."""
+    return facts.taken_at.date()
+
+
+def past_end_of_life(driver: Driver, day: dt.date) -> bool:
+    return driver.branch.eol.is_past(day) is True
+
+
+def below_floor(driver: Driver, day: dt.date) -> bool:
+    """Below the highest fixed version that a bulletin names, or of a branch that bulletins no longer mend."""
+    floor = driver.branch.security_floor
+    if floor is not None and driver.version < floor:
+        return True
+    if driver.branch.latest_bulletin_omits_it:
+        return True
+    return floor is None and past_end_of_life(driver, day)
+
+
+Allows = Callable[[DriverVersion], bool]
+
+
+def quick(specifier: Specifier[DriverVersion]) -> Allows:
+    """A long list of exact versions is asked as a set."""
+    listed = specifier.exact_versions()
+    if listed is None:
+        return specifier.allows
+    return frozenset(listed).__contains__
+
+
+def has_headers(host: Host, release: str) -> bool:
+    on_disk = host.facts.kernel.headers
+    if on_disk is not UNKNOWN and release in on_disk:
+        return True
+    return bool(host.offers.named(f"linux-headers-{release}"))
+
+
+def has_module(host: Host, release: str, driver: Driver) -> bool:
+    modules = host.facts.driver.modules
+    if modules is UNKNOWN:
+        return False
+    return any(m.kernel == release and m.version == driver.version.text for m in modules)

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from provisioner.model.version import CudaVersion
-from provisioner.resolve.conflict import Claim, Conflict, Falls, Reason, Source
-from provisioner.resolve.host import Driver
-from provisioner.resolve.problem import CUDA, DRIVER, Model, below_floor, entry, past_end_of_life
+from provisioner.resolve.conflict import Claim, Conflict, Falls, Reason, Source, entry
+from provisioner.resolve.host import Driver, below_floor, past_end_of_life
+from provisioner.resolve.problem import Model
+from provisioner.resolve.rules import CUDA, DRIVER
 from provisioner.resolve.solver import Rule
 
 _FIRST = (
     "network-wants", "not-seen", "networks-conflict", "opposite-wishes", "wanted-driver", "wanted-modules",
     "wanted-cuda", "network-needs-driver", "forbidden-branches", "refuse-ended", "no-reboot", "no-headers",
     "kernel-floor", "cuda-ceiling", "card-driver", "card-floor", "card-flavour", "card-unknown",
-    "driver-not-offered", "gpu-needs-driver",
+    "driver-not-offered",
 )  # fmt: skip
 """The order in which a person reads a conflict: who wants what, then what stands against it."""
 

@@ -12,19 +12,23 @@ from provisioner.model.intent import Intent
 from provisioner.model.stack import Choice, HostLock, LockedPackage, Reason
 from provisioner.model.version import CudaVersion
 from provisioner.resolve import explain, packages, reasons
-from provisioner.resolve.conflict import Claim, NoSolution, Source
-from provisioner.resolve.host import Driver, Host, RuntimeVersion, kernel_version, prepare, unseen, upstream
-from provisioner.resolve.problem import (
-    CHOSEN,
-    FIRST_NETWORK,
-    Model,
-    Option,
-    build,
-    entry,
+from provisioner.resolve.conflict import Claim, NoSolution, Source, entry
+from provisioner.resolve.host import (
+    Driver,
+    Host,
+    RuntimeVersion,
     has_headers,
+    kernel_version,
+    prepare,
+    unseen,
+    upstream,
 )
+from provisioner.resolve.options import Option
+from provisioner.resolve.problem import Model, build
 from provisioner.resolve.repairs import repairs
+from provisioner.resolve.rules import FIRST_NETWORK
 from provisioner.resolve.solver import best, refute
+from provisioner.resolve.wishes import CHOSEN
 
 MOST_CONFLICTS = 8
 
