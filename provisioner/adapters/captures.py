@@ -1,4 +1,4 @@
-"""Writes captures to disk, whole or not at all."""
+"""Reads captures from disk and writes them there, whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,8 +6,24 @@ import os
 from pathlib import Path
 
 from provisioner.errors import BadInput
-from provisioner.facts.files import dump_capture
+from provisioner.facts.files import bad_capture, dump_capture, parse_capture
 from provisioner.model.capture import Capture
+
+MAX_BYTES = 50 << 20
+
+
+def load_capture(path: Path) -> Capture:
+    """Read a capture, JSON or YAML. Raises BadInput that names the file and what is wrong with it."""
+    try:
+        if not path.is_file() and path.exists():
+            raise bad_capture(str(path), "it is no plain file")
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise bad_capture(str(path), error.strerror or str(error)) from error
+    if len(data) > MAX_BYTES:
+        raise bad_capture(str(path), f"it is larger than {MAX_BYTES >> 20} MiB")
+    return parse_capture(data, str(path))
 
 
 def save(capture: Capture, path: Path) -> None:

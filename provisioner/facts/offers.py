@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 
-from provisioner.facts.listing import commands_like
 from provisioner.model.capture import UNKNOWN, Capture, Unknown
 from provisioner.model.facts import OfferedPackage
 
 
 def read(capture: Capture) -> tuple[OfferedPackage, ...] | Unknown:
     """All offers, each with its index's own checksum. UNKNOWN when apt was not asked or did not finish."""
-    shown = [capture.commands[line] for line in commands_like(capture, "apt-cache show ")]
+    shown = [answer for line, answer in capture.commands.items() if "apt-cache show " in line]
     shown = [answer for answer in shown if answer.rc in (0, 1, 100) and (answer.stdout or not answer.stderr)]
     if not shown:
         return UNKNOWN
     suites: dict[tuple[str, str], str] = {}
-    for line in commands_like(capture, "apt-cache madison "):
-        suites.update(parse_madison(capture.commands[line].stdout))
+    for line, answer in capture.commands.items():
+        if "apt-cache madison " in line:
+            suites.update(parse_madison(answer.stdout))
     offers: dict[tuple[str, str, str], OfferedPackage] = {}
     for answer in shown:
         for offer in parse_show(answer.stdout, suites):

@@ -199,7 +199,7 @@ class Request:
             made.insert(0, units_command(units))
         offers = tuple(dict.fromkeys((*self.profile.offers, *self.packages))) if self.profile.offers else ()
         if offers:
-            made[1:1] = offer_commands(offers)
+            made.insert(0, offers_command(offers))
         return tuple(made)
 
 
@@ -211,12 +211,17 @@ def units_command(units: tuple[str, ...]) -> Command:
     )
 
 
-def offer_commands(names: tuple[str, ...]) -> tuple[Command, ...]:
-    """What the host's own sources offer; descriptions are left out (they are most of the text), debug packages too."""
+def offers_command(names: tuple[str, ...]) -> Command:
+    """What the host's own sources offer: stanzas with checksums, then versions with their suites.
+
+    One shell runs apt-cache step by step, because apt instances side by side would each build apt's cache anew.
+    Descriptions are left out (they are most of the text), and so are debug packages.
+    """
     pattern = "|".join(name.replace(".", "[.]").replace("+", "[+]").replace("*", ".*") for name in names)
-    chosen = f"apt-cache pkgnames | grep -E '^({pattern})$' | grep -vE -- '-dbg(sym)?$' | sort"
     fields = "^(Package|Version|Source|Architecture|SHA256|Size|Depends|Pre-Depends|Provides):|^$"
-    return (
-        Command(f"apt-cache show $({chosen}) | grep -E '{fields}'", limit_s=60, shell=True),
-        Command(f"apt-cache madison $({chosen})", limit_s=60, shell=True),
+    return Command(
+        f"set -- $(apt-cache pkgnames | grep -E '^({pattern})$' | grep -vE -- '-dbg(sym)?$' | sort); "
+        f'apt-cache show "$@" | grep -E \'{fields}\'; apt-cache madison "$@"',
+        limit_s=60,
+        shell=True,
     )
