@@ -169,6 +169,10 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
     "secure-boot": lambda c: (
         "Secure Boot is on: a module that DKMS builds loads only when its key is enrolled (mokutil --import)"
     ),
+    "runtime-replaced": lambda c: (
+        f"{c.about} is on this host and makes way for {c.word('chosen')}: its containers stop "
+        f"(provision_runtime: {c.word('id')} keeps it)"
+    ),
     "run-file": lambda c: "a driver from NVIDIA's .run file lies on this host; packages cannot replace it cleanly",
     "left-behind": lambda c: f"{c.about} has no version {c.word('version')} here and will be removed",
     "not-preferred": lambda c: f"{c.about} would fit as well; {c.word('chosen')} comes first: {c.word('why')}",

@@ -160,7 +160,8 @@ def unseen(facts: HostFacts) -> tuple[str, ...]:
 def _index(offers: Iterable[OfferedPackage], architecture: str) -> Offers:
     found: dict[str, dict[str, OfferedPackage]] = {}
     for offer in offers:
-        if offer.architecture in (architecture, "all"):
+        # What apt calls a version and is none (a hand-made package) cannot be ordered, so it cannot be chosen.
+        if offer.architecture in (architecture, "all") and upstream(offer.version):
             known = found.setdefault(offer.name, {})
             # One version in two suites is one package; the suite that is no backport speaks for it.
             if offer.version not in known or is_backport(known[offer.version]):

@@ -86,6 +86,7 @@ def _lock(model: Model, solution: tuple[int, ...], matrix: Matrix) -> HostLock:
         locked += packages.kernel_unit(host, kernels)
     if runtime is not None:
         locked += packages.runtime_unit(runtime, host)
+        warnings += _replaced(runtime, model, matrix)
     warnings += _about_the_os(host, matrix)
     return HostLock(
         os=host.os,
@@ -206,6 +207,18 @@ def _unmet(
             if judge(requirement, situation).answer is Answer.NO:
                 claim = option.claims[id(requirement)]
                 found.append(Claim("soft", claim.about, claim.words, claim.rests_on))
+    return found
+
+
+def _replaced(runtime: RuntimeVersion, model: Model, matrix: Matrix) -> list[Claim]:
+    """Another engine that is there and has to make way: its containers stop, which nobody should learn later."""
+    found = []
+    for other_id in matrix.runtimes[model.intent.runtime].conflicts_with:
+        other = matrix.runtimes.get(other_id)
+        there = [p.install[0] for p in other.packages if p.install[0] in model.host.packages] if other else []
+        if there:
+            words = (("chosen", runtime.package.name), ("id", other_id))
+            found.append(Claim("runtime-replaced", there[0], words, (Source(f"runtimes/{model.intent.runtime}"),)))
     return found
 
 

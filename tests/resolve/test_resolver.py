@@ -248,3 +248,22 @@ def test_versions_of_debian_are_those_of_the_archive() -> None:
     assert {(p.name, p.version, p.sha256, p.size) for p in lock.packages} <= there
     assert lock.driver_version is not None
     assert DebianVersion(chosen(lock) or "").upstream == lock.driver_version.value
+
+
+def test_an_engine_that_must_make_way_is_told() -> None:
+    """docker-ce and docker.io cannot both be installed, and whoever has the one should hear it before the plan."""
+    facts = worlds.host("debian-12", "rtx-3090", installed={"docker-ce": "5:28.5.1-1~debian.12~bookworm"})
+
+    lock = solve(facts, Intent(), worlds.matrix())
+
+    assert isinstance(lock, HostLock)
+    assert any("docker-ce is on this host and makes way for docker.io" in text for text in lock.warnings)
+
+
+def test_what_is_no_version_is_never_chosen() -> None:
+    """A hand-made package may call itself anything; it is passed over, not stumbled upon."""
+    facts = worlds.host("debian-12", "rtx-3090")
+    odd = dataclasses.replace(next(o for o in facts.offers or () if o.name == "libcuda1"), version="not a version")
+    worse = dataclasses.replace(facts, offers=(odd, *(facts.offers or ())))
+
+    assert solve(worse, Intent(), worlds.matrix()) == solve(facts, Intent(), worlds.matrix())
