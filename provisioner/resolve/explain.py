@@ -7,7 +7,6 @@ import textwrap
 from collections.abc import Callable, Iterable
 
 from provisioner.model.stack import Choice, HostLock
-from provisioner.model.version import DriverVersion
 from provisioner.resolve.conflict import Claim, Conflict, Edit, Falls, NoSolution, Repair, Source
 
 WIDTH = 110
@@ -154,6 +153,7 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
     "native-cuda": lambda c: f"driver branch {c.word('branch')} carries CUDA {c.about}",
     "newest-client": lambda c: f"{c.about} is the newest {c.word('program')} that fits",
     "unversioned-client": lambda c: f"{c.about} publishes no client versions: the network's own installer decides",
+    "served-as": lambda c: f"{c.about} is served as: {c.word('title')}",
     "newest-offered": lambda c: f"{c.about} is the newest that {c.word('os')} offers outside backports",
     "ended": lambda c: (
         f"driver branch {c.about} is past its end of life ({c.word('date')})"
@@ -449,8 +449,3 @@ def _reasons(label: str, reasons: Iterable[object], width: int) -> list[str]:
         where = f" ({'; '.join(rests)})" if rests else ""
         lines += _wrapped(" " * (width + 4) + f"{label}: ", f"{text}{where}")
     return lines
-
-
-def newer(version: str, than: str) -> bool:
-    """Whether a driver version is a higher number; across branches that is no date."""
-    return DriverVersion(than) < DriverVersion(version)

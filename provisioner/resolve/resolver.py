@@ -178,10 +178,13 @@ def _runtime(runtime: RuntimeVersion | None, host: Host) -> Choice | None:
 
 def _network(option: Option) -> Choice:
     rests = (entry("networks", option.network, option.network.id),)
+    way = [Claim("served-as", option.network.name, (("title", option.profile.title),), rests)]
+    if len(option.network.profiles) < 2:
+        way = []
     if not option.client:
-        return _choice("unversioned", Claim("unversioned-client", option.network.name, (), rests))
+        return _choice("unversioned", Claim("unversioned-client", option.network.name, (), rests), *way)
     claim = Claim("newest-client", option.client, (("program", option.program),), rests)
-    return _choice(option.client, claim)
+    return _choice(option.client, claim, *way)
 
 
 def _unmet(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -73,7 +74,8 @@ def _warnings(stacks: dict[str, HostLock]) -> list[str]:
     lines = [""] if about or unchecked else []
     for text, names in about.items():
         who = "all hosts" if len(names) == len(stacks) > 1 else ", ".join(names)
-        lines.append(f"{paint('!', 'yellow')} {who}: {safe(text)}")
+        folded = textwrap.wrap(f"{who}: {safe(text)}", explain.WIDTH - 2, break_on_hyphens=False)
+        lines += [f"{paint('!', 'yellow') if place == 0 else ' '} {line}" for place, line in enumerate(folded)]
     if unchecked:
         lines.append(f"  {unchecked} wishes of the networks are not for the resolver to check: --explain lists them")
     return lines
