@@ -135,3 +135,73 @@ def bare_capture(lock: HostLock, host: str = "rig-01") -> Capture:
             "commands": {line: CommandOutput(rc=1) for line in fitting.commands},
         }
     )
+
+
+def _listing(text: str) -> CommandOutput:
+    """Return what ls and readlink give for a pattern: paths, or that nothing matches."""
+    return CommandOutput(rc=0, stdout=text) if text else CommandOutput(rc=1, stderr="No such file or directory\n")
+
+
+class Rig:
+    """A host that exists only as what a probe would show of it; tests change its state and look again."""
+
+    def __init__(self, name: str, lock: HostLock, *, bare: bool = False) -> None:
+        self.name = name
+        self.lock = lock
+        self.packages: dict[str, str] = {}  # name -> "VERSION\tSTATUS"
+        self.loaded: str | None = None
+        self.module: str | None = None
+        self.files: dict[str, str] = {}
+        self.units: dict[str, tuple[str, str]] = {}  # name -> (active, enabled)
+        if not bare:
+            self.bring_to(lock)
+
+    def bring_to(self, lock: HostLock) -> None:
+        """What a run that succeeds leaves behind."""
+        self.packages = {"python3-apt": "2.6.0\tii "}
+        self.packages |= {p.name: f"{p.version}\t{'hi ' if p.hold else 'ii '}" for p in lock.packages}
+        self.loaded = self.module = lock.driver_version.value if lock.driver_version else None
+        self.units = dict.fromkeys(UNITS, ("active", "enabled"))
+        capture = fitting_capture(lock, self.name)
+        self.files |= {path: text for path, text in capture.files.items() if text is not None}
+        self.files["/var/lib/provision"] = ""
+
+    def capture(self) -> Capture:
+        """Return what the probe would bring back now."""
+        asked = [r.path for r in wanted(self.lock) if isinstance(r, (Directory, File, Settings))]
+        files: dict[str, str | None] = {path: self.files.get(path) for path in asked if path != "/var/lib/provision"}
+        files["/var/lib/provision/enrolment.json"] = self.files.get("/var/lib/provision/enrolment.json")
+        files["/etc/os-release"] = 'ID=debian\nVERSION_ID="12"\nVERSION_CODENAME=bookworm\nPRETTY_NAME="Debian 12"\n'
+        files["/sys/module/nvidia/version"] = f"{self.loaded}\n" if self.loaded else None
+        files["/proc/driver/nvidia/version"] = (
+            f"NVRM version: NVIDIA UNIX x86_64 Kernel Module  {self.loaded}  Thu Feb 20\n" if self.loaded else None
+        )
+        commands = {
+            f"stat -c '%a %U:%G %F' {path}": CommandOutput(
+                rc=0, stdout=f"{755 if path.endswith('provision') else 644} root:root file\n"
+            )
+            if path in self.files
+            else CommandOutput(rc=1)
+            for path in asked
+        }
+        commands["uname -r"] = CommandOutput(rc=0, stdout=f"{KERNEL}\n")
+        commands["ls /boot"] = CommandOutput(rc=0, stdout=f"initrd.img-{KERNEL}\nvmlinuz-{KERNEL}\n")
+        commands[r"dpkg-query -W -f='${Package}\t${Version}\t${db:Status-Abbrev}\n'"] = CommandOutput(
+            rc=0, stdout="".join(f"{name}\t{rest}\n" for name, rest in self.packages.items())
+        )
+        modules = f"/lib/modules/{KERNEL}/updates/dkms/nvidia-current.ko\n" if self.module else ""
+        commands["ls -d /lib/modules/*/updates/dkms/nvidia*"] = _listing(modules)
+        tree = f"/var/lib/dkms/nvidia-current/{self.module}/{KERNEL}/x86_64\n" if self.module else ""
+        commands["readlink -f /var/lib/dkms/*/kernel-*"] = _listing(tree)
+        for pattern in ("kernel/nvidia-*/nvidia.ko*", "kernel/drivers/video/nvidia.ko*"):
+            commands[f"ls -d /lib/modules/*/{pattern}"] = _listing("")
+        blocks = []
+        for unit in UNITS:
+            active, enabled = self.units.get(unit, ("inactive", ""))
+            load = "loaded" if unit in self.units else "not-found"
+            blocks.append(f"Id={unit}\nLoadState={load}\nActiveState={active}\nSubState=x\nUnitFileState={enabled}\n")
+        named = " ".join(UNITS)
+        commands[f"systemctl show -p Id,LoadState,ActiveState,SubState,UnitFileState --state=failed '*' {named}"] = (
+            CommandOutput(rc=0, stdout="\n".join(blocks))
+        )
+        return Capture(host=self.name, taken_at=WHEN, probe="0.1.0", files=files, commands=commands)

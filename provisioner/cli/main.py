@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -82,4 +83,6 @@ def main(argv: Sequence[str]) -> int:
 
 def entry() -> None:
     """Entry point of the `provision` script."""
+    # A polite kill ends a run as Ctrl-C does: playbooks are stopped, hosts given back.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     sys.exit(main(sys.argv[1:]))

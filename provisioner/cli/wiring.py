@@ -20,7 +20,7 @@ from provisioner.probe.request import Request
 
 if TYPE_CHECKING:
     from provisioner.actions.apply import ApplyPorts
-    from provisioner.actions.ports import Prober
+    from provisioner.actions.ports import Enroller, HostShell, Prober, Verifier
 
 STATE_DIR = Path(".provision")
 
@@ -111,3 +111,20 @@ def apply_ports(*, forks: int, timeout_s: float) -> ApplyPorts:
         clock=SystemClock(),
         alive=alive,
     )
+
+
+def verifier() -> Verifier:
+    """Return who runs the checks: pytest-testinfra over one open shell per host."""
+    from provisioner.adapters.verify import TestinfraVerifier
+
+    return TestinfraVerifier()
+
+
+def enroller(shell: HostShell) -> Enroller:
+    """Return who writes enrolment records; the operator's key is made when the first one is signed."""
+    from provisioner.actions.enrol import HostEnroller
+    from provisioner.adapters.enrolled import EnrolledFolder
+    from provisioner.adapters.runs import SystemClock
+    from provisioner.adapters.signing import load_or_make
+
+    return HostEnroller(shell, EnrolledFolder(STATE_DIR / "enrolled"), load_or_make, SystemClock())

@@ -34,13 +34,12 @@ class HostResult:
     """What a whole apply came to for one host, as observed afterwards."""
 
     host: str
-    state: Literal["enrolled", "verified", "unchanged", "failed", "out"]
+    state: Literal["enrolled", "unchanged", "failed", "out"]
     reference: str = ""
     reason: str = ""
     context: tuple[str, ...] = ()
     hint: str = ""
-    seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def good(self) -> bool:
-        return self.state in ("enrolled", "unchanged", "verified")
+        return self.state in ("enrolled", "unchanged")

@@ -62,7 +62,7 @@ def _directory(wanted: Directory, capture: Capture) -> Observed:
     return ABSENT if mode is None else wanted.model_copy(update={"mode": mode})
 
 
-def _mode(path: str, capture: Capture) -> str | None | Unknown:
+def _mode(path: str, capture: Capture) -> str | Unknown | None:
     """Return the mode such as `0644`, with the owner behind it when that is not root; None when the path is absent."""
     answer = capture.command(f"stat -c '%a %U:%G %F' {path}")
     if answer is UNKNOWN:
@@ -74,9 +74,9 @@ def _mode(path: str, capture: Capture) -> str | None | Unknown:
 
 
 def _package(wanted: Package, facts: HostFacts) -> Observed:
-    if facts.packages is UNKNOWN:
+    found = facts.package(wanted.name)
+    if found is UNKNOWN:
         return UNKNOWN
-    found = facts.packages.get(wanted.name)
     if found is None:
         return ABSENT
     version = found.version if wanted.version is not None else None

@@ -24,11 +24,9 @@ STATE = "/var/lib/provision"
 PREFERENCES = "/etc/apt/preferences.d/provision.pref"
 UNATTENDED = "/etc/apt/apt.conf.d/52provision-unattended-upgrades"
 NOUVEAU = "/etc/modprobe.d/provision-nouveau.conf"
+MODULE_OPTIONS = "/etc/modprobe.d/provision-nvidia.conf"
 DOCKER_SETTINGS = "/etc/docker/daemon.json"
 CLIENTS_TARGET = "/etc/systemd/system/provision-clients.target"
-
-MANAGED_FILES = (PREFERENCES, UNATTENDED, NOUVEAU, DOCKER_SETTINGS, CLIENTS_TARGET)
-MANAGED_UNITS = ("docker.service", "nvidia-persistenced.service", "provision-clients.target")
 
 # A priority above 1000 keeps the version even when it means a downgrade (apt_preferences(5)), so that a
 # foreign repository with a higher number cannot win against the lock.
@@ -47,6 +45,9 @@ def wanted(lock: HostLock) -> tuple[Resource, ...]:
         resources.append(File(path=UNATTENDED, content=unattended(held), pins=True))
     if lock.driver_version is not None:
         resources.append(File(path=NOUVEAU, content=NOUVEAU_TEXT, rebuilds_initramfs=True))
+        if lock.module_options:
+            text = HEADER.format(comment="#") + "".join(f"{line}\n" for line in lock.module_options)
+            resources.append(File(path=MODULE_OPTIONS, content=text, rebuilds_initramfs=True))
     resources.append(Package(name="python3-apt", version=None, held=False))
     resources += [
         Package(

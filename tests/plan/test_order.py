@@ -26,21 +26,22 @@ def test_nothing_differs() -> None:
     """A host as locked and enrolled has an empty plan that costs nothing."""
     found = plan(FACTS)
 
-    assert (True, True, False, 0) == (found.up_to_date, found.enrolled, found.reboot, found.not_serving_s)
+    assert (found.up_to_date, found.enrolled, found.reboot, found.not_serving_s) == (True, True, False, 0)
 
 
 def test_a_bare_host_is_staged_changed_and_rebooted() -> None:
     """Pins and tools come before the drain, packages after it, the persistence daemon after the reboot."""
     found = plan(world.bare_facts(), bare=True, enrolled=False)
 
-    assert ["directory /var/lib/provision", "package python3-apt"] == [
-        c.what for c in found.in_phase("stage") if not c.what.startswith("file")
+    assert [c.what for c in found.in_phase("stage") if not c.what.startswith("file")] == [
+        "directory /var/lib/provision",
+        "package python3-apt",
     ]
     assert all("apt" in c.what for c in found.in_phase("stage") if c.what.startswith("file"))
-    assert ["running driver", "service nvidia-persistenced.service"] == [c.what for c in found.in_phase("reboot")]
-    assert ("akash",) == found.drain
+    assert [c.what for c in found.in_phase("reboot")] == ["running driver", "service nvidia-persistenced.service"]
+    assert found.drain == ("akash",)
     assert found.reboot
-    assert 5_000_000 == found.download_bytes
+    assert found.download_bytes == 5_000_000
     assert found.not_serving_s > 200
     ranks = [PHASES.index(c.phase) for c in found.changes]
     assert sorted(ranks) == ranks
@@ -52,13 +53,13 @@ def test_a_lost_hold_costs_nothing() -> None:
     packages = {**FACTS.packages, "nvidia-smi": Package("nvidia-smi", world.DRIVER_DEB, held=False)}
     found = plan(replace(FACTS, packages=packages))
 
-    assert (("package nvidia-smi",), (), 0, False, 0) == (
+    assert (
         tuple(c.what for c in found.changes),
         found.drain,
         found.download_bytes,
         found.reboot,
         found.not_serving_s,
-    )
+    ) == (("package nvidia-smi",), (), 0, False, 0)
 
 
 def test_driver_taken_away_by_hand() -> None:
@@ -78,7 +79,7 @@ def test_reboot_forbidden_by_policy_blocks() -> None:
     lock = world.entry(intent=Intent(networks=("akash",), policy=Policy(reboot="never")))
     found = plan(replace(FACTS, driver=replace(FACTS.driver, loaded="535.216.03")), lock)
 
-    assert ("a reboot is due to load the driver, and provision_policy.reboot is never",) == found.blocked
+    assert found.blocked == ("a reboot is due to load the driver, and provision_policy.reboot is never",)
 
 
 def test_owners_keys_are_merged_into_settings() -> None:
@@ -89,7 +90,7 @@ def test_owners_keys_are_merged_into_settings() -> None:
     )
     found = host_plan("rig-01", LOCK, difference(wanted(LOCK), FACTS, capture), enrolled=True)
 
-    assert ['{\n    "data-root": "/mnt",\n    "live-restore": true\n}\n'] == [c.content for c in found.changes]
+    assert [c.content for c in found.changes] == ['{\n    "data-root": "/mnt",\n    "live-restore": true\n}\n']
 
 
 def test_unreadable_settings_block() -> None:
@@ -98,7 +99,7 @@ def test_unreadable_settings_block() -> None:
     capture = capture.model_copy(update={"files": {**capture.files, "/etc/docker/daemon.json": "{"}})
     found = host_plan("rig-01", LOCK, difference(wanted(LOCK), FACTS, capture), enrolled=True)
 
-    assert (
+    assert found.blocked == (
         "/etc/docker/daemon.json could not be read as a JSON object; provision will not overwrite it",
-    ) == found.blocked
+    )
     assert not found.up_to_date

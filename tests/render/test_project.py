@@ -45,19 +45,19 @@ def test_hosts_with_the_same_plan_share_a_playbook() -> None:
     other = bare_plan("rig-03", packages=(world.locked("nvidia-smi", "550.163.01-2"),))
     run = rendered(bare_plan("rig-01"), bare_plan("rig-02"), other)
 
-    assert [("rig-01", "rig-02"), ("rig-03",)] == [group.hosts for group in run.groups]
+    assert [group.hosts for group in run.groups] == [("rig-01", "rig-02"), ("rig-03",)]
 
 
 def test_phases_are_plays_in_order() -> None:
     """A bare host's playbook has the four phases that Ansible runs, and each change stands in its phase."""
     plays = yaml.safe_load(rendered(bare_plan()).files["group_1.yml"])
 
-    assert [
+    assert [play["name"] for play in plays] == [
         "Stage while serving",
         "Drain the clients",
         "Change the host",
         "Reboot into the new driver",
-    ] == [play["name"] for play in plays]
+    ]
 
 
 def test_one_transaction_with_exact_versions() -> None:
@@ -65,13 +65,13 @@ def test_one_transaction_with_exact_versions() -> None:
     plays = yaml.safe_load(rendered(bare_plan()).files["group_1.yml"])
     (install,) = [t["ansible.builtin.apt"] for t in plays[2]["tasks"] if "ansible.builtin.apt" in t]
 
-    assert [
+    assert install["name"] == [
         "nvidia-kernel-dkms=535.261.03-1~deb12u1",
         "nvidia-smi=535.261.03-1~deb12u1",
         "nvidia-persistenced=535.171.04-1~deb12u1",
         "docker.io=20.10.24+dfsg1-1+deb12u1",
         "linux-headers-6.1.0-50-amd64=6.1.175-1",
-    ] == install["name"]
+    ]
     assert install["allow_downgrade"] and install["allow_change_held_packages"]
 
 
@@ -90,7 +90,7 @@ def test_hashes_of_the_lock_are_compared() -> None:
     sums = rendered(bare_plan()).files["files/group_1/SHA256SUMS"].splitlines()
 
     assert f"{'a' * 64}  nvidia-smi_535.261.03-1~deb12u1_amd64.deb" in sums
-    assert 5 == len(sums)
+    assert len(sums) == 5
 
 
 def test_epoch_in_an_archive_name() -> None:
@@ -133,7 +133,7 @@ def test_ansible_accepts_the_syntax(tmp_path: Path) -> None:
         check=False,
     )
 
-    assert (0, "") == (done.returncode, done.stderr)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.tools
@@ -164,4 +164,4 @@ def test_ansible_lint_passes_at_its_strictest_profile(tmp_path: Path) -> None:
         check=False,
     )
 
-    assert 0 == done.returncode, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr

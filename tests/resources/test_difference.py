@@ -34,7 +34,7 @@ def with_package(package: Package) -> HostFacts:
 
 def test_a_host_as_locked_differs_in_nothing() -> None:
     """No difference, so nothing would be run."""
-    assert {} == differing()
+    assert differing() == {}
 
 
 def test_a_bare_host_differs_in_everything() -> None:
@@ -70,21 +70,21 @@ def test_upgrade_without_reboot() -> None:
     """New packages with the old module still loaded: only the running driver differs."""
     found = differing(replace(FACTS, driver=replace(FACTS.driver, loaded="535.216.03")))
 
-    assert {"running driver": ("version",)} == found
+    assert found == {"running driver": ("version",)}
 
 
 def test_other_flavour_loaded() -> None:
     """Open modules of the same version are not the proprietary ones."""
-    assert {"running driver": ("flavour",)} == differing(
+    assert differing(
         replace(FACTS, driver=replace(FACTS.driver, loaded_flavour="open"))
-    )
+    ) == {"running driver": ("flavour",)}
 
 
 def test_service_disabled() -> None:
     """A unit that runs but would not come back after a boot differs."""
     units = {**FACTS.units, "docker.service": UnitState("docker.service", "loaded", "active", "disabled")}  # type: ignore[dict-item]
 
-    assert {"service docker.service": ("enabled",)} == differing(replace(FACTS, units=units))
+    assert differing(replace(FACTS, units=units)) == {"service docker.service": ("enabled",)}
 
 
 def test_owners_settings_stay() -> None:
@@ -92,7 +92,7 @@ def test_owners_settings_stay() -> None:
     theirs = with_file(DOCKER_SETTINGS, json.dumps({"data-root": "/mnt/docker", "live-restore": True}))
     other = with_file(DOCKER_SETTINGS, json.dumps({"live-restore": False}))
 
-    assert {} == differing(capture=theirs)
+    assert differing(capture=theirs) == {}
     assert {f"settings {DOCKER_SETTINGS}": ("live-restore",)} == differing(capture=other)
 
 

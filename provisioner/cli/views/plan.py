@@ -9,7 +9,7 @@ from provisioner.actions.plan import Planned
 from provisioner.cli.words import duration, paint, safe
 from provisioner.errors import HostError
 from provisioner.model.plan import Change, HostPlan, Plan
-from provisioner.model.resource import Package, RunningDriver
+from provisioner.model.resource import Package, RunningDriver, Service
 from provisioner.render.project import megabytes
 
 
@@ -24,7 +24,7 @@ def plan_text(planned: Planned, *, seconds: float, lock: str, next_command: str)
             return f"{head}\nNothing to change: {_all(plan.hosts)} as locked, and enrolled."
         names = ", ".join(p.host for p in waiting)
         return f"{head}\nNothing to change, but not enrolled yet: {names}\n\nNext: {next_command}"
-    lines = [f"{head} ({len(differing)} of {_hosts(len(plan.hosts))} differ)", ""]
+    lines = [f"{head} ({_differ(len(differing), len(plan.hosts))})", ""]
     width = max(len(name) for name in [*plan.hosts, *planned.failed])
     for host_plan in plan.hosts.values():
         lines += _host(host_plan, width)
@@ -33,6 +33,10 @@ def plan_text(planned: Planned, *, seconds: float, lock: str, next_command: str)
     if differing:
         lines += ["", f"Next: {next_command}"]
     return "\n".join(lines)
+
+
+def _differ(some: int, of: int) -> str:
+    return f"{some} of {of} {'differs' if some == 1 else 'differ'}"
 
 
 def _hosts(count: int) -> str:
@@ -127,7 +131,8 @@ def phase_lines(plan: HostPlan) -> Iterable[tuple[str, str]]:
     if change:
         yield "change", ", ".join(change)
     if plan.reboot:
-        yield "reboot", "1" + "".join(f", then {_one(c)}" for c in plan.in_phase("reboot") if "service" in c.what)
+        units = [c.wanted.name for c in plan.in_phase("reboot") if isinstance(c.wanted, Service)]
+        yield "reboot", "once" + (f", then start {', '.join(units)}" if units else "")
     if not plan.blocked:
         yield "verify", "all checks, then enrol"
 

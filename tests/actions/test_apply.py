@@ -1,0 +1,318 @@
+"""The steps of apply against a world of fakes: what is run, what is not, and who gets enrolled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from provisioner.actions.apply import Applied, ApplyPorts, Who, apply, refuse_if_moved
+from provisioner.actions.plan import Planned, make_plan
+from provisioner.errors import BadInput, Exit, HostError
+from provisioner.model.capture import Capture, CommandOutput
+from provisioner.model.enrolment import EnrolmentRecord, lock_digest
+from provisioner.model.intent import Intent
+from provisioner.model.inventory import InventoryHost
+from provisioner.model.plan import Plan
+from provisioner.model.results import CheckResult, HostVerification
+from provisioner.model.run import HostOutcome, RunEvent
+from provisioner.model.stack import HostLock, Lock
+from provisioner.probe.request import Request
+from provisioner.render.project import Project
+from tests.world import WHEN, Rig, entry
+
+LOCK = entry()
+
+
+@dataclass
+class World:
+    """Rigs and what acts on them; every fake notes what it was asked."""
+
+    rigs: dict[str, Rig]
+    unreachable: set[str] = field(default_factory=set)
+    task_fails: set[str] = field(default_factory=set)
+    does_nothing: set[str] = field(default_factory=set)  # the playbook ends well, the host stays as it was
+    check_fails: set[str] = field(default_factory=set)
+    busy: set[str] = field(default_factory=set)
+    log: list[str] = field(default_factory=list)
+
+    # Prober
+    def probe(self, hosts: Sequence[InventoryHost], requests: Mapping[str, Request]) -> dict[str, Capture | HostError]:
+        self.log.append("probe")
+        return {
+            host.name: HostError("ssh-timeout", host.name, f"{host.name} did not answer")
+            if host.name in self.unreachable
+            else self.rigs[host.name].capture()
+            for host in hosts
+        }
+
+    # HostShell
+    def run(self, host: InventoryHost, script: str, stdin: str = "") -> CommandOutput:
+        held = host.name in self.busy and "rm -f /var/lib/provision/apply.lock" not in script
+        self.log.append(f"shell {host.name}")
+        return (
+            CommandOutput(rc=75, stdout="run=r0\nuser=ben\ncontroller=laptop\npid=1\n") if held else CommandOutput(rc=0)
+        )
+
+    # Clock
+    def now(self) -> datetime:
+        return WHEN
+
+    # Verifier
+    def verify(
+        self, hosts: Sequence[InventoryHost], locked: Mapping[str, HostLock], *, run: str
+    ) -> dict[str, HostVerification]:
+        self.log.append("verify")
+        return {
+            host.name: HostVerification(
+                host.name,
+                run,
+                lock_digest(locked[host.name]),
+                (
+                    CheckResult(
+                        host.name,
+                        "driver-loaded",
+                        "the loaded driver is the locked one",
+                        "failed" if host.name in self.check_fails else "passed",
+                        required=True,
+                        detail="loaded 535.216.03",
+                    ),
+                ),
+            )
+            for host in hosts
+        }
+
+    # Enroller
+    def enrol(self, host: InventoryHost, verification: HostVerification, locked: HostLock, *, matrix: str) -> None:
+        self.log.append(f"enrol {host.name}")
+        record = EnrolmentRecord(
+            host=host.name,
+            lock_digest=lock_digest(locked),
+            matrix_digest=matrix,
+            run=verification.run,
+            checks=(),
+            enrolled_at=WHEN,
+            key="SHA256:x",
+        )
+        self.rigs[host.name].files["/var/lib/provision/enrolment.json"] = record.text
+
+    def withdraw(self, host: InventoryHost) -> None:
+        self.log.append(f"withdraw {host.name}")
+        self.rigs[host.name].files.pop("/var/lib/provision/enrolment.json", None)
+
+
+class Runner:
+    """A PlaybookRunner that brings rigs to what was planned, or fails as the world says."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def run(
+        self, folder: Path, project: Project, *, sources: Sequence[str], on_event: Callable[[RunEvent], None]
+    ) -> dict[str, HostOutcome]:
+        outcomes = {}
+        for group in project.groups:
+            for name in group.hosts:
+                self._world.log.append(f"run {name}")
+                if name in self._world.task_fails:
+                    outcomes[name] = HostOutcome(
+                        False, "Install 5 packages", "E: Unable to locate package", {"stage": 1.0}
+                    )
+                    continue
+                if name not in self._world.does_nothing:
+                    self._world.rigs[name].bring_to(LOCK)
+                outcomes[name] = HostOutcome(True, seconds={"stage": 2.0, "change": 30.0, "reboot": 5.0})
+        return outcomes
+
+
+class Store:
+    def new_id(self) -> str:
+        return "r1"
+
+    def write(self, run: str, project: Project) -> Path:
+        return Path("runs") / run
+
+
+def hosts(world: World) -> list[InventoryHost]:
+    return [InventoryHost(name, {}, Intent(networks=("akash",))) for name in world.rigs]
+
+
+def planned(world: World) -> Planned:
+    lock = Lock(made_by="0.1.0", matrix="m", hosts=dict.fromkeys(world.rigs, LOCK))
+    return make_plan(hosts(world), lock, prober=world, clock=world)
+
+
+def do(world: World, plan: Planned | None = None, *, force: bool = False) -> Applied:
+    ports = ApplyPorts(
+        prober=world,
+        shell=world,
+        runner=Runner(world),
+        store=Store(),
+        verifier=world,
+        enroller=world,
+        clock=world,
+        alive=lambda pid: True,
+    )
+    return apply(
+        plan or planned(world), ports, Who("anna", "console", 1), on_event=lambda event: None, break_lock=force
+    )
+
+
+def world_of(**rigs: bool) -> World:
+    """Return rigs by name; True: bare."""
+    return World({name.replace("_", "-"): Rig(name.replace("_", "-"), LOCK, bare=bare) for name, bare in rigs.items()})
+
+
+def states(applied: Applied) -> dict[str, str]:
+    return {name: result.state for name, result in applied.results.items()}
+
+
+def test_a_bare_host_is_run_verified_and_enrolled() -> None:
+    """Look, take, run, look again, verify, enrol, give back: in this order."""
+    world = world_of(rig_01=True)
+    applied = do(world)
+
+    assert states(applied) == {"rig-01": "enrolled"}
+    assert world.log == ["probe", "shell rig-01", "run rig-01", "probe", "verify", "enrol rig-01", "shell rig-01"]
+    assert applied.exit_code == Exit.OK
+
+
+def test_a_second_apply_runs_nothing() -> None:
+    """As locked and enrolled: one look, no lock, no playbook, no checks."""
+    world = world_of(rig_01=True)
+    do(world)
+    world.log.clear()
+    applied = do(world)
+
+    assert (states(applied), world.log) == ({"rig-01": "unchanged"}, ["probe"])
+    assert applied.folder is None
+
+
+def test_as_locked_but_not_enrolled_is_only_verified() -> None:
+    """A host that is as wanted needs no playbook to be enrolled."""
+    world = world_of(rig_01=False)
+    applied = do(world)
+
+    assert states(applied) == {"rig-01": "enrolled"}
+    assert "run rig-01" not in world.log
+
+
+def test_an_enrolment_for_another_lock_entry_does_not_count() -> None:
+    """When the lock moves on, the old record is worth nothing."""
+    world = world_of(rig_01=True)
+    do(world)
+    text = world.rigs["rig-01"].files["/var/lib/provision/enrolment.json"]
+    world.rigs["rig-01"].files["/var/lib/provision/enrolment.json"] = text.replace(lock_digest(LOCK), "sha256:0")
+
+    assert not planned(world).plan.hosts["rig-01"].enrolled
+
+
+def test_each_failure_is_its_own() -> None:
+    """Unreachable, failed task, nothing happened, failed check: four reasons, and the fifth host is enrolled."""
+    world = world_of(rig_01=True, rig_02=True, rig_03=True, rig_04=True, rig_05=True)
+    world.unreachable, world.task_fails = {"rig-01"}, {"rig-02"}
+    world.does_nothing, world.check_fails = {"rig-03"}, {"rig-04"}
+    applied = do(world)
+
+    assert {name: result.reference for name, result in sorted(applied.results.items())} == {
+        "rig-01": "ssh-timeout",
+        "rig-02": "task-failed",
+        "rig-03": "difference-left",
+        "rig-04": "not-verified",
+        "rig-05": "",
+    }
+    assert applied.exit_code == Exit.FAILED
+    assert [line for line in world.log if line.startswith(("enrol", "withdraw"))] == ["withdraw rig-04", "enrol rig-05"]
+
+
+def test_a_failed_check_keeps_a_host_out() -> None:
+    """The host is withdrawn, with the check and what it saw as the reason."""
+    world = world_of(rig_01=False)
+    world.check_fails = {"rig-01"}
+    (result,) = do(world).results.values()
+
+    assert (result.state, result.context) == ("out", ("the loaded driver is the locked one: loaded 535.216.03",))
+
+
+def test_a_failed_task_tells_what_it_printed() -> None:
+    """Task, output and what to do next."""
+    world = world_of(rig_01=True)
+    world.task_fails = {"rig-01"}
+    (result,) = do(world).results.values()
+
+    assert result.reason == "rig-01 failed at: Install 5 packages"
+    assert result.context == ("E: Unable to locate package",)
+
+
+def test_a_busy_host_is_left_alone() -> None:
+    """Another run holds it: nothing is run there, and the exit code says busy."""
+    world = world_of(rig_01=True)
+    world.busy = {"rig-01"}
+    applied = do(world)
+
+    assert applied.results["rig-01"].reference == "host-busy"
+    assert applied.exit_code == Exit.BUSY
+    assert not [line for line in world.log if line.startswith("run")]
+
+
+def test_hosts_are_given_back_after_an_interruption() -> None:
+    """Ctrl-C in the middle still lets go of what was taken."""
+    world = world_of(rig_01=True)
+
+    class Interrupted(Runner):
+        def run(self, *args: object, **more: object) -> dict[str, HostOutcome]:
+            raise KeyboardInterrupt
+
+    ports = ApplyPorts(
+        prober=world,
+        shell=world,
+        runner=Interrupted(world),
+        store=Store(),
+        verifier=world,
+        enroller=world,
+        clock=world,
+        alive=lambda pid: True,
+    )
+    plan = planned(world)
+    world.log.clear()
+    with pytest.raises(KeyboardInterrupt):
+        apply(plan, ports, Who("anna", "console", 1), on_event=lambda event: None)
+
+    assert world.log == ["shell rig-01", "shell rig-01"]
+
+
+def test_a_saved_plan_is_refused_when_the_host_has_changed() -> None:
+    """Exactly that plan or nothing: a package that moved since is named."""
+    world = world_of(rig_01=False)
+    world.rigs["rig-01"].packages["nvidia-smi"] = "535.216.03-1\thi "
+    saved = Plan.model_validate_json(planned(world).plan.model_dump_json())
+    refuse_if_moved(saved, planned(world))
+
+    world.rigs["rig-01"].packages["docker.io"] = "26.1.5\tii "
+    with pytest.raises(BadInput) as caught:
+        refuse_if_moved(saved, planned(world))
+
+    assert caught.value.reference == "plan-stale"
+    assert caught.value.context == ("rig-01: has changed since: package docker.io",)
+
+
+def test_intent_that_moved_on_since_the_lock() -> None:
+    """A lock for another intent is not applied; the changed variable is named."""
+    world = world_of(rig_01=False)
+    lock = Lock(made_by="0.1.0", matrix="m", hosts={"rig-01": LOCK})
+    host = InventoryHost("rig-01", {}, Intent(networks=("akash", "lium")))
+    failed = make_plan([host], lock, prober=world, clock=world).failed["rig-01"]
+
+    assert failed.reference == "lock-out-of-date"
+    assert failed.context == ("provision_networks: ['akash'] in the lock, ['akash', 'lium'] now",)
+
+
+def test_host_without_lock_entry() -> None:
+    """A host that was never resolved is told so, and is not looked at."""
+    world = world_of(rig_01=False)
+    found = make_plan(hosts(world), Lock(made_by="0.1.0", matrix="m", hosts={}), prober=world, clock=world)
+
+    assert found.failed["rig-01"].reference == "host-not-locked"
