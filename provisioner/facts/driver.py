@@ -46,8 +46,9 @@ def loaded(capture: Capture) -> str | Unknown | None:
     if isinstance(proc, str):
         match = re.search(rf"Kernel Module\s.*?({_VERSION})", proc)
         return match[1] if match else UNKNOWN
-    if module_loaded(capture, "nvidia") is True:
-        return UNKNOWN
+    listing = _module_listing(capture)
+    if isinstance(listing, str):
+        return UNKNOWN if _names(listing, "nvidia") else None
     return None if text is None else UNKNOWN
 
 
@@ -59,18 +60,26 @@ def loaded_flavour(capture: Capture) -> Flavour | Unknown | None:
 
 
 def module_loaded(capture: Capture, name: str) -> bool | Unknown:
-    """From /proc/modules or lsmod, which print the same first column; a kernel without modules has neither."""
-    if matching(capture, f"/sys/module/{name}") not in (UNKNOWN, ()):
+    """From /proc/modules or lsmod, which print the same first column, or from the module's own folder in sysfs."""
+    folder = matching(capture, f"/sys/module/{name}")
+    listing = _module_listing(capture)
+    if folder is not UNKNOWN and folder:
         return True
+    if isinstance(listing, str):
+        return _names(listing, name)
+    return False if folder == () else UNKNOWN
+
+
+def _module_listing(capture: Capture) -> str | Unknown | None:
     text = capture.file("/proc/modules")
-    if text is None:
-        return False
-    if text is UNKNOWN:
-        answer = capture.command("lsmod")
-        if answer is UNKNOWN or answer.rc != 0:
-            return UNKNOWN
-        text = answer.stdout
-    return any(line.split(None, 1)[:1] == [name] for line in text.splitlines())
+    if text is not UNKNOWN:
+        return text
+    answer = capture.command("lsmod")
+    return answer.stdout if answer is not UNKNOWN and answer.rc == 0 else UNKNOWN
+
+
+def _names(listing: str, module: str) -> bool:
+    return any(line.split(None, 1)[:1] == [module] for line in listing.splitlines())
 
 
 # On disk.

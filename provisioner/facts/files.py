@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from provisioner.errors import BadInput
 from provisioner.model.capture import Capture
 
+MAX_DEPTH = 50
 _HINT = "provision facts HOST --save FILE writes one; docs/reference/capture.md describes it"
 
 
@@ -55,22 +56,26 @@ def _from_json(text: str, where: str) -> Any:
 
 
 def _from_yaml(text: str, where: str) -> Any:
+    """Look at the events first: nine short lines of aliases can stand for billions of values, and depth costs stack."""
     import yaml
 
-    class Loader(yaml.SafeLoader):
-        """Without aliases: nine short lines of them can stand for billions of values."""
-
-        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-            if self.check_event(yaml.AliasEvent):
-                raise yaml.YAMLError("aliases (*name) are not allowed here")
-            return super().compose_node(parent, index)
-
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return yaml.load(text, Loader)
+        depth = 0
+        for event in yaml.parse(text, loader):
+            if isinstance(event, yaml.AliasEvent):
+                raise bad_capture(where, f"{_line(event.start_mark)}aliases (*name) are not allowed")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise bad_capture(where, f"{_line(event.start_mark)}it is nested too deeply")
+        return yaml.load(text, loader)
     except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise bad_capture(where, f"{line}{error.problem}") from error
+        raise bad_capture(where, f"{_line(error.problem_mark)}{error.problem}") from error
     except (yaml.YAMLError, ValueError) as error:
         raise bad_capture(where, str(error).splitlines()[0]) from error
     except RecursionError as error:
         raise bad_capture(where, "it is nested too deeply") from error
+
+
+def _line(mark: Any) -> str:
+    return f"line {mark.line + 1}: " if mark is not None else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatchcase
 
 from provisioner.model.capture import UNKNOWN, Capture, Unknown
 
@@ -11,7 +12,11 @@ _NO_SUCH = ("No such file or directory", "No such file")
 
 def matching(capture: Capture, pattern: str) -> tuple[str, ...] | Unknown:
     """The paths that `ls -d PATTERN` printed; () when it found none, UNKNOWN when it did not run."""
-    return listed(capture, f"ls -d {pattern}")
+    paths = listed(capture, f"ls -d {pattern}")
+    depth = pattern.count("/")
+    if paths is UNKNOWN or all(path.count("/") == depth and fnmatchcase(path, pattern) for path in paths):
+        return paths
+    return UNKNOWN  # whatever printed this, it was not ls
 
 
 def listed(capture: Capture, line: str) -> tuple[str, ...] | Unknown:
