@@ -49,8 +49,11 @@ def _name(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from provisioner.adapters.lab import engine_errors
+
     actions = {"up": _up, "list": _list, "ssh": _ssh, "down": _down}
-    return actions[args.lab_action](args)
+    with engine_errors():
+        return actions[args.lab_action](args)
 
 
 class _Progress:

@@ -4,7 +4,7 @@
 Docker objects are the only state, so a lab can be taken down after a crash in the middle of its start.
 """
 
-from provisioner.adapters.lab.engine import ensure_engine
+from provisioner.adapters.lab.engine import engine_errors, ensure_engine
 from provisioner.adapters.lab.gpus import GpuModel, gpu_models
 from provisioner.adapters.lab.hosts import Host, Lab, Result, labs, take_down
 from provisioner.adapters.lab.image import SUITES
@@ -17,6 +17,7 @@ __all__ = [
     "HostSpec",
     "Lab",
     "Result",
+    "engine_errors",
     "ensure_engine",
     "gpu_models",
     "labs",

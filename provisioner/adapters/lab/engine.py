@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,22 @@ def ensure_engine() -> DockerClient:
             hint="start it: sudo systemctl start docker   (scripts/setup installs it; be root or in group docker)",
         ) from error
     return client
+
+
+@contextlib.contextmanager
+def engine_errors() -> Iterator[None]:
+    """Put what the engine refuses into words; labels make it safe to run the same command again."""
+    from docker.errors import DockerException
+
+    try:
+        yield
+    except DockerException as error:
+        raise ProvisionError(
+            "lab-engine-refused",
+            "the Docker engine refused a step of the lab",
+            context=[str(error)],
+            hint="the same command may be run again; provision lab down clears what is half made",
+        ) from error
 
 
 INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")

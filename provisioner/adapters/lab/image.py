@@ -182,7 +182,11 @@ def _build(client: DockerClient, made: Recipe, header: Path, folder: Path, say: 
     from docker.errors import ImageNotFound
 
     with (Path(tempfile.gettempdir()) / f"provision-lab-{made.suite}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"image {made.suite}: another run builds it, waiting")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             client.images.get(made.tag)
         except ImageNotFound:

@@ -76,7 +76,6 @@ static const char *field(nvmlDevice_t card, const char *name, char *text, size_t
 {
     unsigned int n = 0, m = 0, rows[4];
     nvmlPciInfo_t pci;
-    nvmlMemory_t memory;
     nvmlUtilization_t rates;
     nvmlReturn_t code;
 #define IS(a) (strcmp(name, a) == 0)
@@ -115,10 +114,25 @@ static const char *field(nvmlDevice_t card, const char *name, char *text, size_t
             snprintf(text, size, "%d.%d", major, minor);
         else
             NO_VALUE(text, size);
-    } else if (IS("memory.total") || IS("memory.used") || IS("memory.free")) {
-        code = CALL(nvmlDeviceGetMemoryInfo, card, &memory);
-        number(text, size, code,
-               (IS("memory.total") ? memory.total : IS("memory.used") ? memory.used : memory.free) >> 20);
+    } else if (strncmp(name, "memory.", 7) == 0) {
+        /* Since R510 what the driver keeps for itself is counted apart. */
+        nvmlMemory_v2_t all = {.version = nvmlMemory_v2};
+        code = CALL(nvmlDeviceGetMemoryInfo_v2, card, &all);
+        if (code == NVML_ERROR_FUNCTION_NOT_FOUND) {
+            nvmlMemory_t memory = {0};
+            code = CALL(nvmlDeviceGetMemoryInfo, card, &memory);
+            all = (nvmlMemory_v2_t){.total = memory.total, .used = memory.used, .free = memory.free};
+        }
+        if (IS("memory.total"))
+            number(text, size, code, all.total >> 20);
+        else if (IS("memory.used"))
+            number(text, size, code, all.used >> 20);
+        else if (IS("memory.free"))
+            number(text, size, code, all.free >> 20);
+        else if (IS("memory.reserved"))
+            number(text, size, code, all.reserved >> 20);
+        else
+            return NULL;
         return "MiB";
     } else if (IS("temperature.gpu")) {
         code = CALL(nvmlDeviceGetTemperature, card, NVML_TEMPERATURE_GPU, &n);
@@ -389,7 +403,7 @@ static void table(unsigned int count)
                                     : "NVIDIA-SMI %-22s Driver Version: %-14s CUDA Version: %-9s",
              driver, driver, cuda);
     printf("| %-*.*s|\n", whole[0] - 1, whole[0] - 1, text);
-    rule('-', widths, 3, "||");
+    rule('-', widths, 3, "|+");
     const char *heads[3][3] = {
         {old ? " GPU  Name        Persistence-M" : " GPU  Name                 Persistence-M ",
          wide ? " Bus-Id          Disp.A " : " Bus-Id        Disp.A ", " Volatile Uncorr. ECC "},
@@ -419,10 +433,10 @@ static void table(unsigned int count)
         field(card, "persistence_mode", persistence, sizeof persistence);
         CALL(nvmlDeviceGetPowerUsage, card, &draw);
         CALL(nvmlDeviceGetEnforcedPowerLimit, card, &limit);
-        int room = old ? 18 : 27;
+        const char *kept = strcmp(persistence, "Enabled") == 0 ? "On" : "Off";
         if (old && strlen(name) > 18)
             snprintf(name + 15, sizeof name - 15, "...");
-        snprintf(cell, sizeof cell, " %3u  %-*.*s %-3s", i, room, room, name, strcmp(persistence, "Enabled") == 0 ? "On" : "Off");
+        snprintf(cell, sizeof cell, old ? " %3u  %-18.18s  %-3s  " : " %3u  %-30.27s %3s ", i, name, kept);
         printf("|%-*s|", widths[0], cell);
         snprintf(cell, sizeof cell, "%s%s Off ", wide ? "   " : " ", bus);
         printf("%-*s|%21s |\n", widths[1], cell, ecc[0] == '[' ? "N/A" : ecc);
@@ -440,8 +454,8 @@ static void table(unsigned int count)
     printf("%*s\n", whole[0] + 2, "");
     rule('-', whole, 1, "++");
     printf("| %-*s|\n", whole[0] - 1, "Processes:");
-    printf("|%-*s|\n", whole[0], "  GPU   GI   CI        PID   Type   Process name                            GPU Memory");
-    printf("|%-*s|\n", whole[0], "        ID   ID                                                             Usage");
+    printf("|%s%*s|\n", "  GPU   GI   CI        PID   Type   Process name", whole[0] - 48, "GPU Memory ");
+    printf("|%s%*s|\n", "        ID   ID", whole[0] - 15, "Usage      ");
     rule('=', whole, 1, "||");
     unsigned int lines = 0;
     for (unsigned int i = 0; i < count; i++) {
@@ -455,8 +469,8 @@ static void table(unsigned int count)
             char name[WORD], cell[256];
             if (CALL(nvmlSystemGetProcessName, infos[p].pid, name, sizeof name) != NVML_SUCCESS)
                 snprintf(name, sizeof name, "[Not Found]");
-            snprintf(cell, sizeof cell, " %4u   N/A  N/A  %9u      C   %-38.38s %6lluMiB", i, infos[p].pid, name,
-                     infos[p].usedGpuMemory >> 20);
+            snprintf(cell, sizeof cell, " %4u   N/A  N/A %10u      C   %-*.*s%7lluMiB ", i, infos[p].pid, whole[0] - 47,
+                     whole[0] - 47, name, infos[p].usedGpuMemory >> 20);
             printf("|%-*s|\n", whole[0], cell);
         }
     }
@@ -504,8 +518,11 @@ static void details(unsigned int count)
             pair(1, rows[r][0], text);
         }
         puts("    FB Memory Usage");
-        static const char *const memory[][2] = {{"Total", "memory.total"}, {"Used", "memory.used"}, {"Free", "memory.free"}};
-        for (int m = 0; m < 3; m++) {
+        static const char *const memory[][2] = {
+            {"Total", "memory.total"}, {"Reserved", "memory.reserved"}, {"Used", "memory.used"}, {"Free", "memory.free"}};
+        for (int m = 0; m < 4; m++) {
+            if (m == 1 && branch < 510)
+                continue;
             field(card, memory[m][1], text, sizeof text - 5);
             strcat(text, " MiB");
             pair(2, memory[m][0], text);
