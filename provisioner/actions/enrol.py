@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from provisioner.actions.ports import Clock, HostShell
 from provisioner.errors import HostError
 from provisioner.model.enrolment import RECORD, EnrolmentRecord, RecordedCheck, lock_digest
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.results import HostVerification
 from provisioner.model.stack import HostLock
+
+if TYPE_CHECKING:
+    from provisioner.actions.ports import Clock, HostShell
 
 TARGET = "provision-clients.target"
 

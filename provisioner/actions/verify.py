@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from provisioner.actions.ports import Enroller, Verifier
 from provisioner.errors import HostError
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.results import HostVerification
 from provisioner.model.stack import Lock
+
+if TYPE_CHECKING:
+    from provisioner.actions.ports import Enroller, Verifier
 
 
 @dataclass
