@@ -41,15 +41,18 @@ def run(args: argparse.Namespace) -> int:
     limit = ",".join([*args.host, *([args.limit] if args.limit else [])]) or None
     hosts: Sequence[InventoryHost] = () if args.capture else inventory.read(tuple(args.inventory), limit)
     hosts, prober = prober_for(hosts, args)
+    if args.save is not None:
+        _refuse_one_file(args.save, hosts)
     answers = prober.probe(hosts, {host.name: Request(FULL) for host in hosts})
     captures = [answer for answer in answers.values() if not isinstance(answer, HostError)]
     failures = [answer for answer in answers.values() if isinstance(answer, HostError)]
     if args.save is not None:
         from provisioner.adapters.captures import save
 
-        for capture, path in _places(args.save, [capture.host for capture in captures], len(hosts)):
-            save(captures[capture], path)
-            print(f"{captures[capture].host} recorded in {path}", file=sys.stderr)
+        for capture in captures:
+            path = args.save / f"{capture.host.replace('/', '_')}.json" if args.save.is_dir() else args.save
+            save(capture, path)
+            print(f"{capture.host} recorded in {path}", file=sys.stderr)
     seen = [facts.read(capture) for capture in captures]
     if args.json:
         print(facts_json(seen, failures))
@@ -61,14 +64,11 @@ def run(args: argparse.Namespace) -> int:
     return Exit.FAILED if failures else Exit.OK
 
 
-def _places(path: Path, names: Sequence[str], asked: int) -> list[tuple[int, Path]]:
+def _refuse_one_file(path: Path, hosts: Sequence[InventoryHost]) -> None:
     """One host goes into the file that was named, several into a folder."""
-    if path.is_dir():
-        return [(number, path / f"{name.replace('/', '_')}.json") for number, name in enumerate(names)]
-    if asked > 1:
+    if len(hosts) > 1 and not path.is_dir():
         raise BadInput(
             "save-needs-folder",
-            f"{asked} hosts cannot be recorded in one file",
+            f"{len(hosts)} hosts cannot be recorded in one file",
             hint=f"mkdir -p {path} and run the same again, or name one HOST",
         )
-    return [(number, path) for number, _ in enumerate(names)]
