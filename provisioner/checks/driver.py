@@ -29,7 +29,8 @@ PROC = cat("/proc/driver/nvidia/version")
 # Ubuntu nvidia.ko; the helpers beside it (drm, modeset, uvm, peermem) come from the same build and are left out.
 MODULES = r"""
 for k in /lib/modules/*; do
-  for f in $(find "$k/updates" "$k/extra" "$k/misc" "$k/kernel/drivers/video" "$k"/kernel/nvidia* -name 'nvidia*.ko*' 2>/dev/null); do
+  set -- "$k/updates" "$k/extra" "$k/misc" "$k/kernel/drivers/video" "$k"/kernel/nvidia*
+  for f in $(find "$@" -name 'nvidia*.ko*' 2>/dev/null); do
     n=${f##*/}
     case ${n%%.ko*} in *-drm|*-modeset|*-uvm|*-peermem|*-vgpu-vfio|nvidiafb) continue ;; esac
     printf 'file: %s %s\n' "${k##*/}" "$f"
