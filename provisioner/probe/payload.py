@@ -21,11 +21,11 @@ _FORBIDDEN = ("/etc/shadow", "/etc/gshadow", "/etc/apt/auth.conf", "/proc/self/e
 _FORBIDDEN_ENDS = (".key", ".pem", ".vault", "_key", "id_rsa", "id_ed25519", "id_ecdsa", "auth.conf")
 
 BOOTSTRAP = (
-    "import sys,zlib\n"
-    "if sys.version_info<(3,6):sys.exit('provision-python-too-old '+sys.version.split()[0])\n"
+    "import sys,zlib;"
+    'sys.version_info<(3,6)and sys.exit("provision-python-too-old "+sys.version.split()[0]);'
     "exec(zlib.decompress(sys.stdin.buffer.read()))"
 )
-"""What stands behind `python3 -IS -c`; everything else comes through standard input, compressed."""
+"""What stands behind `python3 -IS -c`, on one line for every login shell; the rest comes through standard input."""
 
 
 class Garbled(ValueError):
