@@ -78,13 +78,12 @@ def _plan(args: argparse.Namespace, sources: tuple[str, ...], limit: str | None,
     from provisioner.adapters import inventory
     from provisioner.adapters.runs import SystemClock
     from provisioner.cli.wiring import SshProber
-    from provisioner.resolve.lock import read_lock
 
     hosts = inventory.read(sources, limit)
     if saved is not None:
         hosts = tuple(host for host in hosts if host.name in saved.hosts)
     prober = SshProber(forks=args.forks, timeout_s=args.timeout)
-    return make_plan(hosts, read_lock(args.lock), prober=prober, clock=SystemClock(), sources=sources, limit=limit)
+    return make_plan(hosts, options.read_lock_in_use(args.lock), prober=prober, clock=SystemClock(), sources=sources, limit=limit)
 
 
 def _ask(hosts: int) -> None:

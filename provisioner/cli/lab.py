@@ -20,7 +20,7 @@ DEFAULT_NAME = "lab"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="lab_action", metavar="ACTION", required=True)
+    actions = parser.add_subparsers(dest="lab_action", metavar="ACTION", required=True, help="what to do")
     up = actions.add_parser("up", help="start hosts that are not up yet, and write an inventory")
     up.add_argument(
         "hosts",

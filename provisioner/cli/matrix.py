@@ -12,7 +12,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print JSON instead of text")
     common.add_argument("--matrix", type=Path, metavar="DIR", help="read this folder instead of the matrix shipped")
-    what = parser.add_subparsers(dest="matrix_command", metavar="WHAT", required=True)
+    what = parser.add_subparsers(dest="matrix_command", metavar="WHAT", required=True, help="what to do")
     listing = what.add_parser("list", parents=[common], help="every entry, or those of one room")
     listing.add_argument("room", nargs="?", metavar="ROOM", help="drivers, cuda, gpus, os, networks …")
     show = what.add_parser("show", parents=[common], help="one entry with its claims and sources")

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from provisioner.model.stack import Lock
 
 LOCK = "provision.lock"
 
@@ -31,3 +35,13 @@ def lock(parser: argparse.ArgumentParser) -> None:
 
 def json_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="machine-readable output on stdout")
+
+
+def read_lock_in_use(path: Path) -> Lock:
+    """Return the lock, which must have been made with the matrix in use. Raises BadInput when it was not."""
+    from provisioner.matrix.files import digest_in_use
+    from provisioner.resolve.lock import check_matrix, read_lock
+
+    found = read_lock(path)
+    check_matrix(found, digest_in_use(), str(path))
+    return found

@@ -31,11 +31,10 @@ def run(args: argparse.Namespace) -> int:
     from provisioner.adapters.runs import SystemClock
     from provisioner.cli.views.plan import plan_json, plan_text
     from provisioner.cli.wiring import prober_for
-    from provisioner.resolve.lock import read_lock
 
     began = time.monotonic()
     hosts = inventory.read(tuple(args.inventory), args.limit)
-    lock = read_lock(args.lock)
+    lock = options.read_lock_in_use(args.lock)
     hosts, prober = prober_for(hosts, args)
     planned = make_plan(
         hosts, lock, prober=prober, clock=SystemClock(), sources=tuple(args.inventory), limit=args.limit

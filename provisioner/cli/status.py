@@ -27,12 +27,11 @@ def run(args: argparse.Namespace) -> int:
     from provisioner.cli.verify import named
     from provisioner.cli.views.status import status_json, status_text
     from provisioner.cli.wiring import prober_for
-    from provisioner.resolve.lock import read_lock
 
     began = time.monotonic()
     hosts = named(inventory.read(tuple(args.inventory), args.limit), args.hosts)
     hosts, prober = prober_for(hosts, args)
-    lock = read_lock(args.lock) if args.lock.exists() or str(args.lock) != options.LOCK else None
+    lock = options.read_lock_in_use(args.lock) if args.lock.exists() or str(args.lock) != options.LOCK else None
     states = status(hosts, lock, prober=prober, signatures=Keyring())
     if args.json:
         print(status_json(states))

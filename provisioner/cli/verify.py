@@ -37,11 +37,10 @@ def run(args: argparse.Namespace) -> int:
     from provisioner.adapters.verify import TestinfraVerifier
     from provisioner.cli.views.verify import junit_text, verified_json, verified_text
     from provisioner.cli.wiring import STATE_DIR, SshShell, enroller
-    from provisioner.resolve.lock import read_lock
 
     began = time.monotonic()
     hosts = named(inventory.read(tuple(args.inventory), args.limit), args.hosts)
-    lock = read_lock(args.lock)
+    lock = options.read_lock_in_use(args.lock)
     verifier = TestinfraVerifier(forks=args.forks, timeout_s=args.timeout)
     verified = verify(hosts, lock, verifier, run=RunFolders(STATE_DIR / "runs").new_id())
     if args.enrol:

@@ -86,7 +86,7 @@ def prober_for(hosts: Sequence[InventoryHost], args: argparse.Namespace) -> tupl
     """Return the hosts and who looks at them: recorded captures when --capture is given, ssh otherwise."""
     if not args.capture:
         return tuple(hosts), SshProber(forks=args.forks, timeout_s=args.timeout)
-    from provisioner.facts.files import load_capture
+    from provisioner.adapters.captures import load_capture
 
     captures = {capture.host: capture for capture in map(load_capture, args.capture)}
     known = {host.name: host for host in hosts}

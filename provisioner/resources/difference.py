@@ -12,7 +12,7 @@ from provisioner.resources.observed import observed
 
 
 def difference(wanted: Iterable[Resource], facts: HostFacts, capture: Capture) -> tuple[Difference, ...]:
-    """Return what differs, in the order of `wanted`. What could not be seen is a difference too: unknown is not fine."""
+    """Return what differs, in the order of `wanted`; what could not be seen is a difference too."""
     found = []
     for resource in wanted:
         actual = observed(resource, facts, capture)
