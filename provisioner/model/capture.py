@@ -50,6 +50,9 @@ class Capture(BaseModel):
     files: dict[str, str | None] = Field(default_factory=dict)
     commands: dict[str, CommandOutput] = Field(default_factory=dict)
     nvml: dict[str, Any] | None = None
+    redacted: tuple[str, ...] = Field(
+        default=(), description="files whose text lost a secret on the host; never write such text back"
+    )
 
     def file(self, path: str) -> str | Unknown | None:
         """Return the text of `path`, None when it was looked for and absent, UNKNOWN when not looked for."""

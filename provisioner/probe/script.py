@@ -27,6 +27,7 @@ except ImportError:
 
 MAX_FILE = 1 << 20
 MAX_OUTPUT = 8 << 20
+REDACTED = []  # type: list[str]
 SECRET_NAMES = ("privatekey", "presharedkey", "password", "passwd", "secret", "token")
 
 
@@ -142,7 +143,10 @@ def read_file(path: str, found: "dict[str, str | None]") -> "str | None":
         return None
     finally:
         os.close(fd)
-    found[path] = text_of(data)
+    text = data.decode("utf-8", "backslashreplace")
+    found[path] = without_secrets(text)
+    if found[path] != text:
+        REDACTED.append(path)
     return found[path]
 
 
@@ -408,7 +412,8 @@ def drain(
 def observe(request: "dict[str, Any]") -> "dict[str, Any]":
     files = {}  # type: dict[str, str | None]
     commands = {}  # type: dict[str, Any]
-    answer = {"format": 1, "files": files, "commands": commands}
+    del REDACTED[:]
+    answer = {"format": 1, "files": files, "commands": commands, "redacted": REDACTED}
     environment = dict(os.environ, LC_ALL="C", LANGUAGE="")
     environment["PATH"] = environment.get("PATH", "/usr/bin:/bin") + ":/usr/local/sbin:/usr/sbin:/sbin"
     os.environ["PATH"] = environment["PATH"]

@@ -230,6 +230,17 @@ def test_secrets_stay_on_the_host(text: str, expected: str) -> None:
     assert script.without_secrets(text) == expected
 
 
+def test_files_that_lost_a_secret_are_named(tmp_path: Path) -> None:
+    """Whoever would write such a text back must be able to tell."""
+    (tmp_path / "plain").write_text("{}")
+    (tmp_path / "proxy").write_text('{"proxies": {"http-proxy": "http://u:p@h:3128"}}')
+
+    seen = ask(files=[f"{tmp_path}/plain", f"{tmp_path}/proxy"])
+
+    assert seen["redacted"] == [f"{tmp_path}/proxy"]
+    assert ask(files=[f"{tmp_path}/plain"])["redacted"] == []
+
+
 @given(st.text("ab:/@ \n\"'=k", max_size=60))
 def test_text_without_secrets_is_unchanged(text: str) -> None:
     """What holds neither an address with a login nor a secret's name travels as it is."""
