@@ -25,7 +25,7 @@ UNKNOWN: Final = _Unknown.UNKNOWN
 
 
 class CommandOutput(BaseModel):
-    """What a command gave; rc 127 means that the host has no such command, 124 that it was stopped by the time limit."""
+    """What a command gave; rc 127: the host has no such command, 124: it was stopped by the time limit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
