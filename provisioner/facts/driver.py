@@ -30,7 +30,7 @@ def read(
         nouveau_blacklisted=nouveau_blacklisted(capture),
         secure_boot=secure_boot(capture),
         run_file_install=run_file_install(capture),
-        module_for_running=module_for_running(capture, running, on_disk),
+        module_for_running=module_for_running(capture, os, running, on_disk),
     )
 
 
@@ -186,9 +186,12 @@ def license_flavour(text: str | Unknown | None) -> Flavour | Unknown:
 
 
 def module_for_running(
-    capture: Capture, running: str | Unknown, on_disk: tuple[ModuleBuild, ...] | Unknown
+    capture: Capture, os: OsRelease | Unknown, running: str | Unknown, on_disk: tuple[ModuleBuild, ...] | Unknown
 ) -> str | Unknown | None:
-    """The version that would load now; also known from modinfo alone, which tells of no other kernel."""
+    """The version that would load now; also known from modinfo alone, which tells of no other kernel.
+
+    On Debian the module has another name (`nvidia-current`), so modinfo's "not found" says nothing there.
+    """
     if on_disk is not UNKNOWN and running is not UNKNOWN:
         mine = [build for build in on_disk if build.kernel == running]
         if len(mine) == 1 and mine[0].version is not UNKNOWN:
@@ -196,7 +199,8 @@ def module_for_running(
         if not mine:
             told = _modinfo(capture, "version")
             return told if isinstance(told, str) else None
-    return _modinfo(capture, "version")
+    told = _modinfo(capture, "version")
+    return UNKNOWN if told is None and (os is UNKNOWN or os.id.startswith("debian")) else told
 
 
 # Library.

@@ -86,6 +86,45 @@ def test_offers_carry_checksum_and_suite(name: str, package: str, version: str, 
     assert not any(offer.name.endswith(("-dbg", "-dbgsym")) for offer in host.offers)
 
 
+def test_debian_with_a_driver_agrees_with_itself() -> None:
+    """A DKMS build in its three places, under Debian's own module name, and NVML's answer (simulated cards)."""
+    host = known("debian-12-driver.json")
+
+    assert host.driver == DriverFacts(
+        loaded="535.309.01",
+        loaded_flavour="proprietary",
+        modules=(ModuleBuild("6.1.0-56-amd64", "535.309.01", "proprietary"),),
+        library="535.309.01",
+        nouveau_loaded=False,
+        nouveau_blacklisted=True,
+        secure_boot=False,
+        run_file_install=False,
+        module_for_running="535.309.01",
+    )
+    assert host.gpus is not UNKNOWN
+    assert [gpu.bound_to for gpu in host.gpus] == ["nvidia", "nvidia"]
+    assert host.nvml is not UNKNOWN
+    assert (host.nvml.driver_version, host.nvml.cuda_version) == ("535.309.01", "12.2")
+    assert [(gpu.name, gpu.slot, gpu.memory_mib, gpu.power_limit_w) for gpu in host.nvml.gpus] == [
+        ("NVIDIA GeForce RTX 3090", "0000:01:00.0", 24576, 350.0),
+        ("NVIDIA GeForce RTX 3090", "0000:21:00.0", 24576, 350.0),
+    ]
+    assert host.kernel.headers == ("6.1.0-56-amd64",)
+    assert host.runtime.docker_active is True
+    assert host.failed_units == ()
+
+
+def test_debian_before_the_reboot_has_nothing_loaded() -> None:
+    """On disk and in the library, not in the kernel; the persistence daemon failed for it."""
+    before, after = known("debian-12-driver-before-reboot.json"), known("debian-12-driver.json")
+
+    assert (before.driver.loaded, before.driver.library) == (None, "535.309.01")
+    assert before.driver.modules == after.driver.modules
+    assert before.nvml == NvmlFacts("NVML_ERROR_DRIVER_NOT_LOADED", None, None)
+    assert before.failed_units == ("nvidia-persistenced.service",)
+    assert before.boot_identity != after.boot_identity
+
+
 def test_ubuntu_with_signed_modules() -> None:
     """Modules from Ubuntu's archive, GRUB pinned to the older kernel, a hold, a leftover and two broken packages."""
     host = known("ubuntu-22.04-signed-modules.yaml")
