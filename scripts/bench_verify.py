@@ -103,6 +103,8 @@ def ours(source: Path, lock: Path) -> tuple[float, float, tuple[int, int, int]]:
     output, _ = process.communicate()
     seconds = time.perf_counter() - began
     peak.stop()
+    if process.returncode not in (0, 1):
+        raise SystemExit(f"provision verify ended with {process.returncode}")
     checks = [check for host in json.loads(output)["hosts"].values() for check in host["checks"]]
     blocking = sum(check["required"] and check["status"] in ("failed", "unknown") for check in checks)
     passed = sum(check["status"] == "passed" for check in checks)

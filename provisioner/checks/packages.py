@@ -12,8 +12,8 @@ from provisioner.model.stack import HostLock
 INSTALLED = r"dpkg-query -W -f '${Package}\t${Version}\t${db:Status-Want}\t${db:Status-Status}\t${db:Status-Eflag}\n'"
 AUDIT = "LC_ALL=C dpkg --audit"
 # apt-get dist-upgrade keeps a held package whatever else it does, unless APT::Ignore-Hold says otherwise. So where
-# every held package is also apt's own candidate nothing is in doubt, and calculating the whole upgrade, which costs more
-# than all other looks together, is left for where something is. Without locking: a check must not stand in apt's way.
+# every held package is also apt's own candidate nothing is in doubt. Calculating the whole upgrade costs more than all
+# other looks together; it is left for where something is. Without locking: a check must not stand in apt's way.
 UPGRADE = r"""
 set -- $(dpkg-query -W -f '${db:Status-Want} ${Package}\n' | sed -n 's/^hold //p')
 doubt=$(apt-config dump APT::Ignore-Hold)
