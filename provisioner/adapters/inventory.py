@@ -86,7 +86,7 @@ def _through_ansible(sources: tuple[str, ...], limit: str | None) -> tuple[Inven
             seen = variable_manager.get_vars(host=host, include_hostvars=False)
             # `groups` lists the whole fleet once per host; a thousand hosts would carry a million names.
             variables = _plain({key: value for key, value in seen.items() if key not in _NOT_THE_HOSTS})
-            variables = _templated(loader, variables)
+            variables = {**_settings(), **_templated(loader, variables)}
             groups = tuple(sorted(group.name for group in host.get_groups()))
             origin = _Origin(sources, host.name, groups)
             hosts.append(InventoryHost(host.name, variables, intent_of(host.name, variables, origin), groups))
@@ -110,10 +110,22 @@ def _vault(loader: Any) -> None:
         from ansible.cli import CLI
 
         loader.set_vault_secrets(
-            CLI.setup_vault_secrets(
-                loader, vault_ids=identities, vault_password_files=files, auto_prompt=False
-            )
+            CLI.setup_vault_secrets(loader, vault_ids=identities, vault_password_files=files, auto_prompt=False)
         )
+
+
+def _settings() -> dict[str, Any]:
+    """What the operator's ansible.cfg or environment says about logging in, as the variables that mean the same."""
+    from ansible import constants
+
+    said = {
+        "ansible_user": constants.DEFAULT_REMOTE_USER,
+        "ansible_ssh_private_key_file": constants.DEFAULT_PRIVATE_KEY_FILE,
+        "ansible_become": constants.DEFAULT_BECOME or None,
+        "ansible_become_user": constants.DEFAULT_BECOME_USER if constants.DEFAULT_BECOME else None,
+        "ansible_become_method": constants.DEFAULT_BECOME_METHOD if constants.DEFAULT_BECOME else None,
+    }
+    return {key: value for key, value in said.items() if value is not None}
 
 
 def _plain(value: Any) -> Any:

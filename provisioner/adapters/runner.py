@@ -76,7 +76,7 @@ class AnsibleRunner:
             private_data_dir=str(folder),
             project_dir=str(folder),
             playbook=group.playbook,
-            inventory=[*(str(Path(s).resolve()) if "," not in s else s for s in sources), str(folder / "inventory.yml")],
+            inventory=[*map(_absolute, sources), str(folder / "inventory.yml")],
             ident=group.name,
             forks=self._forks,
             quiet=True,
@@ -96,6 +96,11 @@ class AnsibleRunner:
         # ansible-playbook of this very environment, also when its bin folder is not on the caller's path.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         return {**self._environment, "ANSIBLE_CONFIG": str(folder / "ansible.cfg"), "PATH": path}
+
+
+def _absolute(source: str) -> str:
+    """A list of hosts ("a,b,") is no path; any other source must be found from the run's own folder too."""
+    return source if "," in source else str(Path(source).resolve())
 
 
 class _Follower:

@@ -21,8 +21,6 @@ def read_yaml(path: Path) -> Any:
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise BadInput(
-            "yaml-not-valid", f"{where}: {getattr(problem, 'problem', None) or problem}"
-        ) from problem
+        raise BadInput("yaml-not-valid", f"{where}: {getattr(problem, 'problem', None) or problem}") from problem
     except (OSError, UnicodeDecodeError) as problem:
         raise BadInput("file-not-readable", f"{path}: {problem}") from problem

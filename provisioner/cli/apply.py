@@ -83,7 +83,8 @@ def _plan(args: argparse.Namespace, sources: tuple[str, ...], limit: str | None,
     if saved is not None:
         hosts = tuple(host for host in hosts if host.name in saved.hosts)
     prober = SshProber(forks=args.forks, timeout_s=args.timeout)
-    return make_plan(hosts, options.read_lock_in_use(args.lock), prober=prober, clock=SystemClock(), sources=sources, limit=limit)
+    lock = options.read_lock_in_use(args.lock)
+    return make_plan(hosts, lock, prober=prober, clock=SystemClock(), sources=sources, limit=limit)
 
 
 def _ask(hosts: int) -> None:

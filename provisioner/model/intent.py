@@ -14,9 +14,10 @@ class Policy(BaseModel):
 
     reboot: Literal["allow", "never"] = "allow"
     past_end_of_life: Literal["upgrade", "keep", "refuse"] = Field(
-        "upgrade", description="what to do with a driver branch past its end of life when a newer one fits"
+        default="upgrade",
+        description="what to do with a driver branch past its end of life when a newer one fits",
     )
-    drain_timeout_minutes: int = Field(30, ge=0, le=24 * 60)
+    drain_timeout_minutes: int = Field(default=30, ge=0, le=24 * 60)
     forbid_branches: tuple[str, ...] = ()
 
 
@@ -25,10 +26,12 @@ class Intent(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    networks: tuple[str, ...] = Field((), description="ids of matrix/networks, such as akash")
-    driver: str | None = Field(None, description='specifier for the driver, such as ">=535.261.03,<536" or "535"')
+    networks: tuple[str, ...] = Field(default=(), description="ids of matrix/networks, such as akash")
+    driver: str | None = Field(
+        default=None, description='specifier for the driver, such as ">=535.261.03,<536" or "535"'
+    )
     modules: Literal["auto", "open", "proprietary"] = "auto"
-    cuda: str | None = Field(None, description="lowest CUDA level that must be offered, such as 12.2")
-    runtime: str = Field("docker-io", description="id of matrix/runtimes")
-    tunnel: str | None = Field(None, description="kind of tunnel; none yet means plain ssh")
+    cuda: str | None = Field(default=None, description="lowest CUDA level that must be offered, such as 12.2")
+    runtime: str = Field(default="docker-io", description="id of matrix/runtimes")
+    tunnel: str | None = Field(default=None, description="kind of tunnel; none yet means plain ssh")
     policy: Policy = Policy()

@@ -77,7 +77,10 @@ def _download(d: Difference) -> int:
 
 def _unseen(d: Difference) -> str:
     if isinstance(d.wanted, Settings):
-        return f"{d.wanted.path} could not be read as a JSON object; provision will not overwrite it"
+        return (
+            f"{d.wanted.path} is no JSON object, or holds a secret that provision does not read: it is left alone; "
+            f"set {describe(d.wanted)} there by hand"
+        )
     return f"{d.wanted.key} could not be seen"
 
 

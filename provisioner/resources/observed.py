@@ -51,8 +51,12 @@ def _file(wanted: File | Settings, capture: Capture) -> Observed:
         values = json.loads(text)
     except ValueError:
         values = None
-    # A file that is not a JSON object cannot be merged with: the plan stops there and says so.
-    return wanted.model_copy(update={"values": values}) if isinstance(values, dict) else UNKNOWN
+    # A file that is not a JSON object cannot be merged with: the plan stops there and says so. Nor can one from
+    # which the probe left out a secret: written back, it would lose it.
+    if not isinstance(values, dict):
+        return UNKNOWN
+    as_wanted = all(values.get(key) == value for key, value in wanted.values.items())
+    return wanted.model_copy(update={"values": values}) if as_wanted or wanted.path not in capture.redacted else UNKNOWN
 
 
 def _directory(wanted: Directory, capture: Capture) -> Observed:

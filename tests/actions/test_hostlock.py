@@ -55,8 +55,8 @@ def test_second_run_is_told_who_holds_it(shell: LocalShell) -> None:
     with pytest.raises(HostError) as caught:
         take(shell, MINE)
 
-    assert ("host-busy", Exit.BUSY) == (caught.value.reference, caught.value.exit_code)
-    assert ("run run-1 by ben on laptop, process 100",) == caught.value.context
+    assert (caught.value.reference, caught.value.exit_code) == ("host-busy", Exit.BUSY)
+    assert caught.value.context == ("run run-1 by ben on laptop, process 100",)
 
 
 def test_dead_process_of_this_controller_is_taken_over(shell: LocalShell) -> None:
@@ -120,5 +120,5 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(HostError) as caught:
         take(LocalShell(tmp_path / "state"), MINE)
 
-    assert "host-lock-failed" == caught.value.reference
+    assert caught.value.reference == "host-lock-failed"
     assert "mkdir" in caught.value.context[0]

@@ -42,10 +42,10 @@ def test_ini(tmp_path: Path) -> None:
     """Hosts, group variables and a JSON list in an ini file read as in Ansible."""
     hosts = read((write(tmp_path / "hosts.ini", INI),))
 
-    assert ["rig-01", "rig-02"] == [host.name for host in hosts]
-    assert ("akash",) == hosts[0].intent.networks
-    assert () == hosts[1].intent.networks
-    assert "operator" == hosts[1].variables["ansible_user"]
+    assert [host.name for host in hosts] == ["rig-01", "rig-02"]
+    assert hosts[0].intent.networks == ("akash",)
+    assert hosts[1].intent.networks == ()
+    assert hosts[1].variables["ansible_user"] == "operator"
 
 
 def test_folder_with_group_and_host_variables(tmp_path: Path) -> None:
@@ -56,10 +56,10 @@ def test_folder_with_group_and_host_variables(tmp_path: Path) -> None:
 
     hosts = read((source,))
 
-    assert ("render",) == hosts[0].intent.networks
-    assert "12.2" == hosts[0].intent.cuda
-    assert ("ionet",) == hosts[1].intent.networks  # a host's own variable wins over its group's
-    assert "berlin" == hosts[0].variables["site"]
+    assert hosts[0].intent.networks == ("render",)
+    assert hosts[0].intent.cuda == "12.2"
+    assert hosts[1].intent.networks == ("ionet",)  # a host's own variable wins over its group's
+    assert hosts[0].variables["site"] == "berlin"
 
 
 def test_dynamic_script(tmp_path: Path) -> None:
@@ -69,7 +69,8 @@ def test_dynamic_script(tmp_path: Path) -> None:
             tmp_path / "inventory.py",
             f"""#!{sys.executable}
 import json
-print(json.dumps({{"rigs": {{"hosts": ["rig-09"]}}, "_meta": {{"hostvars": {{"rig-09": {{"provision_networks": ["akash"]}}}}}}}}))
+hostvars = {{"rig-09": {{"provision_networks": ["akash"]}}}}
+print(json.dumps({{"rigs": {{"hosts": ["rig-09"]}}, "_meta": {{"hostvars": hostvars}}}}))
 """,
         )
     )
@@ -77,7 +78,7 @@ print(json.dumps({{"rigs": {{"hosts": ["rig-09"]}}, "_meta": {{"hostvars": {{"ri
 
     (host,) = read((str(script),))
 
-    assert ("rig-09", ("akash",)) == (host.name, host.intent.networks)
+    assert (host.name, host.intent.networks) == ("rig-09", ("akash",))
 
 
 def test_vault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,8 +97,8 @@ def test_vault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     hosts = read((source,))
 
-    assert "535" == hosts[0].intent.driver
-    assert "swordfish" == hosts[0].variables["ansible_become_password"]
+    assert hosts[0].intent.driver == "535"
+    assert hosts[0].variables["ansible_become_password"] == "swordfish"
 
 
 def test_templates_in_intent(tmp_path: Path) -> None:
@@ -107,14 +108,27 @@ def test_templates_in_intent(tmp_path: Path) -> None:
         "all:\n  vars: {branch: 535}\n  hosts:\n    rig-01: {provision_driver: '{{ branch }}.261.03'}\n",
     )
 
-    assert "535.261.03" == read((source,))[0].intent.driver
+    assert read((source,))[0].intent.driver == "535.261.03"
+
+
+def test_login_settings_of_ansible_cfg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """remote_user, key and become of ansible.cfg hold where no variable says otherwise."""
+    source = write(tmp_path / "hosts.yml", YAML)
+    write(tmp_path / "host_vars" / "rig-02.yml", "ansible_user: root\n")
+    monkeypatch.setattr("ansible.constants.DEFAULT_REMOTE_USER", "operator")
+    monkeypatch.setattr("ansible.constants.DEFAULT_BECOME", True)
+
+    first, second = read((source,))
+
+    assert (first.variables["ansible_user"], first.variables["ansible_become"]) == ("operator", True)
+    assert second.variables["ansible_user"] == "root"
 
 
 def test_limit(tmp_path: Path) -> None:
     """--limit takes Ansible's patterns."""
     source = write(tmp_path / "hosts.yml", YAML)
 
-    assert ["rig-02"] == [host.name for host in read((source,), "rigs:!rig-01")]
+    assert [host.name for host in read((source,), "rigs:!rig-01")] == ["rig-02"]
 
 
 def test_nothing_matches(tmp_path: Path) -> None:
@@ -124,7 +138,7 @@ def test_nothing_matches(tmp_path: Path) -> None:
     with pytest.raises(BadInput) as caught:
         read((source,), "rig-77")
 
-    assert "no-host" == caught.value.reference
+    assert caught.value.reference == "no-host"
 
 
 def test_unknown_key_names_file_line_and_nearest(tmp_path: Path) -> None:
@@ -135,9 +149,9 @@ def test_unknown_key_names_file_line_and_nearest(tmp_path: Path) -> None:
     with pytest.raises(BadInput) as caught:
         read((source,))
 
-    assert "intent-unknown-key" == caught.value.reference
+    assert caught.value.reference == "intent-unknown-key"
     assert f"written in {tmp_path}/group_vars/rigs.yml:2" == caught.value.context[0]
-    assert "did you mean provision_networks?" == caught.value.hint
+    assert caught.value.hint == "did you mean provision_networks?"
 
 
 def test_wrong_value_names_file_and_key(tmp_path: Path) -> None:
@@ -160,13 +174,13 @@ def test_malformed_inventory(tmp_path: Path, text: str) -> None:
     with pytest.raises(BadInput) as caught:
         read((source,))
 
-    assert "inventory-not-valid" == caught.value.reference
+    assert caught.value.reference == "inventory-not-valid"
     assert any("hosts.yml" in line for line in caught.value.context)
 
 
 def test_missing_inventory() -> None:
     """A path that is not there is told before Ansible is asked."""
-    with pytest.raises(BadInput, match="there is no inventory at nowhere.yml"):
+    with pytest.raises(BadInput, match=r"there is no inventory at nowhere\.yml"):
         read(("nowhere.yml",))
 
 
@@ -177,5 +191,5 @@ def test_this_machine_without_inventory(tmp_path: Path, monkeypatch: pytest.Monk
 
     (host,) = read(())
 
-    assert "local" == host.variables["ansible_connection"]
-    assert ("akash",) == host.intent.networks
+    assert host.variables["ansible_connection"] == "local"
+    assert host.intent.networks == ("akash",)

@@ -100,6 +100,7 @@ def test_unreadable_settings_block() -> None:
     found = host_plan("rig-01", LOCK, difference(wanted(LOCK), FACTS, capture), enrolled=True)
 
     assert found.blocked == (
-        "/etc/docker/daemon.json could not be read as a JSON object; provision will not overwrite it",
+        "/etc/docker/daemon.json is no JSON object, or holds a secret that provision does not read: it is left alone; "
+        "set live-restore=true there by hand",
     )
     assert not found.up_to_date

@@ -75,9 +75,9 @@ def test_upgrade_without_reboot() -> None:
 
 def test_other_flavour_loaded() -> None:
     """Open modules of the same version are not the proprietary ones."""
-    assert differing(
-        replace(FACTS, driver=replace(FACTS.driver, loaded_flavour="open"))
-    ) == {"running driver": ("flavour",)}
+    assert differing(replace(FACTS, driver=replace(FACTS.driver, loaded_flavour="open"))) == {
+        "running driver": ("flavour",)
+    }
 
 
 def test_service_disabled() -> None:
@@ -101,6 +101,19 @@ def test_settings_that_are_no_json_are_unseen() -> None:
     (found,) = difference(wanted(LOCK), FACTS, with_file(DOCKER_SETTINGS, "{ not json"))
 
     assert found.unseen
+
+
+def test_settings_with_a_secret_are_not_written_back() -> None:
+    """The probe leaves secrets out; writing such a file back would lose them, so it counts as not seen."""
+    theirs = with_file(DOCKER_SETTINGS, '{"proxies": "http://***@proxy"}').model_copy(
+        update={"redacted": (DOCKER_SETTINGS,)}
+    )
+    fitting = with_file(DOCKER_SETTINGS, '{"proxies": "***", "live-restore": true}').model_copy(
+        update={"redacted": (DOCKER_SETTINGS,)}
+    )
+
+    assert [d.unseen for d in difference(wanted(LOCK), FACTS, theirs)] == [True]
+    assert difference(wanted(LOCK), FACTS, fitting) == ()
 
 
 def test_mode_and_owner_of_a_file() -> None:
