@@ -93,12 +93,8 @@ class Host:
         """Take the power away and give it back: no service is stopped in order."""
         before = self._started_at()
         self._container.kill()
-        deadline = time.monotonic() + 5
-        # The restart policy may take a kill for a wish to stop, depending on the engine's version.
-        while time.monotonic() < deadline and self._started_at() == before:
-            time.sleep(0.2)
-        if self._started_at() == before:
-            self._container.start()
+        self._container.wait(timeout=BOOT_SECONDS)
+        self._container.start()  # the engine takes a kill for a wish to stop, whatever the restart policy
         self._wait_for_new_start(before)
         self.wait()
 

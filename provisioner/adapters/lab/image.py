@@ -211,7 +211,7 @@ def _make(client: DockerClient, made: Recipe, header: Path, folder: Path, say: S
     hooks.append(f'--essential-hook=install -D -m 644 "{ASSETS}/initramfs.conf" "$1/etc/initramfs-tools/conf.d/lab"')
     command = [
         "mmdebstrap", "--variant=minbase", "--skip=cleanup/apt/lists", f"--aptopt={conf}",
-        f"--include={','.join(made.packages)}", *hooks, f"--customize-hook={ASSETS}/customize",
+        f"--include={','.join(made.packages)}", *hooks, f'--customize-hook=sh "{ASSETS}/customize" "$1"',
         made.suite, str(archive), str(sources),
     ]  # fmt: skip
     environment = os.environ | {"ASSETS": str(ASSETS), "HEADER": str(header), "LC_ALL": "C.UTF-8"}
