@@ -44,6 +44,7 @@ class HostStatus:
     enrolled_at: datetime | None = None
     reference: str = ""
     hint: str = ""
+    as_locked: bool = False  # nothing but the record is missing or wrong
 
 
 def status(
@@ -73,7 +74,8 @@ def _not_seen(host: InventoryHost, problem: HostError) -> HostStatus:
 
 
 def _status(seen: Seen, entry: HostLock | None, matrix: str, signatures: Signatures) -> HostStatus:
-    state, reason, record = _state(seen, entry, matrix, signatures)
+    plan = plan_of(seen, entry, matrix) if entry is not None else None
+    state, reason, record = _state(seen, entry, plan, matrix, signatures)
     return HostStatus(
         seen.host.name,
         state,
@@ -81,6 +83,7 @@ def _status(seen: Seen, entry: HostLock | None, matrix: str, signatures: Signatu
         driver=seen.facts.driver.loaded,
         runtime=_runtime(seen),
         networks=entry.intent.networks if entry is not None else seen.host.intent.networks,
+        as_locked=plan is not None and plan.up_to_date,
         enrolled_at=record.enrolled_at if record is not None and state == "enrolled" else None,
     )
 
@@ -95,15 +98,14 @@ def _runtime(seen: Seen) -> str | Unknown | None:
 
 
 def _state(
-    seen: Seen, entry: HostLock | None, matrix: str, signatures: Signatures
+    seen: Seen, entry: HostLock | None, plan: HostPlan | None, matrix: str, signatures: Signatures
 ) -> tuple[State, str, EnrolmentRecord | None]:
     """The record counts only when it is signed, for this host and this lock entry, and the host is still as locked."""
     text = seen.capture.file(RECORD)
     record = read_record(text) if isinstance(text, str) else None
     wrong = _wrong_with(record, seen.host.name, signatures) if isinstance(text, str) else ""
-    if entry is None:
+    if entry is None or plan is None:
         return ("out" if text else "bare"), "not in the lock", record
-    plan = plan_of(seen, entry, matrix)
     if wrong:
         return "out", wrong, record
     if record is not None and (record.lock_digest != lock_digest(entry) or record.matrix_digest != matrix):

@@ -55,6 +55,9 @@ def _next(states: Sequence[HostStatus], lock: str | None, inventory: Sequence[st
     unlocked = [one.host for one in states if one.reason == "not in the lock"]
     if unlocked:
         return ["", f"Next: {next_command('resolve', inventory, unlocked)}"]
+    ready = [one.host for one in states if one.as_locked and one.host in waiting]
+    if waiting and waiting == ready:
+        return ["", f"Next: {next_command('verify', inventory, ready)} --enrol"]
     return ["", f"Next: {next_command('plan', inventory, waiting)}"] if waiting else []
 
 
