@@ -20,7 +20,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import IO
 
@@ -65,6 +65,20 @@ def not_reached(host: str, rc: int, stderr: str) -> HostError:
     )
 
 
+@dataclass(frozen=True)
+class Connection:
+    """How to open a root shell on a host, and how to explain a failure to.
+
+    `argv` starts a POSIX shell that reads its script from stdin, such as `("ssh", "rig-01", "sudo -n sh")`.
+    `before` goes there first (a password that sudo asks for).
+    """
+
+    argv: tuple[str, ...]
+    before: bytes = field(default=b"", repr=False)
+    explain: Explain = not_reached
+    open_limit: float = 30.0
+
+
 class _Stream:
     """The bytes of one of the two streams, cut at markers."""
 
@@ -94,26 +108,14 @@ class _Stream:
 
 
 class Shell:
-    """A root shell on one host, opened when first needed and again when it was lost.
+    """A root shell on one host, opened when first needed and again when it was lost."""
 
-    `argv` starts a POSIX shell that reads its script from stdin, such as `["ssh", "rig-01", "sudo -n sh"]`.
-    `before` goes there first (a password that sudo asks for).
-    """
-
-    def __init__(
-        self,
-        host: str,
-        argv: Sequence[str],
-        *,
-        before: bytes = b"",
-        open_limit: float = 30.0,
-        explain: Explain = not_reached,
-    ) -> None:
+    def __init__(self, host: str, connection: Connection) -> None:
         self.host = host
-        self._argv = tuple(argv)
-        self._before = before
-        self._open_limit = open_limit
-        self._explain = explain
+        self._argv = connection.argv
+        self._before = connection.before
+        self._open_limit = connection.open_limit
+        self._explain = connection.explain
         self._process: subprocess.Popen[bytes] | None = None
         self._out: _Stream
         self._err: _Stream

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -21,35 +20,32 @@ import testinfra.backend
 import testinfra.host
 from testinfra.backend import base
 
-from provisioner.adapters.shell import Answer, Explain, Shell, not_reached
+from provisioner.adapters.looks import SHELLS_AT_ONCE, Looking
+from provisioner.adapters.shell import Answer, Connection, Shell
 from provisioner.errors import HostError
 
 SCHEME = "shell"
-SHELLS_AT_ONCE = 32
-
-
-@dataclass(frozen=True)
-class Connection:
-    """How to open a root shell on a host, and how to explain a failure to."""
-
-    argv: tuple[str, ...]
-    before: bytes = field(default=b"", repr=False)
-    explain: Explain = not_reached
-    open_limit: float = 30.0
 
 
 _connections: dict[str, Connection] = {}
+_ahead: dict[str, Looking] = {}
 
 
-def connect(host: str, connection: Connection) -> str:
-    """Say how `host` is reached; returns its testinfra name, such as `shell://rig-01`."""
+def connect(host: str, connection: Connection, ahead: Looking | None = None) -> str:
+    """Say how `host` is reached; returns its testinfra name, such as `shell://rig-01`.
+
+    `ahead` holds looks that are being read already; tests wait for their own host only.
+    """
     _connections[host] = connection
+    if ahead is not None:
+        _ahead[host] = ahead
     return f"{SCHEME}://{quote(host, safe='')}"
 
 
 def disconnect(host: str) -> None:
     """Forget how `host` is reached, and the password that may have been part of it."""
     _connections.pop(host, None)
+    _ahead.pop(host, None)
 
 
 def plain_ssh(host: str, *, ssh_config: str | None = None, identity: str | None = None) -> tuple[str, ...]:
@@ -91,12 +87,16 @@ class ShellBackend(base.BaseBackend):  # type: ignore[misc]  # as above
         known = _connections.get(self.hostname) or Connection(
             plain_ssh(self.hostname, ssh_config=ssh_config, identity=ssh_identity_file)
         )
-        self._shell = Shell(
-            self.hostname, known.argv, before=known.before, open_limit=known.open_limit, explain=known.explain
-        )
+        self._shell = Shell(self.hostname, known)
+        self._ahead = _ahead.get(self.hostname)
         self._looks: dict[str, Answer] = {}
         self.fault: HostError | None = None
         """Why the host could not be reached when its looks were read; every run then fails at once with it."""
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether this host's looks were begun before the tests were collected."""
+        return self._ahead is not None
 
     def get_encoding(self) -> str:
         """What hosts of today write; asking each costs a Python start."""
@@ -106,6 +106,7 @@ class ShellBackend(base.BaseBackend):  # type: ignore[misc]  # as above
         return data.decode("utf-8", "replace")
 
     def run(self, command: str, *args: str, **kwargs: Any) -> base.CommandResult:
+        self._take_ahead()
         if self.fault is not None:
             raise self.fault
         line = self.get_command(command, *args)
@@ -119,6 +120,18 @@ class ShellBackend(base.BaseBackend):  # type: ignore[misc]  # as above
         )
         result.sent, result.answered, result.seconds = answer.sent, answer.answered, answer.seconds
         return result
+
+    def _take_ahead(self) -> None:
+        """Take what was read ahead, waiting for it when it is still on its way."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is None:
+            return
+        try:
+            answers = ahead.answers(self.hostname)
+        except HostError as error:
+            self.fault = error
+            return
+        self._looks |= {self.get_command(command): answer for command, answer in answers.items()}
 
     def look(self, commands: Iterable[str]) -> None:
         """Read these once; until `forget`, running one of them returns what was read."""
@@ -176,6 +189,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     wanted: dict[ShellBackend, dict[str, None]] = {}
     for backend, item in _with_shell(session.items):
+        if backend.reads_ahead:
+            continue
         for mark in item.iter_markers("looks"):
             wanted.setdefault(backend, {}).update(dict.fromkeys(mark.args))
     look_at_all(wanted, session.config.option.shells_at_once)

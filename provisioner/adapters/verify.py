@@ -1,4 +1,8 @@
-"""Runs provisioner/checks under pytest, in this process and for all hosts at once, and takes the results as values."""
+"""Runs provisioner/checks under pytest, in this process and for all hosts at once, and takes the results as values.
+
+The hosts are asked everything that the checks want to know before pytest is even imported, and each host's checks wait
+for that host alone: what the controller computes costs no time while the hosts answer.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,23 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import pytest
+from typing import TYPE_CHECKING, Any
 
 from provisioner import __version__
-from provisioner.adapters import ssh, testinfra_backend
-from provisioner.adapters.shell import Explain, not_reached
-from provisioner.adapters.testinfra_backend import Connection, connect, disconnect
+from provisioner.adapters import ssh
+from provisioner.adapters.looks import SHELLS_AT_ONCE, Looking
+from provisioner.adapters.shell import Connection, Explain, Shell, not_reached
+from provisioner.checks.table import CHECKS
 from provisioner.errors import HostError, ProvisionError
 from provisioner.model.enrolment import lock_digest
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.results import CheckResult, Fault, HostVerification
 from provisioner.model.stack import HostLock, Lock
 
-CHECKS = Path(__file__).resolve().parent.parent / "checks"
+if TYPE_CHECKING:
+    import pytest
+
+FOLDER = Path(__file__).resolve().parent.parent / "checks"
 
 
 class TestinfraVerifier:
@@ -30,7 +36,7 @@ class TestinfraVerifier:
 
     __test__ = False  # pytest would take the name for a test
 
-    def __init__(self, *, forks: int = testinfra_backend.SHELLS_AT_ONCE, timeout_s: float = 60) -> None:
+    def __init__(self, *, forks: int = SHELLS_AT_ONCE, timeout_s: float = 60) -> None:
         self._forks = forks
         self._timeout_s = timeout_s
 
@@ -40,12 +46,21 @@ class TestinfraVerifier:
         """Check each host against its lock entry. A host that gives no shell gets a fault instead of results."""
         if not hosts:
             return {}
-        collector = _Collector()
+        connections = {host.name: replace(connection(host), open_limit=self._timeout_s) for host in hosts}
         with contextlib.ExitStack() as stack:
+            # In the order in which pytest-testinfra sorts hosts: whose checks come first is read first.
+            shells = {name: Shell(name, connections[name]) for name in sorted(connections)}
+            looking = Looking(shells, [look for check in CHECKS for look in check.looks], self._forks)
+            stack.callback(looking.end)
+            import pytest
+
+            from provisioner.adapters import testinfra_backend
+
+            collector = _Collector()
             names = []
-            for host in hosts:
-                names.append(connect(host.name, replace(connection(host), open_limit=self._timeout_s)))
-                stack.callback(disconnect, host.name)
+            for name, known in connections.items():
+                names.append(testinfra_backend.connect(name, known, looking))
+                stack.callback(testinfra_backend.disconnect, name)
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="provision-verify-")))
             lock = folder / "provision.lock"
             lock.write_text(
@@ -53,7 +68,8 @@ class TestinfraVerifier:
             )
             (folder / "pytest.ini").write_text("[pytest]\n")
             stack.enter_context(_untouched_by_the_environment())
-            code = pytest.main(_arguments(folder, lock, names, self._forks), plugins=[testinfra_backend, collector])
+            code = pytest.main(_arguments(folder, lock, names), plugins=[testinfra_backend, collector])
+            faults = looking.faults()
         if code == pytest.ExitCode.INTERRUPTED:
             raise KeyboardInterrupt
         if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
@@ -63,7 +79,10 @@ class TestinfraVerifier:
                 context=collector.trouble[-12:] or (f"pytest ended with exit code {int(code)}",),
                 hint="this is a defect of provision; please report it with the lines above",
             )
-        return {host.name: collector.verification(host.name, run, lock_digest(locked[host.name])) for host in hosts}
+        return {
+            host.name: collector.verification(host.name, run, lock_digest(locked[host.name]), faults.get(host.name))
+            for host in hosts
+        }
 
 
 def connection(host: InventoryHost) -> Connection:
@@ -80,17 +99,16 @@ def _explain(target: ssh.Target) -> Explain:
     return explain
 
 
-def _arguments(folder: Path, lock: Path, names: Sequence[str], forks: int) -> list[str]:
+def _arguments(folder: Path, lock: Path, names: Sequence[str]) -> list[str]:
     """Nothing of the user's own pytest settings, and no plugin that the checks do not need."""
     without = ("cacheprovider", "terminal", "junitxml", "warnings", "logging", "faulthandler", "doctest", "unittest")
     return [
         *("-c", str(folder / "pytest.ini"), "--rootdir", str(folder)),
-        *("--confcutdir", str(CHECKS)),
+        *("--confcutdir", str(FOLDER)),
         *("--capture=no", "--assert=plain", "-p", "testinfra.plugin"),
         *(word for name in without for word in ("-p", f"no:{name}")),
         *("--provision-lock", str(lock), f"--hosts={','.join(names)}"),
-        *("--shells-at-once", str(forks)),
-        str(CHECKS / "test_host.py"),
+        str(FOLDER / "test_host.py"),
     ]
 
 
@@ -111,11 +129,10 @@ def _untouched_by_the_environment() -> Iterator[None]:
 
 
 class _Collector:
-    """A pytest plugin that keeps what the tests noted, and why hosts gave no shell."""
+    """A pytest plugin that keeps what the tests noted."""
 
     def __init__(self) -> None:
         self.results: dict[str, list[CheckResult]] = {}
-        self.faults: dict[str, HostError] = {}
         self.trouble: tuple[str, ...] = ()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -142,15 +159,8 @@ class _Collector:
     def pytest_internalerror(self, excrepr: object) -> None:
         self.trouble += tuple(str(excrepr).splitlines())
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        for backend in testinfra_backend.backends_of(session):
-            if backend.fault is not None:
-                self.faults[backend.hostname] = backend.fault
-
-    def verification(self, host: str, run: str, digest: str) -> HostVerification:
+    def verification(self, host: str, run: str, digest: str, error: HostError | None) -> HostVerification:
         """What came of one host; a host without results and without a fault is a defect of ours, not a pass."""
-        error = self.faults.get(host)
         if error is not None:
             fault = Fault(error.reference, error.message, error.context, error.hint)
             return HostVerification(host, run, digest, (), fault)

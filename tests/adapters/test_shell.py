@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.adapters.shell import Shell
+from provisioner.adapters.shell import Connection, Shell
 from provisioner.errors import HostError
 
 
 @pytest.fixture
 def shell() -> Iterator[Shell]:
-    with Shell("here", ["sh"]) as opened:
+    with Shell("here", Connection(("sh",))) as opened:
         yield opened
 
 
@@ -133,7 +133,16 @@ def test_looks_are_made_once_more_after_a_loss(shell: Shell, tmp_path: Path) -> 
 def test_a_host_that_gives_no_shell_says_why() -> None:
     """What the connection printed is what the error shows."""
     with pytest.raises(HostError) as caught:
-        Shell("rig-01", ["sh", "-c", "echo 'Permission denied (publickey).' >&2; exit 255"]).run("true")
+        Shell(
+            "rig-01",
+            Connection(
+                (
+                    "sh",
+                    "-c",
+                    "echo 'Permission denied (publickey).' >&2; exit 255",
+                )
+            ),
+        ).run("true")
 
     assert caught.value.host == "rig-01"
     assert caught.value.context == ("Permission denied (publickey).",)
@@ -148,7 +157,17 @@ def test_the_explainer_hears_exit_code_and_words() -> None:
         return HostError("mine", host, "mine")
 
     with pytest.raises(HostError, match="mine"):
-        Shell("rig-01", ["sh", "-c", "echo no >&2; exit 3"], explain=explain).run("true")
+        Shell(
+            "rig-01",
+            Connection(
+                (
+                    "sh",
+                    "-c",
+                    "echo no >&2; exit 3",
+                ),
+                explain=explain,
+            ),
+        ).run("true")
 
     assert heard == [("rig-01", 3, "no\n")]
 
@@ -156,21 +175,39 @@ def test_the_explainer_hears_exit_code_and_words() -> None:
 def test_a_program_that_is_not_there() -> None:
     """A missing ssh is an error of the host, not a traceback."""
     with pytest.raises(HostError, match="gave no shell"):
-        Shell("rig-01", ["/no/such/ssh"]).run("true")
+        Shell("rig-01", Connection(("/no/such/ssh",))).run("true")
 
 
 def test_a_connection_that_says_nothing_is_given_up() -> None:
     """A host that takes the connection and never answers does not hold the run."""
     began = time.monotonic()
     with pytest.raises(HostError):
-        Shell("rig-01", ["sleep", "60"], open_limit=0.5).run("true")
+        Shell(
+            "rig-01",
+            Connection(
+                (
+                    "sleep",
+                    "60",
+                ),
+                open_limit=0.5,
+            ),
+        ).run("true")
 
     assert time.monotonic() - began < 10
 
 
 def test_a_login_that_prints_a_greeting() -> None:
     """What a login shell says before the script begins is not part of an answer."""
-    with Shell("rig-01", ["sh", "-c", "echo Welcome; echo motd >&2; exec sh"]) as shell:
+    with Shell(
+        "rig-01",
+        Connection(
+            (
+                "sh",
+                "-c",
+                "echo Welcome; echo motd >&2; exec sh",
+            )
+        ),
+    ) as shell:
         answer = shell.run("echo hello")
 
     assert (answer.stdout, answer.stderr) == (b"hello\n", b"")
@@ -186,5 +223,15 @@ def test_a_late_word_of_a_background_process_is_dropped(shell: Shell) -> None:
 
 def test_a_password_goes_first() -> None:
     """What sudo reads is written before the script."""
-    with Shell("rig-01", ["sh", "-c", 'read -r word; test "$word" = secret && exec sh'], before=b"secret\n") as shell:
+    with Shell(
+        "rig-01",
+        Connection(
+            (
+                "sh",
+                "-c",
+                'read -r word; test "$word" = secret && exec sh',
+            ),
+            before=b"secret\n",
+        ),
+    ) as shell:
         assert shell.run("echo in").stdout == b"in\n"

@@ -15,7 +15,8 @@ import pytest
 import testinfra
 
 from provisioner.adapters import testinfra_backend
-from provisioner.adapters.testinfra_backend import Connection, ShellBackend, connect, disconnect, look_at_all
+from provisioner.adapters.shell import Connection
+from provisioner.adapters.testinfra_backend import ShellBackend, connect, disconnect, look_at_all
 from provisioner.errors import HostError
 
 
@@ -99,7 +100,8 @@ def test_one_host_that_gives_no_shell_fails_alone(host: testinfra.host.Host) -> 
 def test_marked_tests_share_looks_under_plain_pytest(tmp_path: Path) -> None:
     """`pytest -p provisioner.adapters.testinfra_backend --hosts=shell://…` honours the mark, in anybody's tests."""
     (tmp_path / "conftest.py").write_text(
-        "from provisioner.adapters.testinfra_backend import Connection, connect\n"
+        "from provisioner.adapters.shell import Connection\n"
+        "from provisioner.adapters.testinfra_backend import connect\n"
         "connect('one', Connection(('sh',)))\nconnect('two', Connection(('sh',)))\n"
     )
     look = f"echo x >>{tmp_path}/looks; wc -l <{tmp_path}/looks"

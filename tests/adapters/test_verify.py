@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from provisioner.adapters import verify
-from provisioner.adapters.testinfra_backend import Connection
+from provisioner.adapters.shell import Connection
 from provisioner.adapters.verify import TestinfraVerifier
 from provisioner.checks.table import CHECKS
 from provisioner.model.enrolment import lock_digest
@@ -96,3 +99,16 @@ def test_looks_are_read_anew_in_each_run(quick_shell: None, monkeypatch: pytest.
 def test_no_hosts_no_checks() -> None:
     """Nothing to do is done at once."""
     assert TestinfraVerifier().verify([], {}, run="r1") == {}
+
+
+def test_an_interrupt_ends_the_looks_and_is_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ctrl-C while a host is slow to answer: no waiting, and the caller hears of it."""
+    slow = shell_with(tmp_path / "slow", timeout="exec sleep 60")
+    monkeypatch.setattr(verify, "connection", lambda host: slow)
+    began = time.monotonic()
+    timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        TestinfraVerifier().verify([here("rig-01")], {"rig-01": PLAIN}, run="r1")
+
+    assert time.monotonic() - began < 10
