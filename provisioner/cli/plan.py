@@ -68,4 +68,6 @@ def _next(args: argparse.Namespace) -> str:
         words += ["-i", source]
     if args.limit:
         words += ["--limit", args.limit]
+    if str(args.lock) != options.LOCK:
+        words += ["--lock", str(args.lock)]
     return shlex.join(words)

@@ -255,12 +255,22 @@ def root_offer(name: str, driver: OfferedPackage, names: DriverPackages, offers:
     Debian's open module of 535.261.03-1 goes with libcuda1 535.261.03-1; persistenced has versions of its own.
     """
     if name in names.independent:
-        return offers.newest(name)
+        return _of_the_branch(name, driver, offers) or offers.newest(name)
     wanted = upstream(driver.version)
     same = [offer for offer in offers.named(name) if upstream(offer.version) == wanted]
     exact = [offer for offer in same if offer.version == driver.version]
     fitting = exact or sorted(same, key=lambda o: (is_backport(o), o.version))
     return fitting[0] if fitting else None
+
+
+def _of_the_branch(name: str, driver: OfferedPackage, offers: Offers) -> OfferedPackage | None:
+    """The newest nvidia-modprobe of the driver's own branch: a tool of branch 535 beside driver 470 is not needed.
+
+    Debian 11 offered that tool in an index of its security suite when the archive itself no longer had the file.
+    """
+    branch = upstream(driver.version).partition(".")[0]
+    same = [offer for offer in offers.named(name) if upstream(offer.version).partition(".")[0] == branch]
+    return max(same, key=lambda offer: (not is_backport(offer), debian(offer.version)), default=None)
 
 
 def kernel_version(release: str) -> DottedVersion | None:

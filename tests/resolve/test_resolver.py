@@ -267,3 +267,15 @@ def test_what_is_no_version_is_never_chosen() -> None:
     worse = dataclasses.replace(facts, offers=(odd, *(facts.offers or ())))
 
     assert solve(worse, Intent(), worlds.matrix()) == solve(facts, Intent(), worlds.matrix())
+
+
+def test_tools_of_their_own_version_stay_in_the_driver_branch() -> None:
+    """nvidia-modprobe 470 goes with driver 470, though the security suite's index names 535.309.01."""
+    facts = worlds.host("debian-11", "tesla-k80", suites=("", "-security"))
+
+    answer = solve(facts, Intent(networks=("akash",)), worlds.matrix())
+
+    assert isinstance(answer, HostLock)
+    versions = {p.name: p.version for p in answer.packages if p.unit == "driver"}
+    assert versions["nvidia-kernel-dkms"] == "470.256.02-2"
+    assert versions["nvidia-modprobe"] == "470.182.03-1"

@@ -441,7 +441,7 @@ static void table(unsigned int count)
         snprintf(cell, sizeof cell, "%s%s Off ", wide ? "   " : " ", bus);
         printf("%-*s|%21s |\n", widths[1], cell, ecc[0] == '[' ? "N/A" : ecc);
         snprintf(cell, sizeof cell, old ? "%3s%%  %3sC    %-3s %4uW / %3uW" : wide ? "%3s%%  %3sC    %-3s %13uW / %4uW"
-                                                                                 : "%3s%%  %3sC    %-3s %13uW / %3uW",
+                                                                                 : "%3s%%  %3sC    %-3s %14uW / %3uW",
                  fan[0] == '[' ? "N/A" : fan, temperature, state, draw / 1000, limit / 1000);
         printf("|%-*s|", widths[0], cell);
         snprintf(cell, sizeof cell, wide ? "%6sMiB / %6sMiB" : "%6sMiB / %5sMiB", used, total);
