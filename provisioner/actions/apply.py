@@ -13,7 +13,16 @@ from provisioner import __version__
 from provisioner.actions import hostlock
 from provisioner.actions.observe import observe
 from provisioner.actions.plan import Planned, plan_of, request_for
-from provisioner.actions.ports import Clock, Enroller, HostShell, PlaybookRunner, Prober, RunStore, Verifier
+from provisioner.actions.ports import (
+    Clock,
+    Enroller,
+    HostShell,
+    PlaybookRunner,
+    Prober,
+    RunStore,
+    Signatures,
+    Verifier,
+)
 from provisioner.errors import BadInput, Exit, HostError
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.plan import HostPlan, Phase, Plan
@@ -34,6 +43,7 @@ class ApplyPorts:
     store: RunStore
     verifier: Verifier
     enroller: Enroller
+    signatures: Signatures
     clock: Clock
     alive: Callable[[int], bool]
 
@@ -197,7 +207,7 @@ def _left_over(hosts: Sequence[InventoryHost], planned: Planned, ports: ApplyPor
         applied.results[name] = _failed(name, problem)
     left = set(failed)
     for name, one in seen.items():
-        rest = plan_of(one, locked[name], planned.plan.matrix)
+        rest = plan_of(one, locked[name], planned.plan.matrix, ports.signatures)
         if rest.changes or rest.blocked:
             left.add(name)
             lines = [f"{change.what}: {change.before or 'absent'}, wanted {change.after}" for change in rest.changes]

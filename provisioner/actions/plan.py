@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from provisioner import __version__
 from provisioner.actions.observe import Seen, observe
-from provisioner.actions.ports import Clock, Prober
+from provisioner.actions.ports import Clock, Prober, Signatures
 from provisioner.errors import HostError
 from provisioner.model.enrolment import lock_digest, record_in
 from provisioner.model.inventory import InventoryHost
@@ -35,6 +35,7 @@ def make_plan(
     *,
     prober: Prober,
     clock: Clock,
+    signatures: Signatures,
     sources: tuple[str, ...] = (),
     limit: str | None = None,
 ) -> Planned:
@@ -43,7 +44,7 @@ def make_plan(
     targets = [host for host in hosts if host.name in locked]
     seen, unseen = observe(targets, {name: request_for(entry) for name, entry in locked.items()}, prober)
     failed |= unseen
-    plans = {name: plan_of(one, locked[name], lock.matrix) for name, one in seen.items()}
+    plans = {name: plan_of(one, locked[name], lock.matrix, signatures) for name, one in seen.items()}
     plan = Plan(
         made_by=__version__,
         made_at=clock.now().strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -67,10 +68,16 @@ def request_for(entry: HostLock) -> Request:
     )
 
 
-def plan_of(seen: Seen, entry: HostLock, matrix: str) -> HostPlan:
+def plan_of(seen: Seen, entry: HostLock, matrix: str, signatures: Signatures) -> HostPlan:
     """Return one host's plan from what was seen of it."""
     record = record_in(seen.capture)
-    enrolled = record is not None and record.lock_digest == lock_digest(entry) and record.matrix_digest == matrix
+    enrolled = (
+        record is not None
+        and record.host == seen.host.name
+        and record.lock_digest == lock_digest(entry)
+        and record.matrix_digest == matrix
+        and signatures.verifies(record) is True
+    )
     differences = difference(wanted(entry), seen.facts, seen.capture)
     return host_plan(seen.host.name, entry, differences, enrolled=enrolled)
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from provisioner.errors import HostError
 from provisioner.model.capture import Capture, CommandOutput
+from provisioner.model.enrolment import EnrolmentRecord
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.results import HostVerification
 from provisioner.model.run import HostOutcome, RunEvent
@@ -65,3 +66,9 @@ class Enroller(Protocol):
     def enrol(self, host: InventoryHost, verification: HostVerification, locked: HostLock, *, matrix: str) -> None: ...
 
     def withdraw(self, host: InventoryHost) -> None: ...
+
+
+class Signatures(Protocol):
+    """Whose signatures this operator trusts; None: the key is not among them."""
+
+    def verifies(self, record: EnrolmentRecord) -> bool | None: ...

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal
 
 from provisioner.actions.observe import Seen, observe
 from provisioner.actions.plan import plan_of, request_for
-from provisioner.actions.ports import Prober
+from provisioner.actions.ports import Prober, Signatures
 from provisioner.errors import HostError
 from provisioner.model.capture import UNKNOWN, Unknown
 from provisioner.model.enrolment import RECORD, EnrolmentRecord, lock_digest, read_record
@@ -20,12 +20,6 @@ from provisioner.model.version import DebianVersion
 from provisioner.probe.request import STATE, Request
 
 State = Literal["bare", "differs", "up to date", "enrolled", "out", "not seen"]
-
-
-class Signatures(Protocol):
-    """Whose signatures this operator trusts; None: the key is not among them."""
-
-    def verifies(self, record: EnrolmentRecord) -> bool | None: ...
 
 
 @dataclass(frozen=True)
@@ -74,7 +68,7 @@ def _not_seen(host: InventoryHost, problem: HostError) -> HostStatus:
 
 
 def _status(seen: Seen, entry: HostLock | None, matrix: str, signatures: Signatures) -> HostStatus:
-    plan = plan_of(seen, entry, matrix) if entry is not None else None
+    plan = plan_of(seen, entry, matrix, signatures) if entry is not None else None
     state, reason, record = _state(seen, entry, plan, matrix, signatures)
     return HostStatus(
         seen.host.name,

@@ -220,14 +220,14 @@ def explain(target: Target, rc: int, stderr: str) -> HostError | None:
 
 
 @dataclass(frozen=True)
-class _Session:
+class Session:
     """What is started here, and what goes to its standard input before the caller's own bytes."""
 
     argv: tuple[str, ...]
     before: bytes = b""
 
 
-def _session(target: Target, command: Sequence[str]) -> _Session:
+def session(target: Target, command: Sequence[str]) -> Session:
     """Wrap `command` in sudo and ssh as the target needs.
 
     A sudo password goes through standard input. Should sudo not ask for it (NOPASSWD), nobody reads it, so a shell
@@ -245,11 +245,11 @@ def _session(target: Target, command: Sequence[str]) -> _Session:
         user = [] if target.become_user == "root" else ["-u", target.become_user]
         argv = ["env", "LC_ALL=C", *sudo, *user, "--", *argv]
     if target.local:
-        return _Session(tuple(argv), before)
-    return _Session((*ssh_argv(target), "exec " + shlex.join(argv)), before)
+        return Session(tuple(argv), before)
+    return Session((*ssh_argv(target), "exec " + shlex.join(argv)), before)
 
 
-async def _exchange(session: _Session, data: bytes, timeout_s: float) -> tuple[int, bytes, bytes] | None:
+async def _exchange(session: Session, data: bytes, timeout_s: float) -> tuple[int, bytes, bytes] | None:
     """Run to the end and return exit code, stdout and stderr; None when time ran out (then it is killed)."""
     process = await asyncio.create_subprocess_exec(
         *session.argv,
@@ -282,7 +282,7 @@ async def run(
     """
     argv = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
     try:
-        done = await _exchange(_session(target, argv), stdin, timeout_s)
+        done = await _exchange(session(target, argv), stdin, timeout_s)
     except OSError as error:
         raise _no_program(target, error) from error
     if done is None:
@@ -310,7 +310,7 @@ async def close(target: Target) -> None:
         return
     argv = ssh_argv(target)
     with contextlib.suppress(OSError):
-        await _exchange(_Session((*argv[:1], "-O", "exit", *argv[1:])), b"", 5)
+        await _exchange(Session((*argv[:1], "-O", "exit", *argv[1:])), b"", 5)
 
 
 # Probing.
@@ -320,7 +320,7 @@ async def probe_one(target: Target, request: Request, *, timeout_s: float = 60) 
     """One session, one capture. Raises HostError with what went wrong and what to do."""
     data = payload(request, shaken_pynvml() if request.profile.nvml else None)
     try:
-        done = await _exchange(_session(target, (target.python, "-IS", "-c", BOOTSTRAP)), data, timeout_s)
+        done = await _exchange(session(target, (target.python, "-IS", "-c", BOOTSTRAP)), data, timeout_s)
     except OSError as error:
         if target.local and str(error.filename) == target.python:
             raise explain_python(target.login, 127, str(error)) or _no_program(target, error) from error

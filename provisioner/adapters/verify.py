@@ -88,7 +88,7 @@ class TestinfraVerifier:
 def connection(host: InventoryHost) -> Connection:
     """How to open a root shell on a host: the shared ssh connection that probe and playbook use, or this machine."""
     target = ssh.Target.from_variables(host.name, host.variables)
-    session = ssh._session(target, ("sh",))
+    session = ssh.session(target, ("sh",))
     return Connection(session.argv, session.before, _explain(target))
 
 

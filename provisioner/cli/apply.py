@@ -77,6 +77,7 @@ def _plan(args: argparse.Namespace, sources: tuple[str, ...], limit: str | None,
     from provisioner.actions.plan import make_plan
     from provisioner.adapters import inventory
     from provisioner.adapters.runs import SystemClock
+    from provisioner.adapters.signing import Keyring
     from provisioner.cli.wiring import SshProber
 
     hosts = inventory.read(sources, limit)
@@ -84,7 +85,9 @@ def _plan(args: argparse.Namespace, sources: tuple[str, ...], limit: str | None,
         hosts = tuple(host for host in hosts if host.name in saved.hosts)
     prober = SshProber(forks=args.forks, timeout_s=args.timeout)
     lock = options.read_lock_in_use(args.lock)
-    return make_plan(hosts, lock, prober=prober, clock=SystemClock(), sources=sources, limit=limit)
+    return make_plan(
+        hosts, lock, prober=prober, clock=SystemClock(), signatures=Keyring(), sources=sources, limit=limit
+    )
 
 
 def _ask(hosts: int) -> None:

@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from provisioner.actions.plan import make_plan
     from provisioner.adapters import inventory
     from provisioner.adapters.runs import SystemClock
+    from provisioner.adapters.signing import Keyring
     from provisioner.cli.views.plan import plan_json, plan_text
     from provisioner.cli.wiring import prober_for
 
@@ -37,7 +38,13 @@ def run(args: argparse.Namespace) -> int:
     lock = options.read_lock_in_use(args.lock)
     hosts, prober = prober_for(hosts, args)
     planned = make_plan(
-        hosts, lock, prober=prober, clock=SystemClock(), sources=tuple(args.inventory), limit=args.limit
+        hosts,
+        lock,
+        prober=prober,
+        clock=SystemClock(),
+        signatures=Keyring(),
+        sources=tuple(args.inventory),
+        limit=args.limit,
     )
     if args.out is not None:
         _save(args.out, plan_json(planned.plan))

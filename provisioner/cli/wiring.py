@@ -99,6 +99,7 @@ def apply_ports(*, forks: int, timeout_s: float) -> ApplyPorts:
     from provisioner.actions.apply import ApplyPorts
     from provisioner.adapters.runner import AnsibleRunner
     from provisioner.adapters.runs import RunFolders, SystemClock
+    from provisioner.adapters.signing import Keyring
 
     shell = SshShell()
     return ApplyPorts(
@@ -108,6 +109,7 @@ def apply_ports(*, forks: int, timeout_s: float) -> ApplyPorts:
         store=RunFolders(STATE_DIR / "runs"),
         verifier=verifier(),
         enroller=enroller(shell),
+        signatures=Keyring(),
         clock=SystemClock(),
         alive=alive,
     )

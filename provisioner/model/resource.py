@@ -47,7 +47,7 @@ class File(_Kind):
 
 
 class Settings(_Kind):
-    """Keys that a JSON file must hold, whatever else its owner keeps there; `restarts` are units that read it at start."""
+    """Keys that a JSON file must hold, whatever else its owner keeps there; `restarts` are units that read it."""
 
     kind: Literal["settings"] = "settings"
     path: str

@@ -127,7 +127,8 @@ def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[
                 sums=sums,
                 size=megabytes(plan.download_bytes),
                 argv=[
-                    *("apt-get", "--yes", "--download-only", "--no-install-recommends"),
+                    *("apt-get", "--yes", "--option", "DPkg::Lock::Timeout=600"),
+                    *("--download-only", "--no-install-recommends"),
                     *("--allow-downgrades", "--allow-change-held-packages", "install"),
                     *(_exact(package) for package in fresh),
                 ],

@@ -37,6 +37,7 @@ class World:
     does_nothing: set[str] = field(default_factory=set)  # the playbook ends well, the host stays as it was
     check_fails: set[str] = field(default_factory=set)
     busy: set[str] = field(default_factory=set)
+    signature_holds: bool | None = True
     log: list[str] = field(default_factory=list)
 
     # Prober
@@ -60,6 +61,10 @@ class World:
     # Clock
     def now(self) -> datetime:
         return WHEN
+
+    # Signatures
+    def verifies(self, record: EnrolmentRecord) -> bool | None:
+        return self.signature_holds
 
     # Verifier
     def verify(
@@ -142,7 +147,7 @@ def hosts(world: World) -> list[InventoryHost]:
 
 def planned(world: World) -> Planned:
     lock = Lock(made_by="0.1.0", matrix="m", hosts=dict.fromkeys(world.rigs, LOCK))
-    return make_plan(hosts(world), lock, prober=world, clock=world)
+    return make_plan(hosts(world), lock, prober=world, clock=world, signatures=world)
 
 
 def do(world: World, plan: Planned | None = None, *, force: bool = False) -> Applied:
@@ -153,6 +158,7 @@ def do(world: World, plan: Planned | None = None, *, force: bool = False) -> App
         store=Store(),
         verifier=world,
         enroller=world,
+        signatures=world,
         clock=world,
         alive=lambda pid: True,
     )
@@ -208,6 +214,27 @@ def test_an_enrolment_for_another_lock_entry_does_not_count() -> None:
     world.rigs["rig-01"].files["/var/lib/provision/enrolment.json"] = text.replace(lock_digest(LOCK), "sha256:0")
 
     assert not planned(world).plan.hosts["rig-01"].enrolled
+
+
+@pytest.mark.parametrize("holds", [False, None])
+def test_a_record_that_nobody_trusted_signed_does_not_count(holds: bool | None) -> None:
+    """An edited record, or one of an unknown key, is no enrolment: the host is verified again."""
+    world = world_of(rig_01=True)
+    do(world)
+    world.signature_holds = holds
+
+    assert not planned(world).plan.hosts["rig-01"].enrolled
+    assert states(do(world)) == {"rig-01": "enrolled"}
+
+
+def test_a_record_of_another_host_does_not_count() -> None:
+    """A good record copied from the neighbour opens nothing."""
+    world = world_of(rig_01=True, rig_02=False)
+    do(world)
+    record = world.rigs["rig-01"].files["/var/lib/provision/enrolment.json"]
+    world.rigs["rig-02"].files["/var/lib/provision/enrolment.json"] = record
+
+    assert not planned(world).plan.hosts["rig-02"].enrolled
 
 
 def test_each_failure_is_its_own() -> None:
@@ -273,6 +300,7 @@ def test_hosts_are_given_back_after_an_interruption() -> None:
         store=Store(),
         verifier=world,
         enroller=world,
+        signatures=world,
         clock=world,
         alive=lambda pid: True,
     )
@@ -304,7 +332,7 @@ def test_intent_that_moved_on_since_the_lock() -> None:
     world = world_of(rig_01=False)
     lock = Lock(made_by="0.1.0", matrix="m", hosts={"rig-01": LOCK})
     host = InventoryHost("rig-01", {}, Intent(networks=("akash", "lium")))
-    failed = make_plan([host], lock, prober=world, clock=world).failed["rig-01"]
+    failed = make_plan([host], lock, prober=world, clock=world, signatures=world).failed["rig-01"]
 
     assert failed.reference == "lock-out-of-date"
     assert failed.context == ("provision_networks: ['akash'] in the lock, ['akash', 'lium'] now",)
@@ -313,6 +341,8 @@ def test_intent_that_moved_on_since_the_lock() -> None:
 def test_host_without_lock_entry() -> None:
     """A host that was never resolved is told so, and is not looked at."""
     world = world_of(rig_01=False)
-    found = make_plan(hosts(world), Lock(made_by="0.1.0", matrix="m", hosts={}), prober=world, clock=world)
+    found = make_plan(
+        hosts(world), Lock(made_by="0.1.0", matrix="m", hosts={}), prober=world, clock=world, signatures=world
+    )
 
     assert found.failed["rig-01"].reference == "host-not-locked"
