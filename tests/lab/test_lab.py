@@ -108,7 +108,9 @@ def test_bare_host_has_its_cards_under_nouveau(lab: Lab) -> None:
 def test_driver_works_after_the_reboot_and_not_before(lab: Lab) -> None:
     """Debian's own packages, through DKMS; this is the slow one when the build cache is cold (3 to 4 minutes)."""
     host = lab.host("main")
-    _apt(host, "install linux-headers-amd64 nvidia-kernel-dkms nvidia-smi libnvidia-ml1 nvidia-persistenced")
+    _apt(
+        host, "-t bookworm install linux-headers-amd64 nvidia-kernel-dkms nvidia-smi libnvidia-ml1 nvidia-persistenced"
+    )
     version = _version(host, "nvidia-kernel-dkms")
 
     early = host.exec("nvidia-smi")
