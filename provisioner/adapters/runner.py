@@ -12,9 +12,8 @@ from typing import Any
 
 from provisioner.model.plan import Phase
 from provisioner.model.run import HostOutcome, RunEvent
-from provisioner.render.project import TITLES, Group, Project
+from provisioner.render.project import PHASES_OF_PLAYS, Group, Project
 
-_PHASE_OF: dict[str, Phase] = {title: phase for phase, title in TITLES.items()}
 _KINDS: dict[str, Any] = {
     "runner_on_start": "start",
     "runner_on_ok": "ok",
@@ -123,7 +122,7 @@ class _Follower:
     def __call__(self, event: dict[str, Any]) -> bool:
         data = event.get("event_data") or {}
         if event.get("event") == "playbook_on_play_start":
-            self._enter(_PHASE_OF.get(str(data.get("name")), self._phase))
+            self._enter(PHASES_OF_PLAYS.get(str(data.get("name")), self._phase))
         kind = _KINDS.get(str(event.get("event")))
         host = data.get("host")
         if kind is None or host not in self._outcomes:

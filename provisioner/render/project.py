@@ -11,13 +11,13 @@ from typing import Any
 
 import yaml
 
+from provisioner.model.paths import data_dir
 from provisioner.model.plan import Change, HostPlan, Phase
 from provisioner.model.resource import (
     Directory,
     File,
     KernelModule,
     Package,
-    RunningDriver,
     Service,
     Settings,
     WholePackages,
@@ -65,7 +65,8 @@ def project(
         files |= _playbook(group, members[0], run=run, made_by=made_by, made_at=made_at)
     files["site.yml"] = _site(groups)
     files["inventory.yml"] = _inventory(groups, variables)
-    files["ansible.cfg"] = CONFIGURATION
+    for name in ("ansible.cfg", "drain.yml", "reboot.yml"):
+        files[name] = (data_dir("playbooks") / name).read_text(encoding="utf-8")
     return Project(files, tuple(groups))
 
 
@@ -76,16 +77,13 @@ def _fingerprint(plan: HostPlan) -> str:
 
 def _playbook(group: Group, plan: HostPlan, *, run: str, made_by: str, made_at: str) -> dict[str, str]:
     files: dict[str, str] = {}
-    plays = []
-    phases: list[tuple[Phase, list[str]]] = [
-        ("stage", _stage(plan, group.name, run, files)),
-        ("drain", [fill("tasks/drain.yml.j2", networks=plan.drain)] if plan.drain else []),
-        ("change", _change(plan, group.name, files)),
-        ("reboot", _reboot(plan)),
+    plays = [
+        _play("stage", _stage(plan, group.name, run, files)),
+        {"title": TITLES["drain"], "static": "drain.yml"} if plan.drain else None,
+        _play("change", _change(plan, group.name, files)),
+        {"title": TITLES["reboot"], "static": "reboot.yml"} if plan.reboot else None,
+        _play("ready", [_service(c) for c in plan.in_phase("reboot") if isinstance(c.wanted, Service)]),
     ]
-    for phase, tasks in phases:
-        if tasks:
-            plays.append({"title": TITLES[phase], "tasks": "\n\n".join(tasks)})
     text = fill(
         "playbook.yml.j2",
         title=f"What {', '.join(group.hosts)} needs"
@@ -96,18 +94,32 @@ def _playbook(group: Group, plan: HostPlan, *, run: str, made_by: str, made_at: 
         hosts=group.hosts,
         file=group.playbook,
         group=group.name,
-        plays=plays,
+        plays=[play for play in plays if play is not None],
     )
     files[group.playbook] = text + "\n"
     return files
 
 
-TITLES: dict[Phase, str] = {
+TITLES = {
     "stage": "Stage while serving",
     "drain": "Drain the clients",
     "change": "Change the host",
     "reboot": "Reboot into the new driver",
+    "ready": "Start what needs the driver",
 }
+"""Names of the plays; those of drain and reboot stand in playbooks/ too."""
+
+PHASES_OF_PLAYS: dict[str, Phase] = {
+    TITLES["stage"]: "stage",
+    TITLES["drain"]: "drain",
+    TITLES["change"]: "change",
+    TITLES["reboot"]: "reboot",
+    TITLES["ready"]: "reboot",
+}
+
+
+def _play(name: str, tasks: Sequence[str]) -> dict[str, str] | None:
+    return {"title": TITLES[name], "static": "", "tasks": "\n\n".join(tasks)} if tasks else None
 
 
 def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[str]:
@@ -234,12 +246,6 @@ def _service(change: Change) -> str:
     return fill("tasks/service.yml.j2", change=change, title=title)
 
 
-def _reboot(plan: HostPlan) -> list[str]:
-    changes = plan.in_phase("reboot")
-    tasks = [fill("tasks/reboot.yml.j2", change=c) for c in changes if isinstance(c.wanted, RunningDriver)]
-    return tasks + [_service(change) for change in changes if isinstance(change.wanted, Service)]
-
-
 def _site(groups: Sequence[Group]) -> str:
     head = "---\n# Everything in this run, one group of hosts after the other: ansible-playbook site.yml\n"
     imports = "\n".join(
@@ -268,16 +274,3 @@ def _connection(variables: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in sorted(variables.items())
         if key.startswith(_CONNECTION) and not any(word in key for word in _SECRET)
     }
-
-
-CONFIGURATION = """\
-# Settings of this run; ansible-playbook reads them when it is started in this folder.
-[defaults]
-inventory = inventory.yml
-host_key_checking = true
-interpreter_python = auto_silent
-retry_files_enabled = false
-
-[ssh_connection]
-pipelining = true
-"""
