@@ -263,7 +263,7 @@ def _task_failed(name: str, outcome: HostOutcome) -> HostResult:
         "failed",
         "task-failed",
         f"{name} failed at: {outcome.failed_task}",
-        context=tuple(outcome.detail.splitlines()[-12:]),
+        context=tuple(outcome.detail.splitlines()),
         hint=f"mend the cause, then provision apply --limit {name}: it goes on from what it finds",
     )
 

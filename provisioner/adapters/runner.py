@@ -151,13 +151,9 @@ class _Follower:
 
 
 def printed(result: Mapping[str, Any]) -> str:
-    """Return what a failed task had to say, most telling part first: message, stderr, the end of stdout."""
-    parts = [str(result[key]).strip() for key in ("msg", "stderr", "module_stderr") if result.get(key)]
-    stdout = str(result.get("stdout") or "").strip()
-    if stdout:
-        parts.append("\n".join(stdout.splitlines()[-15:]))
-    seen: list[str] = []
-    for part in parts:
-        if part and not any(part in other for other in seen):
-            seen.append(part)
-    return "\n".join(seen)
+    """Return what a failed task had to say: its message and errors first, then how its output ended."""
+    told: list[str] = []
+    for key in ("msg", "stderr", "module_stderr"):
+        told += [line for line in str(result.get(key) or "").splitlines() if line.strip() and line not in told]
+    output = [line for line in str(result.get("stdout") or "").splitlines() if line.strip()]
+    return "\n".join([*told[:8], *(line for line in output[-6:] if line not in told)])
