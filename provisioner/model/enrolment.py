@@ -58,9 +58,21 @@ def canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
 
 
+_WORDS = {"because", "not_newer", "warnings", "unchecked"}
+
+
 def lock_digest(entry: HostLock) -> str:
-    """`sha256:…` of a host's lock entry; another host's entry does not change it."""
-    return "sha256:" + hashlib.sha256(canonical(entry.model_dump(mode="json"))).hexdigest()
+    """`sha256:…` of what a host's lock entry decides; another host's entry, or other words for it, do not change it.
+
+    Reasons are told anew by each `provision resolve` ("is on this host already"): they must not end an enrolment.
+    """
+    return "sha256:" + hashlib.sha256(canonical(_decided(entry.model_dump(mode="json")))).hexdigest()
+
+
+def _decided(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _decided(item) for key, item in value.items() if key not in _WORDS}
+    return [_decided(item) for item in value] if isinstance(value, list) else value
 
 
 def read_record(text: str) -> EnrolmentRecord | None:

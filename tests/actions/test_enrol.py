@@ -17,8 +17,8 @@ from provisioner.model.capture import CommandOutput
 from provisioner.model.enrolment import RECORD, EnrolmentRecord, lock_digest, read_record
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.results import CheckResult, Fault, HostVerification
-from provisioner.model.stack import Lock
-from tests.world import WHEN, entry
+from provisioner.model.stack import Choice, Lock, Reason
+from tests.world import DRIVER, WHEN, entry, locked
 
 HOST = InventoryHost("rig-01", {}, entry().intent)
 
@@ -231,3 +231,17 @@ def test_close_on_a_host_that_never_had_clients(tmp_path: Path) -> None:
     rc, asked = run_script(tmp_path, CLOSE, systemctl='[ "$1" != cat ]')
 
     assert (rc, asked) == (0, ["cat provision-clients.target"])
+
+
+def test_other_words_for_the_same_decision_keep_an_enrolment() -> None:
+    """Resolving again tells the reasons anew; only what was decided counts, and any of that does."""
+    decided = entry()
+    reworded = entry(
+        driver_version=Choice(value=DRIVER, because=(Reason(text="it is on this host already"),)),
+        warnings=("driver branch 535 is past its end of life",),
+    )
+    moved = entry(driver_version=Choice(value="535.309.01"))
+    unheld = entry(packages=(locked("nvidia-smi", hold=False),))
+
+    assert lock_digest(reworded) == lock_digest(decided)
+    assert len({lock_digest(decided), lock_digest(moved), lock_digest(unheld)}) == 3
