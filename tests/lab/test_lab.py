@@ -108,9 +108,10 @@ def test_bare_host_has_its_cards_under_nouveau(lab: Lab) -> None:
 def test_driver_works_after_the_reboot_and_not_before(lab: Lab) -> None:
     """Debian's own packages, through DKMS; this is the slow one when the build cache is cold (3 to 4 minutes)."""
     host = lab.host("main")
-    _apt(
-        host, "-t bookworm install linux-headers-amd64 nvidia-kernel-dkms nvidia-smi libnvidia-ml1 nvidia-persistenced"
-    )
+    # The suite's own version rather than the security archive's, so that this test and others share one module build.
+    host.exec(r"printf 'Package: *nvidia*\nPin: release n=bookworm\nPin-Priority: 990\n' >/etc/apt/preferences.d/test")
+    host.exec("echo blacklist nouveau >/etc/modprobe.d/test.conf")
+    _apt(host, "install linux-headers-$(uname -r) nvidia-kernel-dkms nvidia-smi libnvidia-ml1 nvidia-persistenced")
     version = _version(host, "nvidia-kernel-dkms")
 
     early = host.exec("nvidia-smi")
@@ -205,7 +206,7 @@ def test_other_user_space_than_the_loaded_module_is_a_mismatch(lab: Lab) -> None
 
 def test_taking_the_library_away_takes_the_simulated_one_away(lab: Lab) -> None:
     host = lab.host("main")
-    _apt(host, "purge libnvidia-ml1")
+    assert host.exec("dpkg --purge nvidia-smi libnvidia-ml1").rc == 0
 
     assert "NVMLError_LibraryNotFound" in nvml(lab, host, "n.nvmlInit()").stderr
     assert host.exec("ls /usr/bin/nvidia-smi").rc != 0

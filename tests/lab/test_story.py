@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from provisioner.adapters.lab import Lab
 from provisioner.errors import Exit
@@ -287,7 +288,8 @@ def test_16_a_failed_check_keeps_the_host_out(operator: Operator) -> None:
 def test_17_each_host_fails_by_itself(operator: Operator) -> None:
     """A host that is not there and one with another key get messages of their own; the good host is planned."""
     extra = operator.lab.folder / "extra.yml"
-    address = operator.lab.host("rig-02").exec("hostname -I").stdout.split()[0]
+    inventory = yaml.safe_load(operator.inventory.read_text(encoding="utf-8"))
+    address = inventory["lab"]["hosts"]["rig-02"]["ansible_host"]
     extra.write_text(
         "lab:\n  hosts:\n"
         "    gone: {ansible_host: 127.0.0.1, ansible_port: 1, provision_networks: [lium]}\n"
