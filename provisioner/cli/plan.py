@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from provisioner.cli import options
+from provisioner.cli.words import next_command
 from provisioner.errors import BadInput, Exit
 
 
@@ -68,13 +69,6 @@ def _save(path: Path, text: str) -> None:
 
 
 def _next(args: argparse.Namespace) -> str:
-    words = ["provision", "apply"]
     if args.out is not None:
-        return shlex.join([*words, str(args.out)])
-    for source in args.inventory:
-        words += ["-i", source]
-    if args.limit:
-        words += ["--limit", args.limit]
-    if str(args.lock) != options.LOCK:
-        words += ["--lock", str(args.lock)]
-    return shlex.join(words)
+        return shlex.join(["provision", "apply", str(args.out)])
+    return next_command("apply", args.inventory, [args.limit] if args.limit else [], str(args.lock))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.cli import options
+from provisioner.cli.words import next_command
 from provisioner.errors import BadInput, Exit
 
 if TYPE_CHECKING:
@@ -99,15 +100,10 @@ def _write(path: Path, text: str) -> None:
 
 
 def _next(args: argparse.Namespace) -> str:
-    words = ["provision", "plan"]
-    for source in args.inventory:
-        words += ["-i", source]
-    if args.limit:
-        words += ["--limit", args.limit]
-    elif args.host and args.inventory:
-        words += ["--limit", ",".join(args.host)]
-    if str(args.lock) != options.LOCK:
-        words += ["--lock", str(args.lock)]
-    for capture in args.capture:
-        words += ["--capture", str(capture)]
-    return shlex.join(words)
+    hosts = [args.limit] if args.limit else args.host if args.inventory else []
+    return shlex.join(
+        [
+            *shlex.split(next_command("plan", args.inventory, hosts, str(args.lock))),
+            *(word for capture in args.capture for word in ("--capture", str(capture))),
+        ]
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shlex
 import sys
 import time
 import traceback
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from provisioner import __version__
+from provisioner.cli.options import LOCK
 from provisioner.errors import ProvisionError
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -60,6 +62,20 @@ def defect_text(argv: Sequence[str]) -> str:
         where = trace
     last = trace.strip().splitlines()[-1]
     return f"error: provision itself failed: {safe(last)}        [internal-defect]\n{where}"
+
+
+def next_command(
+    command: str, inventory: Sequence[str] = (), hosts: Sequence[str] = (), lock: str | None = None
+) -> str:
+    """Return `provision plan -i hosts --limit rig-01,rig-02`, ready to be typed; the default lock is not named."""
+    words = ["provision", command]
+    for source in inventory:
+        words += ["-i", source]
+    if hosts:
+        words += ["--limit", ",".join(hosts)]
+    if lock is not None and lock != LOCK:
+        words += ["--lock", lock]
+    return shlex.join(words)
 
 
 def table(rows: Sequence[Sequence[str]], *, indent: int = 0) -> str:

@@ -170,4 +170,7 @@ def test_what_only_lacks_its_record_is_verified_next() -> None:
     """A plan has nothing to change there; the checks and a new record are what is missing."""
     states = (HostStatus("rig-01", "out", "the signature is wrong", as_locked=True),)
 
-    assert status_text(states, seconds=1, lock="l").splitlines()[-1] == "Next: provision verify --limit rig-01 --enrol"
+    assert (
+        status_text(states, seconds=1, lock="provision.lock").splitlines()[-1]
+        == "Next: provision verify --limit rig-01 --enrol"
+    )

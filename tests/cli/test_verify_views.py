@@ -6,7 +6,8 @@ import json
 from xml.etree import ElementTree
 
 from provisioner.actions.verify import Verified
-from provisioner.cli.views.verify import junit_text, next_command, verified_json, verified_text
+from provisioner.cli.views.verify import junit_text, verified_json, verified_text
+from provisioner.cli.words import next_command
 from provisioner.errors import HostError
 from provisioner.model.results import CheckResult, Fault, HostVerification, Status
 

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from provisioner.actions.status import HostStatus
-from provisioner.cli.views.verify import next_command
-from provisioner.cli.words import paint, safe, table
+from provisioner.cli.words import next_command, paint, safe, table
 from provisioner.model.capture import UNKNOWN, Unknown
 
 _COLOURS = {"enrolled": "green", "out": "red", "not seen": "red", "differs": "yellow", "up to date": "yellow"}
@@ -51,14 +50,14 @@ def _painted(line: str, one: HostStatus) -> str:
 def _next(states: Sequence[HostStatus], lock: str | None, inventory: Sequence[str]) -> list[str]:
     waiting = [one.host for one in states if one.state in ("bare", "differs", "up to date", "out")]
     if lock is None:
-        return ["", f"Next: {next_command('resolve', inventory, [])}"]
+        return ["", f"Next: {next_command('resolve', inventory)}"]
     unlocked = [one.host for one in states if one.reason == "not in the lock"]
     if unlocked:
-        return ["", f"Next: {next_command('resolve', inventory, unlocked)}"]
+        return ["", f"Next: {next_command('resolve', inventory, unlocked, lock)}"]
     ready = [one.host for one in states if one.as_locked and one.host in waiting]
     if waiting and waiting == ready:
-        return ["", f"Next: {next_command('verify', inventory, ready)} --enrol"]
-    return ["", f"Next: {next_command('plan', inventory, waiting)}"] if waiting else []
+        return ["", f"Next: {next_command('verify', inventory, ready, lock)} --enrol"]
+    return ["", f"Next: {next_command('plan', inventory, waiting, lock)}"] if waiting else []
 
 
 def status_json(states: Sequence[HostStatus]) -> str:

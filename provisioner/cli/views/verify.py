@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from xml.etree import ElementTree
 
 from provisioner.actions.verify import Verified
-from provisioner.cli.words import paint, safe, table
+from provisioner.cli.words import next_command, paint, safe, table
 from provisioner.errors import HostError
 from provisioner.model.results import CheckResult, Fault, HostVerification
 
@@ -26,7 +25,7 @@ def verified_text(
     width = max(map(len, names), default=0)
     for name in names:
         lines += _host(name, verified, width, everything)
-    steps = _next(verified, inventory)
+    steps = _next(verified, inventory, lock)
     return "\n".join([*lines, *(["", *steps] if steps else [])])
 
 
@@ -82,20 +81,10 @@ def _fault(head: str, width: int, problem: Fault | HostError) -> list[str]:
     return lines + ([f"{' ' * width}    {safe(problem.hint)}"] if problem.hint else [])
 
 
-def next_command(command: str, inventory: Sequence[str], hosts: Sequence[str]) -> str:
-    """Return `provision plan -i hosts --limit rig-01,rig-02`, ready to be typed."""
-    words = ["provision", command]
-    for source in inventory:
-        words += ["-i", source]
-    if hosts:
-        words += ["--limit", ",".join(hosts)]
-    return shlex.join(words)
-
-
-def _next(verified: Verified, inventory: Sequence[str]) -> list[str]:
+def _next(verified: Verified, inventory: Sequence[str], lock: str) -> list[str]:
     out = [name for name, one in verified.hosts.items() if not one.passed and one.fault is None]
     if out:
-        return [f"Next: {next_command('plan', inventory, out)}"]
+        return [f"Next: {next_command('plan', inventory, out, lock)}"]
     if verified.passed and not verified.enrolled and verified.hosts:
         return ["Every required check passed."]
     return []
