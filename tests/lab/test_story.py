@@ -293,7 +293,9 @@ def test_17_each_host_fails_by_itself(operator: Operator) -> None:
     extra.write_text(
         "lab:\n  hosts:\n"
         "    gone: {ansible_host: 127.0.0.1, ansible_port: 1, provision_networks: [lium]}\n"
-        f"    stranger: {{ansible_host: {address}, ansible_ssh_common_args: -o UserKnownHostsFile=/nonexistent, "
+        # Another user, since ssh shares the open connection of the same user to the same address.
+        f"    stranger: {{ansible_host: {address}, ansible_user: root, "
+        "ansible_ssh_common_args: -o UserKnownHostsFile=/nonexistent, "
         "provision_networks: [lium]}\n",
         encoding="utf-8",
     )

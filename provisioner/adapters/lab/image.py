@@ -59,6 +59,20 @@ PACKAGES = (
 )  # fmt: skip
 
 
+# Nobody loads a kernel's own modules on a lab host, and unpacking 4,000 of them is most of an image's time; nouveau
+# stays, because its being there is what a blacklist is about. Documents and translations are not needed either.
+LEFT_OUT = (
+    "path-exclude=/lib/modules/*/kernel/*",
+    "path-exclude=/usr/lib/modules/*/kernel/*",
+    "path-include=/lib/modules/*/kernel/drivers/gpu/drm/nouveau/*",
+    "path-include=/usr/lib/modules/*/kernel/drivers/gpu/drm/nouveau/*",
+    "path-exclude=/usr/share/doc/*",
+    "path-exclude=/usr/share/man/*",
+    "path-exclude=/usr/share/locale/*",
+    "path-include=/usr/share/doc/*/copyright",
+)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides what an image holds."""
@@ -68,13 +82,23 @@ class Recipe:
     apt_conf: str
     files: tuple[tuple[str, str], ...]
     packages: tuple[str, ...]
+    left_out: tuple[str, ...]
     header: str
 
     @property
     def digest(self) -> str:
         assets = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(ASSETS.iterdir()) if p.is_file()}
         carried = {path: hashlib.sha256(Path(here).read_bytes()).hexdigest() for path, here in self.files}
-        parts = [self.suite, self.sources, self.apt_conf, carried, list(self.packages), self.header, assets]
+        parts = [
+            self.suite,
+            self.sources,
+            self.apt_conf,
+            carried,
+            list(self.packages),
+            list(self.left_out),
+            self.header,
+            assets,
+        ]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
@@ -91,6 +115,7 @@ def recipe(suite: str, mirror: Mirror) -> Recipe:
         apt_conf="".join(line + "\n" for line in mirror.apt_conf),
         files=mirror.files,
         packages=PACKAGES,
+        left_out=LEFT_OUT,
         header=NVML_HEADER,
     )
 
@@ -211,6 +236,7 @@ def _make(client: DockerClient, made: Recipe, header: Path, folder: Path, say: S
     hooks.append(f'--essential-hook=install -D -m 644 "{ASSETS}/initramfs.conf" "$1/etc/initramfs-tools/conf.d/lab"')
     command = [
         "mmdebstrap", "--variant=minbase", "--skip=cleanup/apt/lists", f"--aptopt={conf}",
+        *(f"--dpkgopt={option}" for option in made.left_out),
         f"--include={','.join(made.packages)}", *hooks, f'--customize-hook=sh "{ASSETS}/customize" "$1"',
         made.suite, str(archive), str(sources),
     ]  # fmt: skip
