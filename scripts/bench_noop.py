@@ -63,7 +63,7 @@ def prepare() -> None:
     provision("lab", "up", "--name", NAME, "--dir", str(ROOT), *(f"{host}=bookworm:rtx-3090" for host in HOSTS))
     folder = ROOT / "group_vars"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "all.yml").write_text("provision_networks: [render]\n", encoding="utf-8")
+    (folder / "all.yml").write_text("provision_networks: [lium]\n", encoding="utf-8")
     if not LOCK.exists():
         provision("resolve", "-i", str(INVENTORY), "-o", str(LOCK))
     provision("apply", "-i", str(INVENTORY), "--lock", str(LOCK), "--yes")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from provisioner.errors import HostError
 from provisioner.model.capture import Capture, CommandOutput
@@ -15,7 +15,10 @@ from provisioner.model.results import HostVerification
 from provisioner.model.run import HostOutcome, RunEvent
 from provisioner.model.stack import HostLock
 from provisioner.probe.request import Request
-from provisioner.render.project import Project
+
+if TYPE_CHECKING:
+    # Only named here: `provision plan` must not pay for Jinja.
+    from provisioner.render.project import Project
 
 
 class Prober(Protocol):

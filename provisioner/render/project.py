@@ -22,6 +22,7 @@ from provisioner.model.resource import (
     Settings,
     WholePackages,
 )
+from provisioner.model.units import megabytes
 from provisioner.render.templates import fill
 
 RUNS_ON_HOST = "/var/lib/provision/runs"
@@ -152,11 +153,6 @@ def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[
 def archive_name(package: Package) -> str:
     """Return the name under which apt keeps the archive; the `:` of an epoch is written `%3a`."""
     return f"{package.name}_{(package.version or '').replace(':', '%3a')}_{package.architecture}.deb"
-
-
-def megabytes(size: int) -> str:
-    """Return a size in bytes as people read it, such as `212 MB`."""
-    return f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
 
 
 def _installs(change: Change) -> bool:

@@ -10,7 +10,7 @@ from provisioner.cli.words import duration, paint, safe
 from provisioner.errors import HostError
 from provisioner.model.plan import Change, HostPlan, Plan
 from provisioner.model.resource import Package, RunningDriver, Service
-from provisioner.render.project import megabytes
+from provisioner.model.units import megabytes
 
 
 def plan_text(planned: Planned, *, seconds: float, lock: str, next_command: str) -> str:
