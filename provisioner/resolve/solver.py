@@ -17,7 +17,7 @@ searched by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -39,21 +39,74 @@ class Problem:
 
 
 def best(problem: Problem) -> tuple[int, ...] | None:
-    """Return the lexicographically first assignment that no rule forbids; None when there is none."""
-    due = _due(problem.domains, (*problem.always, *problem.rules))
-    chosen: list[int] = []
+    """Return the lexicographically first assignment that no rule forbids; None when there is none.
+
+    Parts that share no rule are searched apart. In a part every choice strikes at once what it forbids of the
+    variables to come, so a choice that leaves one of them nothing is given up before anything is built on it.
+    """
+    rules = [rule for rule in (*problem.always, *problem.rules) if rule.forbids]
+    left = [(1 << size) - 1 for size in problem.domains]  # bit v of left[x]: x may still be v
+    for rule in rules:
+        if len(rule.scope) == 1:
+            for (value,) in rule.forbids:
+                left[rule.scope[0]] &= ~(1 << value)
+    if not all(left):
+        return None
+    chosen = [0] * len(left)
+    for part in _parts(problem):
+        inside = [rule for rule in rules if len(rule.scope) > 1 and rule.scope[0] in part]
+        if not _first(part, inside, left, chosen):
+            return None
+    return tuple(chosen)
+
+
+def _first(part: list[int], rules: list[Rule], left: list[int], chosen: list[int]) -> bool:
+    """Give `chosen` the first values of this part that go together; False when none do."""
+    ahead: dict[int, list[tuple[Rule, int, int, dict[int, int]]]] = {variable: [] for variable in part}
+    wider: dict[int, list[Rule]] = {variable: [] for variable in part}
+    for rule in rules:
+        if len(rule.scope) == 2:
+            later = max(rule.scope)
+            ahead[min(rule.scope)].append((rule, later, left[later].bit_length(), {}))
+        else:
+            wider[max(rule.scope)].append(rule)
 
     def extend(place: int) -> bool:
-        if place == len(problem.domains):
+        if place == len(part):
             return True
-        for value in range(problem.domains[place]):
-            chosen.append(value)
-            if not any(_breaks(rule, chosen) for _, rule in due[place]) and extend(place + 1):
+        variable = part[place]
+        values = left[variable]
+        while values:
+            bit = values & -values
+            values ^= bit
+            value = chosen[variable] = bit.bit_length() - 1
+            struck: list[tuple[int, int]] = []
+            possible = not any(_breaks(rule, chosen) for rule in wider[variable])
+            for rule, later, size, known in ahead[variable] if possible else ():
+                gone = known.get(value)
+                if gone is None:
+                    gone = known[value] = _gone(rule, variable, value, size)
+                if left[later] & gone:
+                    struck.append((later, left[later]))
+                    left[later] &= ~gone
+                    if not left[later]:
+                        possible = False
+                        break
+            if possible and extend(place + 1):
                 return True
-            chosen.pop()
+            for later, was in reversed(struck):
+                left[later] = was
         return False
 
-    return tuple(chosen) if extend(0) else None
+    return extend(0)
+
+
+def _gone(rule: Rule, variable: int, value: int, size: int) -> int:
+    """The values of the other variable that the rule forbids beside this one, as bits."""
+    forbids = rule.forbids
+    if rule.scope[0] == variable:
+        return sum(1 << other for other in range(size) if (value, other) in forbids)
+    return sum(1 << other for other in range(size) if (other, value) in forbids)
 
 
 @dataclass(frozen=True)
@@ -93,14 +146,6 @@ def refute(problem: Problem, *, bound: int = 64) -> Refutation:
 
 def _breaks(rule: Rule, chosen: Sequence[int]) -> bool:
     return tuple(chosen[variable] for variable in rule.scope) in rule.forbids
-
-
-def _due(domains: Sequence[int], rules: Iterable[Rule]) -> list[list[tuple[int, Rule]]]:
-    """Each rule with its number under the last variable of its scope: there it can be asked first."""
-    due: list[list[tuple[int, Rule]]] = [[] for _ in domains]
-    for number, rule in enumerate(rules):
-        due[max(rule.scope)].append((number, rule))
-    return due
 
 
 def _parts(problem: Problem) -> list[list[int]]:
