@@ -172,35 +172,48 @@ def _parts(problem: Problem) -> list[list[int]]:
 def _minimal_broken(part: list[int], problem: Problem) -> list[int]:
     """The minimal sets of rules (bit masks) that an assignment of this part breaks; [0]: none need break."""
     inside = set(part)
-    always = [rule for rule in problem.always if rule.forbids and rule.scope[0] in inside]
-    rules = [(number, rule) for number, rule in enumerate(problem.rules) if rule.scope[0] in inside]
-    place = {variable: index for index, variable in enumerate(part)}
-    must: list[list[Rule]] = [[] for _ in part]
-    may: list[list[tuple[int, Rule]]] = [[] for _ in part]
-    for rule in always:
-        must[max(place[v] for v in rule.scope)].append(rule)
-    for number, rule in rules:
-        if rule.forbids:
-            may[max(place[v] for v in rule.scope)].append((1 << number, rule))
+    fatal = 1 << len(problem.rules)  # the bit of every rule that is never at fault
+    alone: dict[int, list[int]] = {variable: [0] * problem.domains[variable] for variable in part}
+    beside: dict[int, dict[int, dict[tuple[int, int], int]]] = {variable: {} for variable in part}
+    wider: dict[int, list[tuple[int, Rule]]] = {variable: [] for variable in part}
+    numbered = [(1 << number, rule) for number, rule in enumerate(problem.rules)]
+    for bit, rule in (*((fatal, rule) for rule in problem.always), *numbered):
+        if not rule.forbids or rule.scope[0] not in inside:
+            continue
+        last = max(rule.scope)
+        if len(rule.scope) == 1:
+            for (value,) in rule.forbids:
+                alone[last][value] |= bit
+        elif len(rule.scope) == 2:
+            table = beside[last].setdefault(min(rule.scope), {})
+            turned = rule.scope[0] == last
+            for one, other in rule.forbids:
+                pair = (other, one) if turned else (one, other)
+                table[pair] = table.get(pair, 0) | bit
+        else:
+            wider[last].append((bit, rule))
+    steps = [(variable, alone[variable], list(beside[variable].items()), wider[variable]) for variable in part]
     minimal: list[int] = []
     chosen = [0] * len(problem.domains)
 
     def extend(index: int, mask: int) -> None:
         if any(known & mask == known for known in minimal):
             return  # whatever follows breaks at least what a known one breaks
-        if index == len(part):
+        if index == len(steps):
             minimal[:] = [known for known in minimal if known & mask != mask]
             minimal.append(mask)
             return
-        for value in range(problem.domains[part[index]]):
-            chosen[part[index]] = value
-            if any(_breaks(rule, chosen) for rule in must[index]):
-                continue
-            broken = mask
-            for bit, rule in may[index]:
+        variable, by_itself, tables, rules = steps[index]
+        for value, broken in enumerate(by_itself):
+            broken |= mask
+            chosen[variable] = value
+            for earlier, table in tables:
+                broken |= table.get((chosen[earlier], value), 0)
+            for bit, rule in rules:
                 if not broken & bit and _breaks(rule, chosen):
                     broken |= bit
-            extend(index + 1, broken)
+            if not broken & fatal:
+                extend(index + 1, broken)
 
     extend(0, 0)
     return minimal
