@@ -33,14 +33,12 @@ def problems(draw: st.DrawFn, variables: int = 4, values: int = 4, rules: int = 
 
     def rule(sparse: int) -> Rule:
         size = draw(st.integers(1, min(widest, len(domains))))
-        first = draw(st.permutations(range(len(domains)))) if size > 2 else None
-        if first is not None:
-            scope = tuple(sorted(first[:size]))
-        elif size == 2:
-            one = draw(st.integers(0, len(domains) - 2))
-            scope = (one, draw(st.integers(one + 1, len(domains) - 1)))
-        else:
-            scope = (draw(st.integers(0, len(domains) - 1)),)
+        one = draw(st.integers(0, len(domains) - 1))
+        scope = (one,)
+        if size == 2:  # in either order: a rule may name the later variable first
+            scope = (one, (one + draw(st.integers(1, len(domains) - 1))) % len(domains))
+        elif size > 2:
+            scope = tuple(draw(st.permutations(range(len(domains)))))[:size]
         tuples = list(itertools.product(*(range(domains[variable]) for variable in scope)))
         forbidden = -1
         for _ in range(sparse):
