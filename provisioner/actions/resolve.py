@@ -12,7 +12,8 @@ from provisioner.matrix.reader import Matrix
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.stack import HostLock, Lock
 from provisioner.probe.request import FULL, Request
-from provisioner.resolve import NoSolution, solve
+from provisioner.resolve import NoSolution
+from provisioner.resolve.fleet import Fleet
 from provisioner.resolve.lock import make_lock
 
 
@@ -37,9 +38,10 @@ def resolve(hosts: Sequence[InventoryHost], matrix: Matrix, *, prober: Prober, b
     seen, failed = observe(hosts, {host.name: Request(FULL) for host in hosts}, prober)
     stacks: dict[str, HostLock] = {}
     unresolvable: dict[str, NoSolution] = {}
+    fleet = Fleet(matrix)
     for name, one in seen.items():
         try:
-            answer = solve(one.facts, one.host.intent, matrix)
+            answer = fleet.solve(one.facts, one.host.intent)
         except BadInput as problem:
             raise _named(problem, name) from problem
         if isinstance(answer, NoSolution):

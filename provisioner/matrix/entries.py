@@ -268,7 +268,7 @@ class GpuModel(Entry):
     segment: Literal["geforce", "workstation", "datacenter"]
     architecture: Id
     compute_capability: DottedVersion
-    memory_gib: tuple[float, ...]
+    memory_gib: tuple[Annotated[float, Field(gt=0, le=1024)], ...]
     """Memory sizes under this name, as marketed; empty: not confirmed."""
     pci: tuple[PciDevice, ...]
     modules: tuple[Flavour, ...]

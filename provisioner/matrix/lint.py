@@ -15,7 +15,7 @@ from typing import Any, Literal
 from provisioner.errors import BadInput
 from provisioner.matrix.entries import ROOMS, CudaLevel, DriverBranch, Entry
 from provisioner.matrix.reader import Document, Position, Rooms, problems_of, read_documents, rooms_of
-from provisioner.matrix.specifier import os_family
+from provisioner.matrix.specifier import os_family, text_of
 from provisioner.model.version import CudaVersion, DottedVersion, DriverVersion, Specifier
 
 
@@ -303,14 +303,53 @@ def profiles(world: _World) -> Iterator[Finding]:
             message = "of several profiles one is the default"
             yield world.finding("error", "networks", network.id, ("profiles",), message)
         for n, profile in enumerate(network.profiles):
-            for key in ("driver", "cuda", "kernel", "gpu.memory_gib", "gpu.compute_capability"):
+            for key in dict.fromkeys(item.key for item in profile.requirements):
                 wanted = [i.value for i in profile.requirements if i.key == key and i.severity == "must"]
-                together: Specifier[Any] = Specifier.any()
-                for specifier in wanted:
-                    together = together.intersect(specifier)
-                if together.is_empty():
-                    message = f"no version satisfies every requirement on {key}"
+                if _never_together(key, wanted):
+                    what = "version" if isinstance(wanted[0], Specifier) else "host"
+                    message = f"no {what} satisfies every requirement on {key}"
                     yield world.finding("error", "networks", network.id, ("profiles", n), message)
+
+
+_ONE_OF = {"gpu.model", "gpu.architecture", "gpu.brand", "arch", "tee"}
+"""Keys whose list names what is allowed, by the very words of the host."""
+
+
+def _never_together(key: str, wanted: list[Any]) -> bool:
+    if all(isinstance(value, Specifier) for value in wanted):
+        together: Specifier[Any] = Specifier.any()
+        for specifier in wanted:
+            together = together.intersect(specifier)
+        return together.is_empty()
+    if all(isinstance(value, (str, bool)) for value in wanted):
+        return len(set(wanted)) > 1
+    return key in _ONE_OF and not set.intersection(*(set(value) for value in wanted))
+
+
+def known_drivers(world: _World) -> Iterator[Finding]:
+    """A requirement on the driver that no branch of the matrix can meet never holds on any host."""
+    branches: Specifier[DriverVersion] = Specifier.none()
+    for driver in world.rooms.drivers.values():
+        branches = branches.union(Specifier.parse(f"=={driver.branch}.*", DriverVersion))
+    for network in world.rooms.networks.values():
+        for n, profile in enumerate(network.profiles):
+            for k, item in enumerate(profile.requirements):
+                if item.driver is not None and item.driver.intersect(branches).is_empty():
+                    where = ("profiles", n, "requirements", k, "driver")
+                    message = f"no branch of the room drivers can satisfy {text_of(item.driver)}"
+                    yield world.finding("error", "networks", network.id, where, message)
+
+
+def cyclic_parents(world: _World) -> Iterator[Finding]:
+    """A network that is part of itself: whoever follows parents would never arrive."""
+    networks = world.rooms.networks
+    for network in networks.values():
+        way = [network.id]
+        while (parent := networks[way[-1]].parent) in networks and parent not in way:
+            way.append(str(parent))
+        if parent == network.id:
+            message = f"a cycle: {' → '.join([*way, network.id])}"
+            yield world.finding("error", "networks", network.id, ("parent",), message)
 
 
 # --- trust --------------------------------------------------------------------------------------------------------
@@ -367,6 +406,8 @@ CHECKS: tuple[Callable[[_World], Iterator[Finding]], ...] = (
     architecture_ranges,
     cuda_ranges,
     profiles,
+    known_drivers,
+    cyclic_parents,
     claims_without_source,
     past_their_end,
     seen_in_the_future,

@@ -18,6 +18,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, StringConstraints, model_validator
@@ -89,8 +90,8 @@ class Ports(Frozen):
 class Bandwidth(Frozen):
     """Megabit per second that the network asks for."""
 
-    down_mbps: float | None = None
-    up_mbps: float | None = None
+    down_mbps: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    up_mbps: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
 
 
 class Kubernetes(Frozen):
@@ -118,6 +119,30 @@ Presence = Literal["present", "absent"]
 RUNTIMES = Literal["docker", "docker-ce", "docker-io", "podman", "containerd", "cri-o", "sysbox", "kubernetes", "none"]
 
 
+def _amount(unit: str, most: float) -> BeforeValidator:
+    """A unit is never written, nor another meant: `>=16GB` would be a version before 16, `>=16384` so many GiB."""
+
+    def check(value: Any) -> Any:
+        for text in value if isinstance(value, list) else [value]:
+            for word in re.findall(r"[^\s,|<>=!]+", text) if isinstance(text, str) else ():
+                if word in ("*", "none"):
+                    continue
+                if not re.fullmatch(r"\d+(\.\d+)?", word):
+                    raise ValueError(f"'{word}' in '{text}' is not a number: write it without a unit, {unit} are meant")
+                if float(word) > most:
+                    raise ValueError(f"{word} {unit} are more than any host has ({most:g}): is another unit meant?")
+        return value
+
+    return BeforeValidator(check)
+
+
+GpuGib = Annotated[DottedSpecifier, _amount("GiB", 1024)]
+RamGib = Annotated[DottedSpecifier, _amount("GiB", 32768)]
+DiskGib = Annotated[DottedSpecifier, _amount("GiB", 4_194_304)]
+Count = Annotated[DottedSpecifier, _amount("pieces", 4096)]
+Seconds = Annotated[DottedSpecifier, _amount("seconds", 86400)]
+
+
 class Requirement(Claim):
     """One item of the language: exactly one key, its value, and the claim behind it."""
 
@@ -127,12 +152,12 @@ class Requirement(Claim):
     modules: Literal["open", "proprietary"] | None = None
     cuda: CudaSpecifier | None = None
     compute_capability: DottedSpecifier | None = Field(None, alias="gpu.compute_capability")
-    memory_gib: DottedSpecifier | None = Field(None, alias="gpu.memory_gib")
+    memory_gib: GpuGib | None = Field(None, alias="gpu.memory_gib")
     model: tuple[Id, ...] | None = Field(None, alias="gpu.model")
     not_model: tuple[Id, ...] | None = Field(None, alias="gpu.not_model")
     architecture: tuple[Id, ...] | None = Field(None, alias="gpu.architecture")
     brand: tuple[Id, ...] | None = Field(None, alias="gpu.brand")
-    gpu_count: DottedSpecifier | None = Field(None, alias="gpu.count")
+    gpu_count: Count | None = Field(None, alias="gpu.count")
     gpu_same_model: Annotated[bool, Strict()] | None = Field(None, alias="gpu.same_model")
     gpu_exclusive: Annotated[bool, Strict()] | None = Field(None, alias="gpu.exclusive")
     gpu_binding: Literal["nvidia", "vfio"] | None = Field(None, alias="gpu.binding")
@@ -148,18 +173,18 @@ class Requirement(Claim):
     cgroup_driver: Literal["systemd", "cgroupfs"] | None = None
     kubernetes: Kubernetes | None = None
     swap: Presence | None = None
-    swap_gib: DottedSpecifier | None = None
+    swap_gib: RamGib | None = None
     sysctl: dict[str, str] | None = None
     ports: Ports | None = None
     public_ip: Literal["static", "reachable", "same-as-egress", "not-needed"] | None = None
     bandwidth: Bandwidth | None = None
-    ram_gib: DottedSpecifier | None = None
-    disk_gib: DottedSpecifier | None = None
-    cpu_cores: DottedSpecifier | None = None
+    ram_gib: RamGib | None = None
+    disk_gib: DiskGib | None = None
+    cpu_cores: Count | None = None
     unattended_upgrades: Presence | None = None
     dedicated: Annotated[bool, Strict()] | None = None
     tee: tuple[Literal["intel-tdx", "amd-sev-snp"], ...] | None = None
-    clock_skew_s: DottedSpecifier | None = None
+    clock_skew_s: Seconds | None = None
     client: dict[str, DottedSpecifier] | None = None
     severity: Literal["must", "warn"] = "must"
     because: Text
@@ -179,7 +204,7 @@ class Requirement(Claim):
             raise ValueError(f"{given[0]}: an empty list can never hold")
         return self
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The key of the language as it is written in an entry, such as `gpu.memory_gib`."""
         return next(key for key, field in _LANGUAGE.items() if getattr(self, field) is not None)

@@ -17,7 +17,7 @@ searched by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -39,21 +39,74 @@ class Problem:
 
 
 def best(problem: Problem) -> tuple[int, ...] | None:
-    """Return the lexicographically first assignment that no rule forbids; None when there is none."""
-    due = _due(problem.domains, (*problem.always, *problem.rules))
-    chosen: list[int] = []
+    """Return the lexicographically first assignment that no rule forbids; None when there is none.
+
+    Parts that share no rule are searched apart. In a part every choice strikes at once what it forbids of the
+    variables to come, so a choice that leaves one of them nothing is given up before anything is built on it.
+    """
+    rules = [rule for rule in (*problem.always, *problem.rules) if rule.forbids]
+    left = [(1 << size) - 1 for size in problem.domains]  # bit v of left[x]: x may still be v
+    for rule in rules:
+        if len(rule.scope) == 1:
+            for (value,) in rule.forbids:
+                left[rule.scope[0]] &= ~(1 << value)
+    if not all(left):
+        return None
+    chosen = [0] * len(left)
+    for part in _parts(problem):
+        inside = [rule for rule in rules if len(rule.scope) > 1 and rule.scope[0] in part]
+        if not _first(part, inside, left, chosen):
+            return None
+    return tuple(chosen)
+
+
+def _first(part: list[int], rules: list[Rule], left: list[int], chosen: list[int]) -> bool:
+    """Give `chosen` the first values of this part that go together; False when none do."""
+    ahead: dict[int, list[tuple[Rule, int, int, dict[int, int]]]] = {variable: [] for variable in part}
+    wider: dict[int, list[Rule]] = {variable: [] for variable in part}
+    for rule in rules:
+        if len(rule.scope) == 2:
+            later = max(rule.scope)
+            ahead[min(rule.scope)].append((rule, later, left[later].bit_length(), {}))
+        else:
+            wider[max(rule.scope)].append(rule)
 
     def extend(place: int) -> bool:
-        if place == len(problem.domains):
+        if place == len(part):
             return True
-        for value in range(problem.domains[place]):
-            chosen.append(value)
-            if not any(_breaks(rule, chosen) for _, rule in due[place]) and extend(place + 1):
+        variable = part[place]
+        values = left[variable]
+        while values:
+            bit = values & -values
+            values ^= bit
+            value = chosen[variable] = bit.bit_length() - 1
+            struck: list[tuple[int, int]] = []
+            possible = not any(_breaks(rule, chosen) for rule in wider[variable])
+            for rule, later, size, known in ahead[variable] if possible else ():
+                gone = known.get(value)
+                if gone is None:
+                    gone = known[value] = _gone(rule, variable, value, size)
+                if left[later] & gone:
+                    struck.append((later, left[later]))
+                    left[later] &= ~gone
+                    if not left[later]:
+                        possible = False
+                        break
+            if possible and extend(place + 1):
                 return True
-            chosen.pop()
+            for later, was in reversed(struck):
+                left[later] = was
         return False
 
-    return tuple(chosen) if extend(0) else None
+    return extend(0)
+
+
+def _gone(rule: Rule, variable: int, value: int, size: int) -> int:
+    """The values of the other variable that the rule forbids beside this one, as bits."""
+    forbids = rule.forbids
+    if rule.scope[0] == variable:
+        return sum(1 << other for other in range(size) if (value, other) in forbids)
+    return sum(1 << other for other in range(size) if (other, value) in forbids)
 
 
 @dataclass(frozen=True)
@@ -95,14 +148,6 @@ def _breaks(rule: Rule, chosen: Sequence[int]) -> bool:
     return tuple(chosen[variable] for variable in rule.scope) in rule.forbids
 
 
-def _due(domains: Sequence[int], rules: Iterable[Rule]) -> list[list[tuple[int, Rule]]]:
-    """Each rule with its number under the last variable of its scope: there it can be asked first."""
-    due: list[list[tuple[int, Rule]]] = [[] for _ in domains]
-    for number, rule in enumerate(rules):
-        due[max(rule.scope)].append((number, rule))
-    return due
-
-
 def _parts(problem: Problem) -> list[list[int]]:
     """Variables that rules tie together, in order: scopes (0,1) and (2,) give [[0, 1], [2]]."""
     leader = list(range(len(problem.domains)))
@@ -127,35 +172,48 @@ def _parts(problem: Problem) -> list[list[int]]:
 def _minimal_broken(part: list[int], problem: Problem) -> list[int]:
     """The minimal sets of rules (bit masks) that an assignment of this part breaks; [0]: none need break."""
     inside = set(part)
-    always = [rule for rule in problem.always if rule.forbids and rule.scope[0] in inside]
-    rules = [(number, rule) for number, rule in enumerate(problem.rules) if rule.scope[0] in inside]
-    place = {variable: index for index, variable in enumerate(part)}
-    must: list[list[Rule]] = [[] for _ in part]
-    may: list[list[tuple[int, Rule]]] = [[] for _ in part]
-    for rule in always:
-        must[max(place[v] for v in rule.scope)].append(rule)
-    for number, rule in rules:
-        if rule.forbids:
-            may[max(place[v] for v in rule.scope)].append((1 << number, rule))
+    fatal = 1 << len(problem.rules)  # the bit of every rule that is never at fault
+    alone: dict[int, list[int]] = {variable: [0] * problem.domains[variable] for variable in part}
+    beside: dict[int, dict[int, dict[tuple[int, int], int]]] = {variable: {} for variable in part}
+    wider: dict[int, list[tuple[int, Rule]]] = {variable: [] for variable in part}
+    numbered = [(1 << number, rule) for number, rule in enumerate(problem.rules)]
+    for bit, rule in (*((fatal, rule) for rule in problem.always), *numbered):
+        if not rule.forbids or rule.scope[0] not in inside:
+            continue
+        last = max(rule.scope)
+        if len(rule.scope) == 1:
+            for (value,) in rule.forbids:
+                alone[last][value] |= bit
+        elif len(rule.scope) == 2:
+            table = beside[last].setdefault(min(rule.scope), {})
+            turned = rule.scope[0] == last
+            for one, other in rule.forbids:
+                pair = (other, one) if turned else (one, other)
+                table[pair] = table.get(pair, 0) | bit
+        else:
+            wider[last].append((bit, rule))
+    steps = [(variable, alone[variable], list(beside[variable].items()), wider[variable]) for variable in part]
     minimal: list[int] = []
     chosen = [0] * len(problem.domains)
 
     def extend(index: int, mask: int) -> None:
         if any(known & mask == known for known in minimal):
             return  # whatever follows breaks at least what a known one breaks
-        if index == len(part):
+        if index == len(steps):
             minimal[:] = [known for known in minimal if known & mask != mask]
             minimal.append(mask)
             return
-        for value in range(problem.domains[part[index]]):
-            chosen[part[index]] = value
-            if any(_breaks(rule, chosen) for rule in must[index]):
-                continue
-            broken = mask
-            for bit, rule in may[index]:
+        variable, by_itself, tables, rules = steps[index]
+        for value, broken in enumerate(by_itself):
+            broken |= mask
+            chosen[variable] = value
+            for earlier, table in tables:
+                broken |= table.get((chosen[earlier], value), 0)
+            for bit, rule in rules:
                 if not broken & bit and _breaks(rule, chosen):
                     broken |= bit
-            extend(index + 1, broken)
+            if not broken & fatal:
+                extend(index + 1, broken)
 
     extend(0, 0)
     return minimal

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from provisioner.matrix.entries import Conflict
+from provisioner.matrix.reader import Matrix
 from provisioner.matrix.specifier import Answer, Ports, Requirement, judge, text_of
 from provisioner.model.capture import UNKNOWN
 from provisioner.model.version import DottedVersion, DriverVersion, Specifier
@@ -193,62 +194,15 @@ class Wishes(Rules):
                 self._between(a, b)
 
     def _between(self, a: int, b: int) -> None:
-        scope = (FIRST_NETWORK + a, FIRST_NETWORK + b)
-        told: set[str] = set()
-        for conflict in self.matrix.conflicts.values():
-            pairs = [
-                (i, j)
-                for i, one in enumerate(self.options[a])
-                for j, other in enumerate(self.options[b])
-                if _parties(conflict, one, other)
-            ]
-            # Which ports really meet is computed from the wishes themselves; the entry speaks of all at once.
-            if not pairs or conflict.about == "ports":
-                continue
-            told.add(conflict.about)
-            one, other = self.options[a][pairs[0][0]], self.options[b][pairs[0][1]]
-            claim = Claim(
-                "networks-conflict",
-                f"{one.network.name} and {other.network.name}",
-                (("statement", conflict.statement), ("way-out", conflict.way_out or "")),
-                (entry("conflicts", conflict, conflict.id),),
-            )
-            if conflict.exclusive and conflict.confidence != "low" and conflict.about not in CHOSEN:
-                self.rule(claim, scope, pairs)
-            elif conflict.about not in CHOSEN:
-                self.warnings.append(claim)
-        for key in sorted((CONFIGURED | {"ports"}) - told):
-            self._opposite(a, b, key, scope)
-
-    def _opposite(self, a: int, b: int, key: str, scope: tuple[int, int]) -> None:
-        pairs: list[tuple[int, ...]] = []
-        words: tuple[tuple[str, str], ...] = ()
-        rests: tuple[Source, ...] = ()
-        hard = True
-        for i, one in enumerate(self.options[a]):
-            for j, other in enumerate(self.options[b]):
-                clash = _clash(key, one, other)
-                if clash is None:
-                    continue
-                left, right = clash
-                pairs.append((i, j))
-                hard = left.forbids and right.forbids and key != "ports"  # ports can be moved
-                words = (
-                    ("key", key),
-                    ("one", text_of(left.value)),
-                    ("other", text_of(right.value)),
-                    ("first", one.network.name),
-                    ("second", other.network.name),
-                )
-                rests = (entry("networks", left, one.network.id), entry("networks", right, other.network.id))
-        if not pairs:
-            return
-        names = f"{self.options[a][0].network.name} and {self.options[b][0].network.name}"
-        claim = Claim("opposite-wishes", names, words, rests)
-        if hard:
-            self.rule(claim, scope, pairs)
-        else:
-            self.warnings.append(claim)
+        left, right = self.options[a], self.options[b]
+        known = self.host.remembered.get((id(left), id(right)))
+        if known is None:
+            # With the options themselves, so that their identity stays theirs.
+            known = self.host.remembered[id(left), id(right)] = (left, right, between(left, right, self.matrix))
+        forbidden, warnings = known[2]
+        for claim, pairs in forbidden:
+            self.rule(claim, (FIRST_NETWORK + a, FIRST_NETWORK + b), pairs)
+        self.warnings += warnings
 
     def _situation(self) -> dict[str, Any]:
         known = self.host.remembered
@@ -256,6 +210,76 @@ class Wishes(Rules):
             known["situation"] = situation(self.host)
         found: dict[str, Any] = known["situation"]
         return found
+
+
+Between = tuple[list[tuple[Claim, list[tuple[int, ...]]]], list[Claim]]
+"""Claims with the pairs of options that each forbids, and claims that only warn."""
+
+
+def between(left: Sequence[Option], right: Sequence[Option], matrix: Matrix) -> Between:
+    """What two networks want of one host and can't both have; no fact of the host plays a part."""
+    told: set[str] = set()
+    forbidden: list[tuple[Claim, list[tuple[int, ...]]]] = []
+    warnings: list[Claim] = []
+    for conflict in matrix.conflicts.values():
+        pairs: list[tuple[int, ...]] = [
+            (i, j) for i, one in enumerate(left) for j, other in enumerate(right) if _parties(conflict, one, other)
+        ]
+        # Which ports really meet is computed from the wishes themselves; the entry speaks of all at once.
+        if not pairs or conflict.about == "ports":
+            continue
+        told.add(conflict.about)
+        one, other = left[pairs[0][0]], right[pairs[0][1]]
+        claim = Claim(
+            "networks-conflict",
+            f"{one.network.name} and {other.network.name}",
+            (("statement", conflict.statement), ("way-out", conflict.way_out or "")),
+            (entry("conflicts", conflict, conflict.id),),
+        )
+        if conflict.exclusive and conflict.confidence != "low" and conflict.about not in CHOSEN:
+            forbidden.append((claim, pairs))
+        elif conflict.about not in CHOSEN:
+            warnings.append(claim)
+    for key in sorted((CONFIGURED | {"ports"}) - told):
+        found = _opposite(left, right, key)
+        if found is None:
+            continue
+        claim, pairs, hard = found
+        if hard:
+            forbidden.append((claim, pairs))
+        else:
+            warnings.append(claim)
+    return forbidden, warnings
+
+
+def _opposite(
+    left: Sequence[Option], right: Sequence[Option], key: str
+) -> tuple[Claim, list[tuple[int, ...]], bool] | None:
+    """The claim that wishes under one key clash, the pairs of options whose do, and whether that forbids."""
+    pairs: list[tuple[int, ...]] = []
+    words: tuple[tuple[str, str], ...] = ()
+    rests: tuple[Source, ...] = ()
+    hard = True
+    for i, one in enumerate(left):
+        for j, other in enumerate(right):
+            clash = _clash(key, one, other)
+            if clash is None:
+                continue
+            mine, theirs = clash
+            pairs.append((i, j))
+            hard = mine.forbids and theirs.forbids and key != "ports"  # ports can be moved
+            words = (
+                ("key", key),
+                ("one", text_of(mine.value)),
+                ("other", text_of(theirs.value)),
+                ("first", one.network.name),
+                ("second", other.network.name),
+            )
+            rests = (entry("networks", mine, one.network.id), entry("networks", theirs, other.network.id))
+    if not pairs:
+        return None
+    names = f"{left[0].network.name} and {right[0].network.name}"
+    return Claim("opposite-wishes", names, words, rests), pairs, hard
 
 
 def situation(host: Host) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def test_bad_input_of_one_host_names_the_host(matrix: Matrix, monkeypatch: pytes
     def refuse(*_: object) -> None:
         raise BadInput("unknown-network", "there is no network 'akahs' in the matrix")
 
-    monkeypatch.setattr("provisioner.actions.resolve.solve", refuse)
+    monkeypatch.setattr("provisioner.resolve.fleet.solve", refuse)
     host = InventoryHost("rig-01", {}, Intent(networks=("akahs",)))
 
     with pytest.raises(BadInput, match="rig-01: there is no network 'akahs'"):

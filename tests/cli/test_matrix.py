@@ -115,3 +115,64 @@ def test_the_reference_page_is_what_the_schema_says(capsys: pytest.CaptureFixtur
     assert code == 0
     assert page.read_text(encoding="utf-8") == out
     assert all(f"## {room}/" in out for room in ROOMS)
+
+
+NETWORK = """\
+# A network.
+id: a
+title: A
+name: A
+kind: docker-worker
+as_of: "2026-11-24"
+profiles:
+  - id: one
+    title: One
+    requirements:
+      - {wish}
+        because: it says so
+sources: [https://example.org]
+seen: "2026-11-24"
+confidence: high
+"""
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (
+            {"a": NETWORK.format(wish="colour: red")},
+            "networks/a.yaml:11: profiles.0.requirements.0.colour: this key is",
+        ),
+        ({"a": NETWORK.format(wish='ram_gib: ">=64GB"')}, "networks/a.yaml:11: profiles.0.requirements.0.ram_gib: "),
+        (
+            {"a": NETWORK.format(wish='driver: ">=580,<570"')},
+            "networks/a.yaml:11: profiles.0.requirements.0: driver: no",
+        ),
+        ({n: NETWORK.format(wish='driver: ">=570"') for n in "ab"}, "networks/b.yaml:2: id: 'a' is also the id of"),
+        ({"a": "a: &a [x]\nb: [*a, *a]\n"}, "networks/a.yaml:1: anchors and aliases are not read"),
+        ({"a": 100 << 20}, "networks/a.yaml:1: 104857600 bytes; an entry may have"),
+    ],
+    ids=["unknown key", "wrong unit", "can never hold", "two of one id", "YAML bomb", "100 MB"],
+)
+def test_a_bad_matrix_is_one_line_with_its_place_and_nothing_is_written(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    files: dict[str, str | int],
+    said: str,
+) -> None:
+    monkeypatch.setenv("PROVISION_CACHE_DIR", str(tmp_path / "cache"))
+    folder = tmp_path / "matrix/networks"
+    folder.mkdir(parents=True)
+    for name, content in files.items():
+        with (folder / f"{name}.yaml").open("wb") as stream:
+            if isinstance(content, int):
+                stream.truncate(content)  # sparse: takes no room
+            else:
+                stream.write(content.encode())
+
+    code, out, err = run(capsys, "list", "--matrix", str(tmp_path / "matrix"))
+
+    assert (code, out) == (3, "")
+    assert said in err.splitlines()[0]
+    assert not (tmp_path / "cache").exists()

@@ -220,6 +220,24 @@ def test_the_tiny_matrix_is_sound(tmp_path: Path) -> None:
          "error cuda/12.8.yaml:15: capabilities.max: 7.0 is not the max of the list, 6.1 is"),
         ("networks/a.yaml", ('      - gpu.model', '      - driver: "<570"\n        because: no\n      - gpu.model'),
          "error networks/a.yaml:7: profiles.0: no version satisfies every requirement on driver"),
+        ("networks/a.yaml", ('      - gpu.model',
+                             '      - cdi: present\n        because: x\n      - cdi: absent\n        because: y\n'
+                             '      - gpu.model'),
+         "error networks/a.yaml:7: profiles.0: no host satisfies every requirement on cdi"),
+        ("networks/a.yaml", ('      - gpu.model',
+                             '      - arch: [x86_64]\n        because: x\n      - arch: [aarch64]\n        because: y\n'
+                             '      - gpu.model'),
+         "error networks/a.yaml:7: profiles.0: no host satisfies every requirement on arch"),
+        ("networks/a.yaml", ('driver: ">=570"', 'driver: ">=9000"'),
+         "error networks/a.yaml:10: profiles.0.requirements.0.driver: "
+         "no branch of the room drivers can satisfy >=9000"),
+        ("networks/a.yaml", ("as_of: today", "as_of: today\nparent: a"),
+         "error networks/a.yaml:6: parent: a cycle: a → a"),
+        ("networks/a.yaml", ('driver: ">=570"', 'ram_gib: ">=64GB"'),
+         "error networks/a.yaml:10: profiles.0.requirements.0.ram_gib: '64GB' in '>=64GB' is not a number: "
+         "write it without a unit, GiB are meant"),
+        ("gpus/gtx-1080.yaml", ("memory_gib: [8]", "memory_gib: [8192]"),
+         "error gpus/gtx-1080.yaml:9: memory_gib.0: Input should be less than or equal to 1024"),
         ("os/debian-12.yaml", ("sources: [https://example.org]", "sources: []"),
          "error os/debian-12.yaml:13: sources: a claim names where it comes from"),
         ("drivers/570.yaml",
@@ -273,6 +291,34 @@ def test_two_architectures_cannot_share_a_chip_prefix(tmp_path: Path) -> None:
         (where / "architectures/pascal.yaml").read_text().replace("id: pascal", "id: volta")
     )
     assert any("'GP1' is also a prefix of pascal" in str(f) for f in lint(where, TODAY))
+
+
+def test_networks_that_are_parts_of_each_other_are_a_cycle_at_each_of_them(tmp_path: Path) -> None:
+    """a → b → c → b: b and c are the cycle, a only leads to it."""
+    where = matrix(tmp_path)
+    text = (where / "networks/a.yaml").read_text()
+    for name, parent in (("a", "b"), ("b", "c"), ("c", "b")):
+        changed = text.replace("id: a", f"id: {name}", 1).replace("as_of: today", f"as_of: today\nparent: {parent}")
+        (where / f"networks/{name}.yaml").write_text(changed)
+    assert [str(f) for f in lint(where, TODAY)] == [
+        "networks/b.yaml:6: parent: a cycle: b → c → b",
+        "networks/c.yaml:6: parent: a cycle: c → b → c",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a: &a [x, x]\nb: [*a, *a]\n", "networks/a.yaml:1: entry: anchors and aliases are not read"),
+        ("x" * (2 << 20), "networks/a.yaml:1: entry: 2097152 bytes; an entry may have"),
+        ("id: a\nid: b\n", "networks/a.yaml:2: entry: 'id' stands here twice"),
+    ],
+)
+def test_what_the_reader_refuses_is_one_finding(tmp_path: Path, text: str, found: str) -> None:
+    where = matrix(tmp_path)
+    (where / "networks/a.yaml").write_text(text)
+    (finding,) = lint(where, TODAY)
+    assert str(finding).startswith(found)
 
 
 def test_errors_come_before_warnings(tmp_path: Path) -> None:

@@ -153,7 +153,16 @@ def test_weak_claims_answer_and_never_forbid(weak: dict[str, Any]) -> None:
         ({"gpu_exclusive": "yes"}, "valid boolean"),
         ({"cuda": ">=12"}, "not a CUDA version"),
         ({"driver": 535}, "a specifier is text"),
-        ({"ram_gib": "16 GB"}, "not a condition"),
+        ({"ram_gib": "16 GB"}, "GiB are meant"),
+        ({"toolkit": "1.17"}, "not a condition"),
+        ({"ram_gib": ">=16GB"}, "'16GB' in '>=16GB' is not a number: write it without a unit, GiB are meant"),
+        ({"disk_gib": ">=1.5T"}, "'1.5T' in .* GiB are meant"),
+        ({"gpu_memory_gib": ">=24576"}, "24576 GiB are more than any host has .*another unit"),
+        ({"gpu_memory_gib": ["24", "32G"]}, "'32G' in '32G' is not a number"),
+        ({"clock_skew_s": "<=500ms"}, "seconds are meant"),
+        ({"cpu_cores": ">=4c"}, "pieces are meant"),
+        ({"bandwidth": {"down_mbps": 0}}, "greater than 0"),
+        ({"bandwidth": {"down_mbps": "1 Gbit"}}, "valid number"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(key: dict[str, Any], why: str) -> None:

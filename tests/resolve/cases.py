@@ -6,6 +6,7 @@ for `git diff` to show and a person to judge.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import yaml
 
 from provisioner.matrix.reader import Matrix
 from provisioner.model.capture import UNKNOWN
+from provisioner.model.facts import HostFacts
 from provisioner.model.intent import Intent
 from provisioner.model.paths import data_dir
 from provisioner.model.stack import HostLock
@@ -30,8 +32,8 @@ def files() -> list[Path]:
     return sorted(data_dir("matrix").joinpath("cases").glob("*.yaml"))
 
 
-def answer(case: dict[str, Any], matrix: Matrix) -> HostLock | NoSolution:
-    """Solve what a case describes. A key that is not known is an error, so that no wish is silently ignored."""
+def facts(case: dict[str, Any]) -> HostFacts:
+    """The host that a case describes. A key that is not known is an error, so that no wish is silently ignored."""
     given = dict(case["host"])
     unknown = set(given) - HOST_KEYS
     if unknown:
@@ -41,12 +43,17 @@ def answer(case: dict[str, Any], matrix: Matrix) -> HostLock | NoSolution:
     for key in ("suites", "components"):
         if key in given:
             given[key] = tuple(given[key])
-    facts = worlds.host(os, *gpus, **given)
-    if unseen:
-        import dataclasses
+    described = worlds.host(os, *gpus, **given)
+    return dataclasses.replace(described, **dict.fromkeys(unseen, UNKNOWN)) if unseen else described
 
-        facts = dataclasses.replace(facts, **dict.fromkeys(unseen, UNKNOWN))
-    return solve(facts, Intent.model_validate(case.get("request", {})), matrix)
+
+def intent(case: dict[str, Any]) -> Intent:
+    return Intent.model_validate(case.get("request", {}))
+
+
+def answer(case: dict[str, Any], matrix: Matrix) -> HostLock | NoSolution:
+    """Solve what a case describes."""
+    return solve(facts(case), intent(case), matrix)
 
 
 def told(found: HostLock | NoSolution) -> dict[str, Any]:

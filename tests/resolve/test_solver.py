@@ -2,41 +2,52 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
 import oracle
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from provisioner.resolve.solver import Problem, Rule, best, refute
 
+LONG = bool(os.environ.get("PROVISION_LONG"))
 WORLDS = settings(
-    max_examples=2000 if os.environ.get("PROVISION_LONG") else 200,
+    max_examples=20_000 if LONG else 2000,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     derandomize=True,
 )
+LARGE = settings(WORLDS, max_examples=2000 if LONG else 300)
+LARGE_CONFLICTS = settings(WORLDS, max_examples=1000 if LONG else 100)
 
 
 @st.composite
-def problems(draw: st.DrawFn) -> Problem:
-    """Up to four variables of up to four values, and up to seven rules that are dense enough to conflict often."""
-    domains = tuple(draw(st.lists(st.integers(1, 4), min_size=1, max_size=4)))
+def problems(draw: st.DrawFn, variables: int = 4, values: int = 4, rules: int = 7, widest: int = 2) -> Problem:
+    """Variables of a few values, and rules dense enough to conflict often.
 
-    def rule(density: int) -> Rule:
-        size = draw(st.integers(1, min(2, len(domains))))
-        scope = tuple(
-            sorted(draw(st.lists(st.integers(0, len(domains) - 1), min_size=size, max_size=size, unique=True)))
-        )
-        tuples = [()]
-        for variable in scope:
-            tuples = [(*head, value) for head in tuples for value in range(domains[variable])]
-        chosen = [t for t in tuples if draw(st.integers(0, 9)) < density]
-        return Rule(scope, frozenset(chosen))
+    A rule is drawn as one number whose bits say which tuples it forbids: thousands of worlds then cost seconds.
+    """
+    domains = tuple(draw(st.lists(st.integers(1, values), min_size=1, max_size=variables)))
 
-    rules = tuple(rule(6) for _ in range(draw(st.integers(0, 7))))
-    always = tuple(rule(1) for _ in range(draw(st.integers(0, 2))))
-    return Problem(domains, rules, always)
+    def rule(sparse: int) -> Rule:
+        size = draw(st.integers(1, min(widest, len(domains))))
+        one = draw(st.integers(0, len(domains) - 1))
+        scope = (one,)
+        if size == 2:  # in either order: a rule may name the later variable first
+            scope = (one, (one + draw(st.integers(1, len(domains) - 1))) % len(domains))
+        elif size > 2:
+            scope = tuple(draw(st.permutations(range(len(domains)))))[:size]
+        tuples = list(itertools.product(*(range(domains[variable]) for variable in scope)))
+        forbidden = -1
+        for _ in range(sparse):
+            forbidden &= draw(st.integers(0, 2 ** len(tuples) - 1))
+        return Rule(scope, frozenset(t for bit, t in enumerate(tuples) if forbidden >> bit & 1))
+
+    chosen = tuple(rule(1) for _ in range(draw(st.integers(0, rules))))
+    always = tuple(rule(3) for _ in range(draw(st.integers(0, 2))))
+    return Problem(domains, chosen, always)
 
 
 def _plain(rules: tuple[Rule, ...]) -> list[oracle.Rule]:
@@ -45,38 +56,80 @@ def _plain(rules: tuple[Rule, ...]) -> list[oracle.Rule]:
 
 @WORLDS
 @given(problems())
-def test_best_is_the_optimum_or_there_is_none(problem: Problem) -> None:
-    """The first assignment found is the least of all that obey every rule."""
-    assert best(problem) == oracle.optimum(problem.domains, _plain((*problem.rules, *problem.always)))
-
-
-@WORLDS
-@given(problems())
-def test_refute_gives_exactly_the_minimal_conflicts(problem: Problem) -> None:
-    """Each reported set conflicts, loses that when any member is left out, and none is missing."""
+def test_a_world_gets_the_answers_that_trying_everything_gives(problem: Problem) -> None:
+    """The least assignment that obeys every rule, or exactly the minimal conflicts, and corrections that correct."""
+    optimum = oracle.optimum(problem.domains, _plain((*problem.rules, *problem.always)))
     expected = oracle.minimal_conflicts(problem.domains, _plain(problem.rules), _plain(problem.always))
 
+    assert best(problem) == optimum
     refutation = refute(problem)
 
+    assert (optimum is None) is bool(expected)
     assert set(refutation.conflicts) == expected
     assert refutation.complete
     assert len(refutation.conflicts) == len(set(refutation.conflicts))
-
-
-@WORLDS
-@given(problems())
-def test_each_correction_corrects_its_part_and_no_less_does(problem: Problem) -> None:
-    """Without the rules of one correction of every part there is an assignment; a correction is minimal."""
-    refutation = refute(problem)
-    conflicts = set(refutation.conflicts)
-    if not conflicts or frozenset() in conflicts:
-        return
     for correction in refutation.corrections:
-        meets = {conflict for conflict in conflicts if conflict & correction}
-        assert meets
-        for member in correction:
-            less = correction - {member}
-            assert any(not conflict & less for conflict in meets)
+        assert all(not correction.isdisjoint(k) for k in expected if _part(k, problem) == _part(correction, problem))
+        for member in correction:  # minimal: without any one of its rules some conflict is left whole
+            assert any(k & correction == {member} for k in expected)
+
+
+def _part(members: frozenset[int], problem: Problem) -> int:
+    """The connected part that rules stand in, by its least variable."""
+    reached = {problem.rules[min(members)].scope[0]}
+    scopes = [set(rule.scope) for rule in (*problem.rules, *problem.always) if rule.forbids]
+    while any(reached & scope and not scope <= reached for scope in scopes):
+        reached |= {variable for scope in scopes if reached & scope for variable in scope}
+    return min(reached)
+
+
+@pytest.mark.tools
+@LARGE
+@given(problems(variables=10, values=12, rules=30, widest=3))
+def test_a_large_world_gets_the_optimum_of_a_second_solver(problem: Problem) -> None:
+    """Too many assignments to try: clingo says whether there is one, and which is the least."""
+    pytest.importorskip("clingo")
+    import second_solver
+
+    world = second_solver.World(problem.domains, _plain(problem.rules), _plain(problem.always))
+
+    assert best(problem) == world.optimum()
+
+
+@pytest.mark.tools
+@LARGE_CONFLICTS
+@given(problems(variables=6, values=6, rules=14, widest=3))
+def test_the_conflicts_of_a_large_world_are_those_of_a_second_solver(problem: Problem) -> None:
+    """Each conflicts, each loses that with any member left out, and none is missing.
+
+    None is missing when leaving out any minimal hitting set of those that were told leaves rules that hold together:
+    rules without a told conflict among them are part of such a rest.
+    """
+    pytest.importorskip("clingo")
+    import second_solver
+
+    world = second_solver.World(problem.domains, _plain(problem.rules), _plain(problem.always))
+    every = set(range(len(problem.rules)))
+
+    refutation = refute(problem, bound=500)
+
+    if not refutation.complete or frozenset() in refutation.conflicts:  # too many to tell, or no rule is at fault
+        assert world.optimum() is None
+        return
+    for conflict in refutation.conflicts:
+        assert not world.holds_together(conflict)
+        assert all(world.holds_together(conflict - {member}) for member in conflict)
+    for hitting in _hitting(refutation.conflicts):
+        assert world.holds_together(every - hitting)
+
+
+def _hitting(conflicts: tuple[frozenset[int], ...]) -> set[frozenset[int]]:
+    """Sets that meet every conflict, the minimal ones among them."""
+    found = {frozenset[int]()}
+    for conflict in conflicts:
+        grown = {h if h & conflict else h | {m} for h in found for m in (conflict if not h & conflict else (0,))}
+        found = {h for h in grown if not any(other < h for other in grown)}
+    return found
 
 
 def test_a_bound_keeps_the_smallest_conflicts_and_says_so() -> None:
