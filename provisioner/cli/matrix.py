@@ -1,10 +1,11 @@
-"""`provision matrix`: list what is known, show one entry with its sources, lint it, print its schema."""
+"""`provision matrix`: list what is known, show one entry, lint it, print its schema, name what to rehearse."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from provisioner.cli import matrix_combos
 from provisioner.errors import BadInput, Exit
 
 
@@ -18,6 +19,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     show = what.add_parser("show", parents=[common], help="one entry with its claims and sources")
     show.add_argument("id", metavar="ID", help="such as rtx-4090, networks/lium, drivers/535")
     what.add_parser("lint", parents=[common], help="what the schema cannot check; exit 1 on an error")
+    combos = what.add_parser(
+        "combos", parents=[common], help="combinations to rehearse: a fleet's, or a covering array"
+    )
+    matrix_combos.arguments(combos)
     schema = what.add_parser("schema", parents=[common], help="JSON schema of the entries, for editors")
     schema.add_argument("room", nargs="?", metavar="ROOM", help="of one room alone")
     schema.add_argument("--markdown", action="store_true", help="print the reference page instead")
@@ -39,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
     from provisioner.matrix.reader import load
 
     matrix = load(args.matrix)
+    if args.matrix_command == "combos":
+        return matrix_combos.run(args, matrix)
     if args.matrix_command == "show":
         room, entry = _find(matrix, args.id)
         print(view.entry_json(room, entry) if args.json else view.entry_text(room, entry))
