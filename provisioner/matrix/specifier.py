@@ -18,6 +18,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, StringConstraints, model_validator
@@ -179,7 +180,7 @@ class Requirement(Claim):
             raise ValueError(f"{given[0]}: an empty list can never hold")
         return self
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The key of the language as it is written in an entry, such as `gpu.memory_gib`."""
         return next(key for key, field in _LANGUAGE.items() if getattr(self, field) is not None)
