@@ -1,11 +1,16 @@
-"""`provision matrix`: list what is known, show one entry with its sources, lint it, print its schema."""
+"""`provision matrix`: list what is known, show one entry, lint it, print its schema, name what to rehearse."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from provisioner.cli import matrix_combos
 from provisioner.errors import BadInput, Exit
+
+if TYPE_CHECKING:
+    from provisioner.matrix.reader import Matrix
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +23,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     show = what.add_parser("show", parents=[common], help="one entry with its claims and sources")
     show.add_argument("id", metavar="ID", help="such as rtx-4090, networks/lium, drivers/535")
     what.add_parser("lint", parents=[common], help="what the schema cannot check; exit 1 on an error")
+    combos = what.add_parser(
+        "combos", parents=[common], help="combinations to rehearse: a fleet's, or a covering array"
+    )
+    matrix_combos.arguments(combos)
+    page = what.add_parser("html", parents=[common], help="a page to explore what fits; one file, needs no network")
+    page.add_argument("out", type=Path, metavar="OUT", help="the file to write, such as matrix.html")
     schema = what.add_parser("schema", parents=[common], help="JSON schema of the entries, for editors")
     schema.add_argument("room", nargs="?", metavar="ROOM", help="of one room alone")
     schema.add_argument("--markdown", action="store_true", help="print the reference page instead")
@@ -39,6 +50,10 @@ def run(args: argparse.Namespace) -> int:
     from provisioner.matrix.reader import load
 
     matrix = load(args.matrix)
+    if args.matrix_command == "combos":
+        return matrix_combos.run(args, matrix)
+    if args.matrix_command == "html":
+        return _html(args, matrix)
     if args.matrix_command == "show":
         room, entry = _find(matrix, args.id)
         print(view.entry_json(room, entry) if args.json else view.entry_text(room, entry))
@@ -58,6 +73,27 @@ def _lint(args: argparse.Namespace) -> int:
     findings = lint(args.matrix or data_dir("matrix"), dt.date.today())
     print(view.findings_json(findings) if args.json else view.findings_text(findings))
     return Exit.FAILED if any(f.level == "error" for f in findings) else Exit.OK
+
+
+def _html(args: argparse.Namespace, matrix: Matrix) -> int:
+    import json
+
+    from provisioner.cli.views.matrix_html import page
+    from provisioner.resolve.explore import page_data
+
+    if not args.out.absolute().parent.is_dir():  # said before seconds of work, not after
+        raise BadInput("page-not-written", f"the page cannot be written to {args.out}: there is no such folder")
+    text = page(page_data(matrix))
+    try:
+        args.out.write_text(text, encoding="utf-8")
+    except OSError as problem:
+        raise BadInput("page-not-written", f"the page cannot be written to {args.out}: {problem}") from problem
+    size = len(text.encode())
+    if args.json:
+        print(json.dumps({"format": 1, "file": str(args.out), "bytes": size, "digest": matrix.digest}))
+    else:
+        print(f"wrote {args.out}: {size / 1000:.0f} kB, matrix {matrix.digest[:12]}\n\nOpen it in any browser.")
+    return Exit.OK
 
 
 def _room(name: str) -> str:

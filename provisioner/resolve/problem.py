@@ -50,13 +50,14 @@ class Model:
     warnings: tuple[Claim, ...]
 
 
-def build(host: Host, intent: Intent, matrix: Matrix, *, beside: Beside = "newest") -> Model:
+def build(host: Host, intent: Intent, matrix: Matrix, *, beside: Beside = "newest", between: bool = True) -> Model:
     """Return the problem of one host. Raises BadInput when the request names what cannot be read.
 
     `beside` says which drivers stand in it that no source of the host offers: none, to see whether there is a
     stack at all; the newest of each branch, to say why nothing newer; or `telling`, one for each way in which
     some rule tells versions apart: without them a list of exact versions would seem at odds with the host
-    where only an offer is missing.
+    where only an offer is missing. Without `between`, networks are not set against each other: that does not
+    depend on the host, so who asks about many hosts asks it once.
     """
     networks = tuple(network_named(name, matrix) for name in dict.fromkeys(intent.networks))
     options = tuple(options_of(network, profile) for network, profile in networks)
@@ -75,7 +76,8 @@ def build(host: Host, intent: Intent, matrix: Matrix, *, beside: Beside = "newes
     rules.of_the_runtime()
     for place in range(len(options)):
         rules.of_a_network(place)
-    rules.between_networks()
+    if between:
+        rules.between_networks()
     return Model(
         host=host,
         intent=intent,
