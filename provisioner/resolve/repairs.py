@@ -15,6 +15,7 @@ from provisioner.model.stack import HostLock
 from provisioner.model.version import DottedVersion
 from provisioner.resolve.conflict import Claim, Conflict, Edit, Repair
 from provisioner.resolve.host import Host, debian, prepare
+from provisioner.resolve.options import named_parts
 
 RANKS = {"no downtime": 0, "reboot": 1, "reinstall": 2, "at the rig": 3}
 ON_THE_HOST = {"component", "boot-kernel", "os", "take-out"}
@@ -57,6 +58,7 @@ _ABOUT = {
     "free-driver": ("wanted-driver",),
     "free-modules": ("wanted-modules",),
     "free-cuda": ("wanted-cuda",),
+    "free-client": ("wanted-client", "client-unknown", "client-ended", "unversioned-client"),
     "allow-ended": ("refuse-ended",),
     "allow-branch": ("forbidden-branches",),
     "allow-reboot": ("no-reboot",),
@@ -74,7 +76,7 @@ def _touches(edit: Edit, claim: Claim, matrix: Matrix) -> bool:
     if kinds is not None:
         return claim.kind in kinds
     if edit.kind == "drop-network":
-        network = matrix.networks[edit.value.partition("/")[0]]
+        network = matrix.networks[named_parts(edit.value)[0]]
         return network.name in claim.about or claim.kind == "no-gpu"
     return True
 
@@ -115,13 +117,17 @@ def _edits(host: Host, intent: Intent, matrix: Matrix) -> tuple[Edit, ...]:
     found: list[Edit] = []
     policy = intent.policy
     for name in intent.networks:
-        network = matrix.networks[name.partition("/")[0]]
+        network_id, way, pin = named_parts(name)
+        network = matrix.networks[network_id]
         found.append(Edit("drop-network", name, 0, (("name", network.name),)))
+        if pin:
+            found.append(Edit("free-client", name, 0, (("name", network.name), ("pin", pin))))
         default = network.default_profile
         for profile in network.profiles:
-            if "/" not in name and default is not None and profile.id != default.id and _can_be_tried(profile):
+            if not way and default is not None and profile.id != default.id and _can_be_tried(profile):
                 words = (("name", network.name), ("title", profile.title))
-                found.append(Edit("profile", f"{name}/{profile.id}", 0, words))
+                with_pin = f"@{pin}" if pin else ""
+                found.append(Edit("profile", f"{network_id}/{profile.id}{with_pin}", 0, words))
     if intent.driver is not None:
         found.append(Edit("free-driver", intent.driver, 0))
     if intent.modules != "auto":
@@ -212,8 +218,12 @@ def _apply_one(facts: HostFacts, intent: Intent, change: Edit, matrix: Matrix) -
     if change.kind == "drop-network":
         return facts, _with(intent, networks=tuple(n for n in intent.networks if n != value))
     if change.kind == "profile":
-        plain = value.partition("/")[0]
+        plain, _, pin = named_parts(value)
+        plain += f"@{pin}" if pin else ""
         return facts, _with(intent, networks=tuple(value if n == plain else n for n in intent.networks))
+    if change.kind == "free-client":
+        free = value.partition("@")[0]
+        return facts, _with(intent, networks=tuple(free if n == value else n for n in intent.networks))
     if change.kind == "free-driver":
         return facts, _with(intent, driver=None)
     if change.kind == "free-modules":

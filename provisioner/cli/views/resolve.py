@@ -118,21 +118,21 @@ def resolved_json(resolved: Resolved) -> str:
 
 def _answer(answer: NoSolution) -> dict[str, Any]:
     return {
-        "conflicts": [_conflict(conflict) for conflict in answer.conflicts],
+        "conflicts": [conflict_json(conflict) for conflict in answer.conflicts],
         "all_conflicts": answer.complete,
-        "repairs": [_repair(repair) for repair in answer.repairs],
+        "repairs": [repair_json(repair) for repair in answer.repairs],
         "not_seen": list(answer.unseen),
     }
 
 
-def _conflict(conflict: Conflict) -> list[dict[str, Any]]:
+def conflict_json(conflict: Conflict) -> list[dict[str, Any]]:
     return [
         {"rule": claim.kind, "text": explain.sentence(claim), "rests_on": list(explain.sources(claim))}
         for claim in conflict.claims
     ]
 
 
-def _repair(repair: Repair) -> dict[str, Any]:
+def repair_json(repair: Repair) -> dict[str, Any]:
     stack = repair.stack
     return {
         "edits": [{"kind": e.kind, "value": e.value, "text": explain.edit(e)} for e in repair.edits],
