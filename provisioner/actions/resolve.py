@@ -13,6 +13,7 @@ from provisioner.model.inventory import InventoryHost
 from provisioner.model.stack import HostLock, Lock
 from provisioner.probe.request import FULL, Request
 from provisioner.resolve import NoSolution, solve
+from provisioner.resolve.assume import Assumption, what_if
 from provisioner.resolve.lock import make_lock
 
 
@@ -25,6 +26,7 @@ class Resolved:
     unresolvable: dict[str, NoSolution] = field(default_factory=dict)
     failed: dict[str, HostError] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()  # hosts of the former lock whose entries another matrix made
+    assumed: tuple[Assumption, ...] = ()  # when there are any, `lock` holds nothing of these stacks
 
     @property
     def distinct(self) -> int:
@@ -32,20 +34,36 @@ class Resolved:
         return len({_stack_of(stack) for stack in self.stacks.values()})
 
 
-def resolve(hosts: Sequence[InventoryHost], matrix: Matrix, *, prober: Prober, before: Lock | None = None) -> Resolved:
-    """Return the stack of every host that has one. A host that has none keeps no entry in the new lock."""
+def resolve(
+    hosts: Sequence[InventoryHost],
+    matrix: Matrix,
+    *,
+    prober: Prober,
+    before: Lock | None = None,
+    assumptions: Sequence[Assumption] = (),
+) -> Resolved:
+    """Return the stack of every host that has one. A host that has none keeps no entry in the new lock.
+
+    With assumptions the stacks are those that the hosts would have, and none of them gets into the lock.
+    """
     seen, failed = observe(hosts, {host.name: Request(FULL) for host in hosts}, prober)
     stacks: dict[str, HostLock] = {}
     unresolvable: dict[str, NoSolution] = {}
     for name, one in seen.items():
         try:
-            answer = solve(one.facts, one.host.intent, matrix)
+            if assumptions:
+                answer = what_if(one.facts, one.host.intent, assumptions, matrix)
+            else:
+                answer = solve(one.facts, one.host.intent, matrix)
         except BadInput as problem:
             raise _named(problem, name) from problem
         if isinstance(answer, NoSolution):
             unresolvable[name] = answer
         else:
             stacks[name] = answer
+    if assumptions:
+        unchanged = make_lock({}, matrix.digest, before)
+        return Resolved(unchanged, stacks, unresolvable, failed, assumed=tuple(assumptions))
     lock = make_lock(stacks, matrix.digest, _others(before, unresolvable))
     old = before.hosts if before is not None and before.matrix != matrix.digest else {}
     dropped = tuple(name for name in old if name not in stacks and name not in unresolvable)

@@ -65,7 +65,9 @@ def build(
     also = {network.id: pin for network, _, pin in networks}
     if asked is not None and asked.network is not None:
         also[asked.network] = asked.value
-    options = tuple(options_of(network, profile, also[network.id]) for network, profile, _ in networks)
+    options = tuple(
+        _pinned_first(options_of(network, way, also[network.id]), pinned) for network, way, pinned in networks
+    )
     wanted_driver = driver_specifier(intent)
     wanted_cuda = cuda_level(intent)
     wishes = (wanted_driver, asked.drivers if asked is not None else None)
@@ -103,6 +105,11 @@ def build(
         claims=tuple(rules.claims),
         warnings=tuple(dict.fromkeys(rules.warnings)),
     )
+
+
+def _pinned_first(options: tuple[Option, ...], pinned: str | None) -> tuple[Option, ...]:
+    """What is said of a network is said of its first client, so a pinned one stands first."""
+    return options if pinned is None else tuple(sorted(options, key=lambda option: option.client != pinned))
 
 
 def _specifiers(

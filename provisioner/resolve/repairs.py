@@ -240,12 +240,12 @@ def _apply_one(facts: HostFacts, intent: Intent, change: Edit, matrix: Matrix) -
     if change.kind == "allow-reboot":
         return facts, _with(intent, policy=policy.model_copy(update={"reboot": "allow"}))
     if change.kind == "component":
-        return _with_components(facts, value, matrix), intent
+        return with_components(facts, value, matrix), intent
     if change.kind == "boot-kernel":
         kernel = dataclasses.replace(facts.kernel, running=value, next_boot=value)
         return dataclasses.replace(facts, kernel=kernel), intent
     if change.kind == "os":
-        return _with_os(facts, value, matrix), intent
+        return with_os(facts, value, matrix), intent
     if change.kind == "take-out":
         assert facts.gpus is not UNKNOWN
         return dataclasses.replace(facts, gpus=tuple(g for g in facts.gpus if g.slot != value)), intent
@@ -256,7 +256,8 @@ def _with(intent: Intent, **changes: object) -> Intent:
     return intent.model_copy(update=changes)
 
 
-def _with_components(facts: HostFacts, value: str, matrix: Matrix) -> HostFacts:
+def with_components(facts: HostFacts, value: str, matrix: Matrix) -> HostFacts:
+    """The host with more components enabled: what the matrix lists of its archive is offered then."""
     assert facts.os is not UNKNOWN and facts.offers is not UNKNOWN and facts.components is not UNKNOWN
     more = tuple(listed(facts.os.id, facts.os.architecture, matrix, runtimes=False))
     return dataclasses.replace(
@@ -266,12 +267,14 @@ def _with_components(facts: HostFacts, value: str, matrix: Matrix) -> HostFacts:
     )
 
 
-def _with_os(facts: HostFacts, os: str, matrix: Matrix) -> HostFacts:
+def with_os(facts: HostFacts, os: str, matrix: Matrix) -> HostFacts:
+    """The host freshly on another release, with nothing installed and its archive as the matrix lists it."""
     assert facts.os is not UNKNOWN
     release = matrix.os[os]
-    kernel = f"{release.kernels[-1].version}-amd64" if release.kernels else "6.12-amd64"
+    flavour = "generic" if release.family == "ubuntu" else "amd64"
+    kernel = f"{release.kernels[-1].version if release.kernels else '6.12'}-{flavour}"
     offers = list(listed(os, facts.os.architecture, matrix, runtimes=True))
-    offers.append(_assumed(f"linux-headers-{kernel}", "1", "linux", facts.os.architecture))
+    offers.append(assumed_offer(f"linux-headers-{kernel}", "1", "linux", facts.os.architecture))
     return dataclasses.replace(
         facts,
         os=OsRelease(os, release.name, release.codename or "", facts.os.architecture),
@@ -292,15 +295,16 @@ def listed(os: str, architecture: str, matrix: Matrix, *, runtimes: bool) -> Ite
                 for version in names.versions:
                     source = names.source or names.kernel_package
                     for name in dict.fromkeys((names.kernel_package, *names.install)):
-                        yield _assumed(name, version.text, source, architecture)
+                        yield assumed_offer(name, version.text, source, architecture)
     if runtimes:
         for runtime in matrix.runtimes.values():
             for packages in runtime.packages:
                 if os in packages.os and packages.origin in ("debian", "ubuntu"):
                     for name in packages.install:
                         version_text = packages.versions[-1].text if packages.versions else "1"
-                        yield _assumed(name, version_text, name, architecture)
+                        yield assumed_offer(name, version_text, name, architecture)
 
 
-def _assumed(name: str, version: str, source: str, architecture: str) -> OfferedPackage:
+def assumed_offer(name: str, version: str, source: str, architecture: str) -> OfferedPackage:
+    """A package that nobody saw: without a hash it can be in no lock."""
     return OfferedPackage(name, version, source, architecture, sha256="", size=0)

@@ -10,7 +10,7 @@ from typing import Any
 from provisioner.actions.resolve import Resolved
 from provisioner.cli.words import paint, safe, table
 from provisioner.model.stack import HostLock
-from provisioner.resolve import explain
+from provisioner.resolve import explain, explain_assume
 from provisioner.resolve.conflict import Conflict, NoSolution, Repair
 
 SHAPE = 1
@@ -19,7 +19,7 @@ SHAPE = 1
 
 def resolved_text(resolved: Resolved, *, explained: bool, written: str | None, next_command: str) -> str:
     """Return the whole screen of `provision resolve`."""
-    lines: list[str] = []
+    lines: list[str] = explain_assume.heading(resolved.assumed) if resolved.assumed else []
     if explained:
         for name, stack in resolved.stacks.items():
             lines += [paint(name, "bold"), safe(explain.choices(stack).rstrip("\n"))]
@@ -84,6 +84,8 @@ def _warnings(stacks: dict[str, HostLock]) -> list[str]:
 def _ending(resolved: Resolved, written: str | None, next_command: str, explained: bool) -> list[str]:
     total = len(resolved.stacks) + len(resolved.unresolvable) + len(resolved.failed)
     lines = []
+    if resolved.assumed:
+        lines.append(explain_assume.ending(len(resolved.stacks), total))
     if written is not None:
         different = resolved.distinct
         stacks = f", {different} different stack{'' if different == 1 else 's'}" if len(resolved.stacks) > 1 else ""
@@ -104,6 +106,7 @@ def resolved_json(resolved: Resolved) -> str:
         {
             "format": SHAPE,
             "matrix": resolved.lock.matrix,
+            "assumed": [one.text for one in resolved.assumed],
             "hosts": {name: stack.model_dump(mode="json") for name, stack in resolved.stacks.items()},
             "unresolvable": {name: _answer(answer) for name, answer in resolved.unresolvable.items()},
             "failed": {
