@@ -40,6 +40,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="what if: os=debian-13, gpu+=rtx-5090, gpu-=0, components+=non-free, akash=0.16.2, driver=580 and others; "
         "may be repeated, writes no lock",
     )
+    parser.add_argument(
+        "--unify",
+        action="store_true",
+        help="give the hosts the fewest distinct stacks that serve all their networks, though some move for it",
+    )
     parser.add_argument("--dry-run", action="store_true", help="show the answer, write no lock")
     parser.add_argument(
         "--capture", action="append", default=[], type=Path, metavar="FILE", help="recorded host to resolve, no ssh"
@@ -56,12 +61,14 @@ def run(args: argparse.Namespace) -> int:
     from provisioner.resolve.lock import lock_text
 
     matrix = load()
+    if args.unify and args.assume:
+        raise BadInput("unify-and-assume", "--unify chooses for the fleet as it is; give no --assume with it")
     assumptions = [read_assumption(text, matrix) for text in args.assume]
     limit = args.limit or (",".join(args.host) if args.host and args.inventory else None)
     hosts = inventory.read(tuple(args.inventory), limit)
     hosts, prober = prober_for(_named(hosts, args), args)
     before = _before(args.lock)
-    resolved = resolve(hosts, matrix, prober=prober, before=before, assumptions=assumptions)
+    resolved = resolve(hosts, matrix, prober=prober, before=before, assumptions=assumptions, unify=args.unify)
     dry_run = args.dry_run or bool(assumptions)
     text = lock_text(resolved.lock)
     changed = before is None or lock_text(before) != text

@@ -188,6 +188,9 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
     ),
     "run-file": lambda c: "a driver from NVIDIA's .run file lies on this host; packages cannot replace it cleanly",
     "left-behind": lambda c: f"{c.about} has no version {c.word('version')} here and will be removed",
+    "shared": lambda c: (
+        f"{c.about} is what {c.word('hosts')} hosts of the fleet share; by itself this one would get {c.word('own')}"
+    ),
     # what a question meets
     "asked": lambda c: f"the question is about {c.about}",
     "asked-unknown": lambda c: f"the matrix knows no {c.about}; {c.word('known')}",

@@ -87,9 +87,7 @@ def _ending(resolved: Resolved, written: str | None, next_command: str, explaine
     if resolved.assumed:
         lines.append(explain_assume.ending(len(resolved.stacks), total))
     if written is not None:
-        different = resolved.distinct
-        stacks = f", {different} different stack{'' if different == 1 else 's'}" if len(resolved.stacks) > 1 else ""
-        lines.append(f"{len(resolved.stacks)} of {total} hosts resolved{stacks} · lock {written}")
+        lines.append(f"{len(resolved.stacks)} of {total} hosts resolved{_stacks(resolved)} · lock {written}")
     if resolved.dropped:
         names = ", ".join(resolved.dropped)
         lines.append(
@@ -100,12 +98,26 @@ def _ending(resolved: Resolved, written: str | None, next_command: str, explaine
     return lines
 
 
+def _stacks(resolved: Resolved) -> str:
+    """`, 3 different stacks (2 would do: --unify)`; "no fewer would do" only where that is proven."""
+    if len(resolved.stacks) < 2:
+        return ""
+    different, fleet = resolved.distinct, resolved.fleet
+    said = f", {different} different stack{'' if different == 1 else 's'}"
+    if fleet is None or different == 1:
+        return said
+    if len(fleet.stacks) >= different:
+        return f"{said} (no fewer would do)" if fleet.proven else said
+    return f"{said} ({len(fleet.stacks)} would do: --unify)"
+
+
 def resolved_json(resolved: Resolved) -> str:
     """Return the --json shape: per host a stack, the conflicts with their repairs, or the error."""
     return json.dumps(
         {
             "format": SHAPE,
             "matrix": resolved.lock.matrix,
+            "stacks": _fleet(resolved),
             "assumed": [one.text for one in resolved.assumed],
             "hosts": {name: stack.model_dump(mode="json") for name, stack in resolved.stacks.items()},
             "unresolvable": {name: _answer(answer) for name, answer in resolved.unresolvable.items()},
@@ -117,6 +129,15 @@ def resolved_json(resolved: Resolved) -> str:
         indent=2,
         ensure_ascii=False,
     )
+
+
+def _fleet(resolved: Resolved) -> dict[str, Any]:
+    fleet = resolved.fleet
+    return {
+        "distinct": resolved.distinct,
+        "smallest": len(fleet.stacks) if fleet is not None else resolved.distinct,
+        "proven": fleet.proven if fleet is not None else True,
+    }
 
 
 def _answer(answer: NoSolution) -> dict[str, Any]:
