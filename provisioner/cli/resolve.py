@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     text = lock_text(resolved.lock)
     changed = before is None or lock_text(before) != text
     if resolved.stacks and changed and not dry_run:
-        _write(args.lock, text)
+        write_lock(args.lock, text)
     if args.json:
         print(resolved_json(resolved))
     else:
@@ -107,7 +107,7 @@ def _before(path: Path) -> Lock | None:
     return read_lock(path) if path.exists() else None
 
 
-def _write(path: Path, text: str) -> None:
+def write_lock(path: Path, text: str) -> None:
     """Beside the old file first, then in its place: a reader never meets half a lock."""
     beside = path.with_name(f".{path.name}.new")
     try:

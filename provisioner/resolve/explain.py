@@ -191,6 +191,7 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
     "shared": lambda c: (
         f"{c.about} is what {c.word('hosts')} hosts of the fleet share; by itself this one would get {c.word('own')}"
     ),
+    "stack-gone": lambda c: f"the host's package sources do not offer {c.about} in the pinned packages any more",
     # what a question meets
     "asked": lambda c: f"the question is about {c.about}",
     "asked-unknown": lambda c: f"the matrix knows no {c.about}; {c.word('known')}",

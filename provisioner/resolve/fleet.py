@@ -62,13 +62,13 @@ def stacks_for(facts: HostFacts, intent: Intent, matrix: Matrix) -> tuple[Stack,
     if own is None:
         return ()
     grade = _grade(model, own[DRIVER])
-    found = {_stack(model, own[DRIVER], own[RUNTIME]): None}
+    found = {stack_at(model, own[DRIVER], own[RUNTIME]): None}
     for driver in range(len(model.drivers)):
         if any(worse and not had for worse, had in zip(_grade(model, driver), grade, strict=True)):
             continue
         for runtime in range(len(model.runtimes)):
-            stack = _stack(model, driver, runtime)
-            if stack not in found and best(_fixed(model, {driver}, {runtime})) is not None:
+            stack = stack_at(model, driver, runtime)
+            if stack not in found and best(fixed(model, {driver}, {runtime})) is not None:
                 found[stack] = None
     return tuple(found)
 
@@ -79,7 +79,19 @@ def _grade(model: Model, place: int) -> tuple[bool, bool]:
     return (False, False) if driver is None else (past_end_of_life(driver, day), below_floor(driver, day))
 
 
-def _stack(model: Model, driver_place: int, runtime_place: int) -> Stack:
+def places_of(model: Model, stack: Stack) -> tuple[set[int], set[int]]:
+    """The drivers and runtimes of the problem that are those of a stack and that the host is offered."""
+    pairs = [
+        (d, r)
+        for d, driver in enumerate(model.drivers)
+        for r in range(len(model.runtimes))
+        if (driver is None or driver.package is not None) and stack_at(model, d, r) == stack
+    ]
+    return {d for d, _ in pairs}, {r for _, r in pairs}
+
+
+def stack_at(model: Model, driver_place: int, runtime_place: int) -> Stack:
+    """The stack of two indices of the problem."""
     driver, runtime = model.drivers[driver_place], model.runtimes[runtime_place]
     return Stack(
         model.host.os,
@@ -89,7 +101,7 @@ def _stack(model: Model, driver_place: int, runtime_place: int) -> Stack:
     )
 
 
-def _fixed(model: Model, drivers: set[int], runtimes: set[int]) -> Problem:
+def fixed(model: Model, drivers: set[int], runtimes: set[int]) -> Problem:
     """The problem of the host with driver and runtime given."""
     problem = model.problem
     given = (
@@ -104,13 +116,7 @@ def with_stack(facts: HostFacts, intent: Intent, matrix: Matrix, stack: Stack, o
     if stack_of_lock(own) == stack:
         return own
     model = build(prepare(facts, matrix), intent, matrix)
-    places = [
-        (d, r)
-        for d, driver in enumerate(model.drivers)
-        for r in range(len(model.runtimes))
-        if (driver is None or driver.package is not None) and _stack(model, d, r) == stack
-    ]
-    solution = best(_fixed(model, {d for d, _ in places}, {r for _, r in places}))
+    solution = best(fixed(model, *places_of(model, stack)))
     assert solution is not None, "a stack of stacks_for has a solution"
     lock = lock_of(model, solution, matrix)
     return lock.model_copy(
