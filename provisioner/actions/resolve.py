@@ -15,8 +15,8 @@ from provisioner.model.stack import HostLock, Lock
 from provisioner.probe.request import FULL, Request
 from provisioner.resolve import NoSolution, solve
 from provisioner.resolve.assume import Assumption, what_if
-from provisioner.resolve.fleet import Shared, smallest, stack_of_lock, stacks_for, with_stack
 from provisioner.resolve.lock import make_lock
+from provisioner.resolve.shared import Shared, smallest, stack_of_lock, stacks_for, with_stack
 
 
 @dataclass(frozen=True)

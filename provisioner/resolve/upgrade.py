@@ -18,12 +18,12 @@ from provisioner.model.intent import Intent
 from provisioner.model.stack import HostLock, LockedPackage
 from provisioner.resolve import reasons
 from provisioner.resolve.conflict import Claim, Conflict, Falls, from_host
-from provisioner.resolve.fleet import Stack, fixed, places_of, stack_of_lock
 from provisioner.resolve.host import Driver, Host, prepare
 from provisioner.resolve.options import named_parts
 from provisioner.resolve.problem import Model, build
 from provisioner.resolve.question import Question
 from provisioner.resolve.resolver import MOST_CONFLICTS, lock_of
+from provisioner.resolve.shared import Stack, fixed, places_of, stack_of_lock
 from provisioner.resolve.solver import best, refute
 from provisioner.resolve.why import Answer, why
 

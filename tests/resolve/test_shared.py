@@ -21,8 +21,8 @@ from provisioner.model.intent import Intent
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.stack import HostLock
 from provisioner.resolve import solve
-from provisioner.resolve.fleet import Stack, smallest, stack_of_lock, stacks_for, with_stack
 from provisioner.resolve.lock import lock_text
+from provisioner.resolve.shared import Stack, smallest, stack_of_lock, stacks_for, with_stack
 
 LETTERS = [Stack("debian-12", letter, "open", "docker") for letter in "abcdef"]
 
