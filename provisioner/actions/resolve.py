@@ -69,13 +69,13 @@ def resolve(
     if assumptions:
         unchanged = make_lock({}, matrix.digest, before)
         return Resolved(unchanged, stacks, unresolvable, failed, assumed=tuple(assumptions))
-    fleet = _fleet(seen, stacks, matrix)
-    if unify and fleet is not None:
-        stacks = _unified(seen, stacks, fleet, matrix)
+    shared = _fleet(seen, stacks, matrix)
+    if unify and shared is not None:
+        stacks = _unified(seen, stacks, shared, matrix)
     lock = make_lock(stacks, matrix.digest, _others(before, unresolvable))
     old = before.hosts if before is not None and before.matrix != matrix.digest else {}
     dropped = tuple(name for name in old if name not in stacks and name not in unresolvable)
-    return Resolved(lock, stacks, unresolvable, failed, dropped, fleet)
+    return Resolved(lock, stacks, unresolvable, failed, dropped, shared)
 
 
 def _fleet(seen: Mapping[str, Seen], stacks: Mapping[str, HostLock], matrix: Matrix) -> Shared | None:

@@ -17,12 +17,11 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("host", nargs="?", metavar="HOST", help="the host; not needed when there is only one")
     parser.add_argument(
-        "words",
-        nargs="+",
-        metavar="[HOST] VALUE",
-        help="the host (not needed when there is one) and what is asked: driver=580, cuda=13.0, modules=open, "
-        "runtime=docker-ce, NETWORK=VERSION",
+        "value",
+        metavar="VALUE",
+        help="what is asked: driver=580, cuda=13.0, modules=open, runtime=docker-ce, NETWORK=VERSION",
     )
     options.inventory(parser)
     options.json_output(parser)
@@ -40,26 +39,15 @@ def run(args: argparse.Namespace) -> int:
     from provisioner.matrix.reader import load
     from provisioner.resolve.explain_why import answer_text
 
-    name, question = _read(args.words)
-    limit = args.limit or (name if args.inventory else None)
+    limit = args.limit or (args.host if args.inventory else None)
     hosts, prober = prober_for(inventory.read(tuple(args.inventory), limit), args)
-    host = _one(hosts, name)
-    answer = ask(host, question, load(), prober=prober)
+    host = _one(hosts, args.host)
+    answer = ask(host, args.value, load(), prober=prober)
     if args.json:
         print(answer_json(answer))
     else:
         print(safe(answer_text(answer, _again(args, host.name))), end="")
     return Exit.UNRESOLVABLE if answer.verdict == "not-seen" else Exit.OK
-
-
-def _read(words: Sequence[str]) -> tuple[str | None, str]:
-    if len(words) > 2 or "=" not in words[-1] or "=" in words[0][: len(words[0]) * (len(words) - 1)]:
-        raise BadInput(
-            "question-not-read",
-            f"'{' '.join(words)}' is not a host and one value",
-            hint="write for instance: provision why rig-01 driver=580",
-        )
-    return (words[0] if len(words) == 2 else None), words[-1]
 
 
 def _one(hosts: Sequence[InventoryHost], name: str | None) -> InventoryHost:

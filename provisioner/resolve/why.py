@@ -64,7 +64,12 @@ def why(facts: HostFacts, intent: Intent, matrix: Matrix, question: Question) ->
     with_it = build(host, wanted, matrix, asked=question)
     found = best(with_it.problem)
     if found is not None:
-        because = (*_request(intent, wanted, question, matrix), *_preferred(model, solution, with_it, found, question))
+        # Of another request it can't be said that what is chosen for this one comes first: it might not.
+        because = (
+            _preferred(model, solution, with_it, found, question)
+            if wanted == intent
+            else _request(intent, wanted, question, matrix)
+        )
         stack = lock_of(with_it, found, matrix)
         return Answer(facts.host, question, about, "possible", now, because=because, stack=stack)
     with_it = build(host, wanted, matrix, beside="telling", asked=question)

@@ -49,6 +49,7 @@ CASES: tuple[tuple[str, HostFacts, dict[str, object]], ...] = (
     ("akash=0.16.2", worlds.host(*BOOKWORM), {"networks": ["akash"]}),
     ("akash=0.16.0", worlds.host(*BOOKWORM), {"networks": ["akash"]}),
     ("akash=0.16.2", worlds.host(*BOOKWORM), {"networks": ["lium"]}),
+    ("lium=0.0.25", worlds.host(*BOOKWORM, suites=("", "-security")), {}),
     ("akash=9.9", worlds.host(*BOOKWORM), {"networks": ["akash"]}),
     ("driver=535", worlds.host("debian-12"), {}),
     ("driver=535", worlds.host(*BOOKWORM), {"networks": ["lium"], "driver": ">=535.262"}),
