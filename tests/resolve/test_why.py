@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import oracle
 import pytest
 import worlds
 from hypothesis import given, settings
@@ -17,8 +18,11 @@ from provisioner.model.stack import HostLock
 from provisioner.model.version import CudaVersion, DriverVersion
 from provisioner.resolve import NoSolution, solve
 from provisioner.resolve.explain_why import answer_text
+from provisioner.resolve.host import prepare
+from provisioner.resolve.problem import build
 from provisioner.resolve.question import Question, read_question
 from provisioner.resolve.repairs import apply
+from provisioner.resolve.solver import best, refute
 from provisioner.resolve.why import Answer, why
 
 WRITTEN = Path(__file__).with_name("why.txt")
@@ -164,6 +168,23 @@ def test_the_verdict_is_that_of_solving_with_the_value_in_the_request(
         assert answer.stack is not None and has(answer.stack, question)
         assert answer.stack.driver_version is not None and then.driver_version is not None
         assert answer.stack.driver_version.value == then.driver_version.value
+
+
+@settings(WORLDS, max_examples=40)
+@given(hosts(), intents, questions)
+def test_each_reason_is_one_and_loses_nothing(facts: HostFacts, intent: Intent, question: Question) -> None:
+    """By enumeration: with the question the rules of a reason leave nothing; without any one of them something is."""
+    model = build(prepare(facts, worlds.matrix()), intent, worlds.matrix(), beside="telling", asked=question)
+    if best(model.problem) is not None:
+        return
+    always = [(rule.scope, rule.forbids) for rule in model.problem.always]
+    for conflict in refute(model.problem).conflicts[:3]:
+        rules = [(model.problem.rules[n].scope, model.problem.rules[n].forbids) for n in sorted(conflict)]
+        touched = {variable for scope, _ in (*rules, *always) for variable in scope}
+        domains = tuple(size if v in touched else 1 for v, size in enumerate(model.problem.domains))
+        assert not oracle.solutions(domains, [*rules, *always])
+        for left_out in range(len(rules)):
+            assert oracle.solutions(domains, [*rules[:left_out], *rules[left_out + 1 :], *always])
 
 
 @settings(WORLDS, max_examples=60)
