@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from provisioner.actions.observe import observe
+from provisioner.actions.observe import Seen, observe
 from provisioner.actions.ports import Prober
 from provisioner.errors import BadInput, HostError
 from provisioner.matrix.reader import Matrix
@@ -13,8 +14,10 @@ from provisioner.model.inventory import InventoryHost
 from provisioner.model.stack import HostLock, Lock
 from provisioner.probe.request import FULL, Request
 from provisioner.resolve import NoSolution
+from provisioner.resolve.assume import Assumption, what_if
 from provisioner.resolve.fleet import Fleet
 from provisioner.resolve.lock import make_lock
+from provisioner.resolve.shared import Shared, smallest, stack_of_lock, stacks_for, with_stack
 
 
 @dataclass(frozen=True)
@@ -26,32 +29,77 @@ class Resolved:
     unresolvable: dict[str, NoSolution] = field(default_factory=dict)
     failed: dict[str, HostError] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()  # hosts of the former lock whose entries another matrix made
+    fleet: Shared | None = None  # the fewest stacks that would do; None: one host, or what-if
+    assumed: tuple[Assumption, ...] = ()  # when there are any, `lock` holds nothing of these stacks
 
     @property
     def distinct(self) -> int:
         """How many different stacks serve the hosts: driver, flavour, runtime and OS taken together."""
-        return len({_stack_of(stack) for stack in self.stacks.values()})
+        return len({stack_of_lock(stack) for stack in self.stacks.values()})
 
 
-def resolve(hosts: Sequence[InventoryHost], matrix: Matrix, *, prober: Prober, before: Lock | None = None) -> Resolved:
-    """Return the stack of every host that has one. A host that has none keeps no entry in the new lock."""
+def resolve(
+    hosts: Sequence[InventoryHost],
+    matrix: Matrix,
+    *,
+    prober: Prober,
+    before: Lock | None = None,
+    assumptions: Sequence[Assumption] = (),
+    unify: bool = False,
+) -> Resolved:
+    """Return the stack of every host that has one. A host that has none keeps no entry in the new lock.
+
+    `unify` gives the hosts the fewest distinct stacks that serve all their networks. With assumptions the stacks are
+    those that the hosts would have, and none of them gets into the lock.
+    """
     seen, failed = observe(hosts, {host.name: Request(FULL) for host in hosts}, prober)
     stacks: dict[str, HostLock] = {}
     unresolvable: dict[str, NoSolution] = {}
     fleet = Fleet(matrix)
     for name, one in seen.items():
         try:
-            answer = fleet.solve(one.facts, one.host.intent)
+            if assumptions:
+                answer = what_if(one.facts, one.host.intent, assumptions, matrix)
+            else:
+                answer = fleet.solve(one.facts, one.host.intent)
         except BadInput as problem:
             raise _named(problem, name) from problem
         if isinstance(answer, NoSolution):
             unresolvable[name] = answer
         else:
             stacks[name] = answer
+    if assumptions:
+        unchanged = make_lock({}, matrix.digest, before)
+        return Resolved(unchanged, stacks, unresolvable, failed, assumed=tuple(assumptions))
+    shared = _fleet(seen, stacks, matrix)
+    if unify and shared is not None:
+        stacks = _unified(seen, stacks, shared, matrix)
     lock = make_lock(stacks, matrix.digest, _others(before, unresolvable))
     old = before.hosts if before is not None and before.matrix != matrix.digest else {}
     dropped = tuple(name for name in old if name not in stacks and name not in unresolvable)
-    return Resolved(lock, stacks, unresolvable, failed, dropped)
+    return Resolved(lock, stacks, unresolvable, failed, dropped, shared)
+
+
+def _fleet(seen: Mapping[str, Seen], stacks: Mapping[str, HostLock], matrix: Matrix) -> Shared | None:
+    """The fewest stacks that would do. As many as there are releases is the least, and needs no search."""
+    if len(stacks) < 2:
+        return None
+    own = {name: stack_of_lock(stack) for name, stack in stacks.items()}
+    if len(set(own.values())) == len({stack.os for stack in own.values()}):
+        return Shared(tuple(sorted(set(own.values()))), own)
+    return smallest({name: stacks_for(seen[name].facts, seen[name].host.intent, matrix) for name in stacks})
+
+
+def _unified(
+    seen: Mapping[str, Seen], stacks: Mapping[str, HostLock], fleet: Shared, matrix: Matrix
+) -> dict[str, HostLock]:
+    count = Counter(fleet.of.values())
+    return {
+        name: with_stack(
+            seen[name].facts, seen[name].host.intent, matrix, fleet.of[name], own, hosts=count[fleet.of[name]]
+        )
+        for name, own in stacks.items()
+    }
 
 
 def _others(before: Lock | None, unresolvable: Mapping[str, NoSolution]) -> Lock | None:
@@ -66,8 +114,3 @@ def _others(before: Lock | None, unresolvable: Mapping[str, NoSolution]) -> Lock
 def _named(problem: BadInput, host: str) -> BadInput:
     """A request that cannot be read names the host it stands at."""
     return BadInput(problem.reference, f"{host}: {problem.message}", context=problem.context, hint=problem.hint)
-
-
-def _stack_of(stack: HostLock) -> tuple[str, ...]:
-    chosen = (stack.driver_version, stack.modules, stack.runtime)
-    return (stack.os, *(choice.value if choice is not None else "" for choice in chosen))

@@ -16,6 +16,9 @@ from provisioner.errors import Exit, ProvisionError
 # `provision --help` does not pay for Ansible, Docker or pydantic.
 COMMANDS: dict[str, tuple[str, str]] = {
     "resolve": ("provisioner.cli.resolve", "choose one consistent set of versions per host and write provision.lock"),
+    "why": ("provisioner.cli.why", "say why a value is chosen for a host, or why it is not"),
+    "why-not": ("provisioner.cli.why", "the same question, as one asks it of what is missing"),
+    "upgrade": ("provisioner.cli.upgrade", "move a network's client to a version: pins first, then the client"),
     "plan": ("provisioner.cli.plan", "show what would change, phase by phase, and what it costs"),
     "apply": ("provisioner.cli.apply", "do what the plan says, verify, and enrol"),
     "verify": ("provisioner.cli.verify", "check hosts against the lock, independently of planning"),

@@ -32,6 +32,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help=f"the lock to write (default {options.LOCK}); entries of other hosts stay",
     )
     parser.add_argument("--explain", action="store_true", help="for each choice, why it and why nothing newer")
+    parser.add_argument(
+        "--assume",
+        action="append",
+        default=[],
+        metavar="WHAT",
+        help="what if: os=debian-13, gpu+=rtx-5090, gpu-=0, components+=non-free, akash=0.16.2, driver=580 and others; "
+        "may be repeated, writes no lock",
+    )
+    parser.add_argument(
+        "--unify",
+        action="store_true",
+        help="give the hosts the fewest distinct stacks that serve all their networks, though some move for it",
+    )
     parser.add_argument("--dry-run", action="store_true", help="show the answer, write no lock")
     parser.add_argument(
         "--capture", action="append", default=[], type=Path, metavar="FILE", help="recorded host to resolve, no ssh"
@@ -44,22 +57,27 @@ def run(args: argparse.Namespace) -> int:
     from provisioner.cli.views.resolve import resolved_json, resolved_text
     from provisioner.cli.wiring import prober_for
     from provisioner.matrix.reader import load
+    from provisioner.resolve.assume import read_assumption
     from provisioner.resolve.lock import lock_text
 
     matrix = load()
+    if args.unify and args.assume:
+        raise BadInput("unify-and-assume", "--unify chooses for the fleet as it is; give no --assume with it")
+    assumptions = [read_assumption(text, matrix) for text in args.assume]
     limit = args.limit or (",".join(args.host) if args.host and args.inventory else None)
     hosts = inventory.read(tuple(args.inventory), limit)
     hosts, prober = prober_for(_named(hosts, args), args)
     before = _before(args.lock)
-    resolved = resolve(hosts, matrix, prober=prober, before=before)
+    resolved = resolve(hosts, matrix, prober=prober, before=before, assumptions=assumptions, unify=args.unify)
+    dry_run = args.dry_run or bool(assumptions)
     text = lock_text(resolved.lock)
     changed = before is None or lock_text(before) != text
-    if resolved.stacks and changed and not args.dry_run:
-        _write(args.lock, text)
+    if resolved.stacks and changed and not dry_run:
+        write_lock(args.lock, text)
     if args.json:
         print(resolved_json(resolved))
     else:
-        written = None if args.dry_run or not resolved.stacks else f"{args.lock}{'' if changed else ' (unchanged)'}"
+        written = None if dry_run or not resolved.stacks else f"{args.lock}{'' if changed else ' (unchanged)'}"
         print(resolved_text(resolved, explained=args.explain, written=written, next_command=_next(args)), end="")
     if resolved.unresolvable:
         return Exit.UNRESOLVABLE
@@ -89,7 +107,7 @@ def _before(path: Path) -> Lock | None:
     return read_lock(path) if path.exists() else None
 
 
-def _write(path: Path, text: str) -> None:
+def write_lock(path: Path, text: str) -> None:
     """Beside the old file first, then in its place: a reader never meets half a lock."""
     beside = path.with_name(f".{path.name}.new")
     try:

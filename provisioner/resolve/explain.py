@@ -94,6 +94,18 @@ def _opposite(c: Claim) -> str:
     return f"{c.word('first')} wants {key} {c.word('one')}, {c.word('second')} wants {key} {c.word('other')}"
 
 
+FIRST = {
+    "not-ended": "it is not past its end of life",
+    "security": "it has the security fixes of its branch",
+    "installed": "it is on the host already",
+    "support": "its branch is supported longer",
+    "line": "it is the distribution's own line",
+    "flavour": "its kernel modules are the default flavour of its branch",
+    "release": "it is no backport",
+    "newest": "it is the newest patch",
+}
+"""Why one driver stands before another, in the order in which that is decided."""
+
 SENTENCES: dict[str, Callable[[Claim], str]] = {
     "card-driver": _card_driver,
     "card-floor": lambda c: f"{c.about} needs driver {_readable(c.word('driver'))}",
@@ -116,6 +128,7 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
     "wanted-driver": lambda c: f"the request wants driver {c.about}",
     "wanted-modules": lambda c: f"the request wants {c.about} kernel modules",
     "wanted-cuda": lambda c: f"the request wants CUDA {c.about} or higher",
+    "wanted-client": lambda c: f"the request pins {c.about}",
     "forbidden-branches": lambda c: f"the policy forbids driver branches {c.about}",
     "refuse-ended": lambda c: f"the policy refuses drivers past their end of life, on {c.word('today')}: {c.about}",
     "no-reboot": lambda c: f"the policy allows no reboot, so the loaded driver {c.about} must stay",
@@ -175,6 +188,23 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
     ),
     "run-file": lambda c: "a driver from NVIDIA's .run file lies on this host; packages cannot replace it cleanly",
     "left-behind": lambda c: f"{c.about} has no version {c.word('version')} here and will be removed",
+    "shared": lambda c: (
+        f"{c.about} is what {c.word('hosts')} hosts of the fleet share; by itself this one would get {c.word('own')}"
+    ),
+    "stack-gone": lambda c: f"the host's package sources do not offer {c.about} in the pinned packages any more",
+    # what a question meets
+    "asked": lambda c: f"the question is about {c.about}",
+    "asked-unknown": lambda c: f"the matrix knows no {c.about}; {c.word('known')}",
+    "asked-without-gpu": lambda c: f"there is no NVIDIA GPU on this host's PCI bus, so it gets no {c.about}",
+    "client-unknown": lambda c: (
+        f"the matrix knows no {c.word('program')} {c.word('asked')} of {c.about}; the newest that it knows is "
+        f"{c.word('newest')}"
+    ),
+    "client-ended": lambda c: f"{c.about} lets in {c.word('program')} {c.word('oldest')} and newer only",
+    "first-carrier": lambda c: f"CUDA {c.about} comes with driver branch {c.word('branch')} and newer ones",
+    "not-served": lambda c: f"the request does not name {c.about} among the networks of this host",
+    "comes-first": lambda c: f"{c.about} would fit as well; {c.word('chosen')} comes first: {FIRST[c.word('why')]}",
+    "newer-client": lambda c: f"{c.word('program')} {c.about} would fit as well; {c.word('chosen')} is newer",
     "not-preferred": lambda c: f"{c.about} would fit as well; {c.word('chosen')} comes first: {c.word('why')}",
 }
 
@@ -219,25 +249,25 @@ def no_solution(host: str, answer: NoSolution) -> str:
     if count == 1:
         lines.append("One reason:")
     else:
-        lines.append(f"{_number(count)} reasons, each enough by itself{'' if answer.complete else ', and more'}:")
+        lines.append(f"{in_words(count)} reasons, each enough by itself{'' if answer.complete else ', and more'}:")
     lines.append("")
     for number, conflict in enumerate(answer.conflicts, 1):
-        lines += _conflict(number, conflict)
+        lines += conflict_lines(number, conflict)
     if answer.repairs:
         lines += ["", "What would work, least downtime first:"]
-        lines += _repairs(answer.repairs)
+        lines += repair_lines(answer.repairs)
     else:
         lines += ["", "No single change of the request or this host mends it."]
     lines += ["", *_next(host, answer)]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def _number(count: int) -> str:
+def in_words(count: int) -> str:
     words = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
     return words[count] if count < len(words) else str(count)
 
 
-def _conflict(number: int, conflict: Conflict) -> list[str]:
+def conflict_lines(number: int, conflict: Conflict) -> list[str]:
     claims = list(conflict.claims)
     if len(claims) == 1:
         text = sentence(claims[0])
@@ -245,11 +275,11 @@ def _conflict(number: int, conflict: Conflict) -> list[str]:
         if text.startswith(("the ", "this ")):
             text = text[:1].upper() + text[1:]
         way_out = claims[0].word("way-out")
-        more = _wrapped("   way out: ", way_out) if way_out else []
-        return [*_wrapped(f"{number}. ", text + "."), f"   {rest}", *more]
-    lines = _wrapped(f"{number}. ", _headline(conflict))
+        more = wrapped("   way out: ", way_out) if way_out else []
+        return [*wrapped(f"{number}. ", text + "."), f"   {rest}", *more]
+    lines = wrapped(f"{number}. ", _headline(conflict))
     for leaf, rests in _lines(conflict.tree):
-        lines += _with_source(leaf, rests)
+        lines += with_source(leaf, rests)
     return lines
 
 
@@ -282,7 +312,7 @@ def _who(conflict: Conflict) -> tuple[str, str]:
     """Who asks: networks, the request, the policy; ("", "") when nobody does."""
     who = [c.about for c in conflict.claims if c.kind in ("network-wants", "network-needs-driver")]
     kinds = {claim.kind for claim in conflict.claims}
-    if kinds & {"wanted-driver", "wanted-modules", "wanted-cuda"}:
+    if kinds & {"wanted-driver", "wanted-modules", "wanted-cuda", "wanted-client"}:
         who.append("the request")
     if kinds & {"forbidden-branches", "refuse-ended", "no-reboot"}:
         who.append("the policy")
@@ -308,9 +338,9 @@ def _lines(tree: Falls) -> list[tuple[str, tuple[str, ...]]]:
     return [(sentence(claim), sources(claim)) for claim in found]
 
 
-def _with_source(text: str, rest: Iterable[str]) -> list[str]:
+def with_source(text: str, rest: Iterable[str]) -> list[str]:
     where = f"({'; '.join(rest)})" if rest else ""
-    first = _wrapped("   · ", text)
+    first = wrapped("   · ", text)
     if not where:
         return first
     if len(first) == 1 and len(first[0]) + 2 + len(where) <= WIDTH:
@@ -318,7 +348,7 @@ def _with_source(text: str, rest: Iterable[str]) -> list[str]:
     return [*first, f"     {where}"]
 
 
-def _wrapped(lead: str, text: str) -> list[str]:
+def wrapped(lead: str, text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead), break_on_hyphens=False)
 
 
@@ -331,6 +361,7 @@ EDITS: dict[str, Callable[[Edit], str]] = {
     "profile": lambda e: f"serve {e.word('name')} as: {e.word('title')}",
     "free-driver": lambda e: f"let the driver be chosen (provision_driver is {e.value})",
     "free-modules": lambda e: f"let the kernel modules be chosen (provision_modules is {e.value})",
+    "free-client": lambda e: f"let the client of {e.word('name')} be chosen (provision_networks pins {e.word('pin')})",
     "free-cuda": lambda e: f"ask for no CUDA level (provision_cuda is {e.value})",
     "allow-branch": lambda e: f"allow driver branch {e.value}",
     "allow-ended": lambda e: "accept a driver past its end of life (provision_policy.past_end_of_life: upgrade)",
@@ -347,11 +378,11 @@ def edit(change: Edit) -> str:
     return EDITS[change.kind](change)
 
 
-def _repairs(repairs: tuple[Repair, ...]) -> list[str]:
+def repair_lines(repairs: tuple[Repair, ...]) -> list[str]:
     rows = []
     for letter, repair in zip("abcdefghijklmnop", repairs, strict=False):
         what = " and ".join(edit(change) for change in repair.edits)
-        rows.append((f"   {letter}. {what}", _cost(repair), _stack(repair)))
+        rows.append((f"   {letter}. {what}", _cost(repair), _given(repair)))
     left, middle = (max(len(row[column]) for row in rows) for column in (0, 1))
     if left + middle + max(len(row[2]) for row in rows) + 6 <= WIDTH:
         return [f"{a:<{left}}  {b:<{middle}}  → {c}" for a, b, c in rows]
@@ -366,8 +397,12 @@ def _cost(repair: Repair) -> str:
     return "reboot" if repair.reboot else "no reboot"
 
 
-def _stack(repair: Repair) -> str:
-    stack = repair.stack
+def _given(repair: Repair) -> str:
+    return stack_in_words(repair.stack) + (" (as the matrix lists its packages)" if repair.assumed else "")
+
+
+def stack_in_words(stack: HostLock) -> str:
+    """`driver 535.309.01, CUDA 12.2, serves akash`."""
     parts = []
     if stack.driver_version is not None:
         parts.append(f"driver {stack.driver_version.value}")
@@ -376,7 +411,7 @@ def _stack(repair: Repair) -> str:
     if not parts:
         parts.append("no driver on the host")
     serving = ", ".join(stack.networks) or "no network"
-    return f"{', '.join(parts)}, serves {serving}" + (" (as the matrix lists its packages)" if repair.assumed else "")
+    return f"{', '.join(parts)}, serves {serving}"
 
 
 def _next(host: str, answer: NoSolution) -> list[str]:
@@ -392,6 +427,7 @@ def _next(host: str, answer: NoSolution) -> list[str]:
         "drop-network": "provision_networks",
         "profile": "provision_networks",
         "free-driver": "provision_driver",
+        "free-client": "provision_networks",
         "free-modules": "provision_modules",
         "free-cuda": "provision_cuda",
         "allow-branch": "provision_policy.forbid_branches",
@@ -425,8 +461,8 @@ def choices(lock: HostLock) -> str:
     lines = []
     for label, choice in rows:
         lines.append(f"  {label:<{width}}  {choice.value}")
-        lines += _reasons("because", choice.because, width)
-        lines += _reasons("not newer", choice.not_newer, width)
+        lines += reason_lines("because", choice.because, width)
+        lines += reason_lines("not newer", choice.not_newer, width)
     if lock.driver_version is None:
         lines.append("  no driver: nothing here asks for one")
     count = {unit: sum(p.unit == unit for p in lock.packages) for unit in ("driver", "runtime", "kernel")}
@@ -436,16 +472,16 @@ def choices(lock: HostLock) -> str:
             f"  {len(lock.packages)} packages ({size:.0f} MB): "
             + ", ".join(f"{n} {unit}" for unit, n in count.items() if n)
         )
-    lines += [line for text in lock.warnings for line in _wrapped("  ! ", text)]
-    lines += [line for text in lock.unchecked for line in _wrapped("  not checked here: ", text)]
+    lines += [line for text in lock.warnings for line in wrapped("  ! ", text)]
+    lines += [line for text in lock.unchecked for line in wrapped("  not checked here: ", text)]
     return "\n".join(lines) + "\n"
 
 
-def _reasons(label: str, reasons: Iterable[object], width: int) -> list[str]:
+def reason_lines(label: str, reasons: Iterable[object], width: int) -> list[str]:
     lines = []
     for reason in reasons:
         text = getattr(reason, "text", "")
         rests = getattr(reason, "rests_on", ())
         where = f" ({'; '.join(rests)})" if rests else ""
-        lines += _wrapped(" " * (width + 4) + f"{label}: ", f"{text}{where}")
+        lines += wrapped(" " * (width + 4) + f"{label}: ", f"{text}{where}")
     return lines

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from provisioner.errors import BadInput
-from provisioner.matrix.entries import Network, Profile
+from provisioner.matrix.entries import Client, Network, Profile
 from provisioner.matrix.reader import Matrix
 from provisioner.matrix.specifier import Requirement, text_of
 from provisioner.model.intent import Intent
@@ -27,9 +27,16 @@ class Option:
     claims: Mapping[int, Claim]  # of each wish, by its identity
 
 
-def network_named(name: str, matrix: Matrix) -> tuple[Network, str | None]:
-    """`akash` is its default way, `akash/gpu-operator` a named one."""
-    network_id, _, profile = name.partition("/")
+def named_parts(name: str) -> tuple[str, str, str]:
+    """`akash/gpu-operator@0.16.2` is network akash, profile gpu-operator, client 0.16.2; '' where none is named."""
+    way, _, pin = name.partition("@")
+    network, _, profile = way.partition("/")
+    return network, profile, pin
+
+
+def network_named(name: str, matrix: Matrix) -> tuple[Network, str | None, str | None]:
+    """`akash` is its default way, `akash/gpu-operator` a named one; `@0.16.2` behind either pins the client."""
+    network_id, profile, pin = named_parts(name)
     network = matrix.networks.get(network_id)
     if network is None:
         close = difflib.get_close_matches(network_id, matrix.networks, 3, 0.5)
@@ -45,24 +52,27 @@ def network_named(name: str, matrix: Matrix) -> tuple[Network, str | None]:
             f"network {network_id} has no profile '{profile}'",
             context=[f"it has: {', '.join(p.id for p in network.profiles) or 'none'}"],
         )
-    return network, profile or None
+    return network, profile or None, pin or None
 
 
-_REMEMBERED: dict[tuple[int, str | None], tuple[Network, tuple[Option, ...]]] = {}
+_REMEMBERED: dict[tuple[int, str | None, str | None], tuple[Network, tuple[Option, ...]]] = {}
 
 
-def options_of(network: Network, profile_id: str | None) -> tuple[Option, ...]:
-    """The options of an entry, sorted out once: a fleet asks for the same few networks thousands of times."""
-    key = (id(network), profile_id)
+def options_of(network: Network, profile_id: str | None, also: str | None = None) -> tuple[Option, ...]:
+    """The options of an entry, sorted out once: a fleet asks for the same few networks thousands of times.
+
+    `also` is a client version that somebody asks about, though it may be too old to be chosen.
+    """
+    key = (id(network), profile_id, also)
     known = _REMEMBERED.get(key)
     if known is None or known[0] is not network:
         if len(_REMEMBERED) > 1024:
             _REMEMBERED.clear()
-        known = _REMEMBERED[key] = (network, _options(network, profile_id))
+        known = _REMEMBERED[key] = (network, _options(network, profile_id, also))
     return known[1]
 
 
-def _options(network: Network, profile_id: str | None) -> tuple[Option, ...]:
+def _options(network: Network, profile_id: str | None, also: str | None) -> tuple[Option, ...]:
     """The default profile, or all where the entry names no default; each with the clients that are still let in."""
     if profile_id is not None:
         profiles = tuple(p for p in network.profiles if p.id == profile_id)
@@ -71,13 +81,15 @@ def _options(network: Network, profile_id: str | None) -> tuple[Option, ...]:
         profiles = (default,) if default is not None else network.profiles
     if not profiles:
         profiles = (Profile(id="any", title=network.name, requirements=()),)
-    client = next((c for c in network.clients if c.versions), None)
+    client = versioned_client(network)
     # Of several programs without versions it is not known which one a profile means.
     program = client.name if client is not None else network.clients[0].name if len(network.clients) == 1 else ""
     versions = [""]
     if client is not None:
-        oldest = next((v.oldest_supported for v in client.versions if v.oldest_supported), None)
-        versions = [v.version for v in client.versions if oldest is None or not _older(v.version, oldest)][:3] or [""]
+        oldest = oldest_client(client)
+        versions = [v.version for v in client.versions if oldest is None or not older(v.version, oldest)][:3] or [""]
+        if also is not None and also not in versions and any(v.version == also for v in client.versions):
+            versions.append(also)
     found = []
     for profile in profiles:
         wishes: dict[str, tuple[Requirement, ...]] = {}
@@ -90,7 +102,17 @@ def _options(network: Network, profile_id: str | None) -> tuple[Option, ...]:
     return tuple(found)
 
 
-def _older(version: str, than: str) -> bool:
+def versioned_client(network: Network) -> Client | None:
+    """The program of a network whose versions are published; None where the network's installer decides."""
+    return next((c for c in network.clients if c.versions), None)
+
+
+def oldest_client(client: Client) -> str | None:
+    """The oldest version that the network lets in, where it says so."""
+    return next((v.oldest_supported for v in client.versions if v.oldest_supported), None)
+
+
+def older(version: str, than: str) -> bool:
     try:
         return DottedVersion(version) < DottedVersion(than)
     except ValueError:

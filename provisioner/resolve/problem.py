@@ -28,6 +28,7 @@ from provisioner.resolve.host import (
     today,
 )
 from provisioner.resolve.options import Option, cuda_level, driver_specifier, network_named, options_of
+from provisioner.resolve.question import Question, pin, pose
 from provisioner.resolve.rules import NONE
 from provisioner.resolve.solver import Problem
 from provisioner.resolve.wishes import Wishes
@@ -50,23 +51,38 @@ class Model:
     warnings: tuple[Claim, ...]
 
 
-def build(host: Host, intent: Intent, matrix: Matrix, *, beside: Beside = "newest", between: bool = True) -> Model:
+def build(
+    host: Host,
+    intent: Intent,
+    matrix: Matrix,
+    *,
+    beside: Beside = "newest",
+    between: bool = True,
+    asked: Question | None = None,
+) -> Model:
     """Return the problem of one host. Raises BadInput when the request names what cannot be read.
 
     `beside` says which drivers stand in it that no source of the host offers: none, to see whether there is a
     stack at all; the newest of each branch, to say why nothing newer; or `telling`, one for each way in which
     some rule tells versions apart: without them a list of exact versions would seem at odds with the host
     where only an offer is missing. Without `between`, networks are not set against each other: that does not
-    depend on the host, so who asks about many hosts asks it once.
+    depend on the host, so who asks about many hosts asks it once. `asked` is a value that must be taken, as a
+    rule like any other.
     """
     networks = tuple(network_named(name, matrix) for name in dict.fromkeys(intent.networks))
-    options = tuple(options_of(network, profile) for network, profile in networks)
+    also = {network.id: pin for network, _, pin in networks}
+    if asked is not None and asked.network is not None:
+        also[asked.network] = asked.value
+    options = tuple(
+        _pinned_first(options_of(network, way, also[network.id]), pinned) for network, way, pinned in networks
+    )
     wanted_driver = driver_specifier(intent)
     wanted_cuda = cuda_level(intent)
-    specifiers = _specifiers(host, options, wanted_driver)
+    wishes = (wanted_driver, asked.drivers if asked is not None else None)
+    specifiers = _specifiers(host, options, [wish for wish in wishes if wish is not None])
     elsewhere = () if beside == "none" else _elsewhere(host, matrix, specifiers if beside == "telling" else ())
     drivers = _drivers(host, intent, elsewhere)
-    levels = _levels(host, drivers, wanted_cuda, options)
+    levels = _levels(host, drivers, (wanted_cuda, asked.level if asked is not None else None))
     runtimes = _runtimes(host, intent, matrix)
     rules = Wishes(host, intent, matrix, drivers, levels, runtimes, options)
     rules.of_the_cards()
@@ -78,6 +94,11 @@ def build(host: Host, intent: Intent, matrix: Matrix, *, beside: Beside = "newes
         rules.of_a_network(place)
     if between:
         rules.between_networks()
+    for network, _, pinned in networks:
+        if pinned is not None:
+            pin(rules, Question(network.id, pinned))
+    if asked is not None:
+        pose(rules, asked)
     return Model(
         host=host,
         intent=intent,
@@ -95,11 +116,16 @@ def build(host: Host, intent: Intent, matrix: Matrix, *, beside: Beside = "newes
     )
 
 
+def _pinned_first(options: tuple[Option, ...], pinned: str | None) -> tuple[Option, ...]:
+    """What is said of a network is said of its first client, so a pinned one stands first."""
+    return options if pinned is None else tuple(sorted(options, key=lambda option: option.client != pinned))
+
+
 def _specifiers(
-    host: Host, options: Sequence[Sequence[Option]], wanted: Specifier[DriverVersion] | None
+    host: Host, options: Sequence[Sequence[Option]], wanted: Sequence[Specifier[DriverVersion]]
 ) -> tuple[Specifier[DriverVersion], ...]:
     """Every condition on the exact driver version that stands in some rule."""
-    found = [wanted] if wanted is not None else []
+    found = list(wanted)
     found += [card.model.driver_floor for card in host.cards if card.model is not None and card.model.driver_floor]
     for option in (option for network in options for option in network):
         found += [r.driver for r in option.wishes.get("driver", ()) if r.driver is not None and r.forbids]
@@ -186,15 +212,13 @@ class _Reversed:
 def _levels(
     host: Host,
     drivers: Sequence[Driver | None],
-    wanted: CudaVersion | None,
-    options: Sequence[Sequence[Option]],
+    wanted: Sequence[CudaVersion | None],
 ) -> tuple[CudaVersion | None, ...]:
     """Only levels at which some rule changes its answer, highest first."""
     branches = {driver.branch.id: driver.branch for driver in drivers if driver is not None}
     found = {branch.native_cuda.level for branch in branches.values()}
     found |= {card.ceiling for card in host.cards if card.ceiling is not None}
-    if wanted is not None:
-        found.add(wanted)
+    found |= {level for level in wanted if level is not None}
     return (*sorted(found, reverse=True), NONE)
 
 

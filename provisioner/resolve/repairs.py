@@ -15,6 +15,7 @@ from provisioner.model.stack import HostLock
 from provisioner.model.version import DottedVersion
 from provisioner.resolve.conflict import Claim, Conflict, Edit, Repair
 from provisioner.resolve.host import Host, debian, prepare
+from provisioner.resolve.options import named_parts
 
 RANKS = {"no downtime": 0, "reboot": 1, "reinstall": 2, "at the rig": 3}
 ON_THE_HOST = {"component", "boot-kernel", "os", "take-out"}
@@ -57,6 +58,7 @@ _ABOUT = {
     "free-driver": ("wanted-driver",),
     "free-modules": ("wanted-modules",),
     "free-cuda": ("wanted-cuda",),
+    "free-client": ("wanted-client", "client-unknown", "client-ended", "unversioned-client"),
     "allow-ended": ("refuse-ended",),
     "allow-branch": ("forbidden-branches",),
     "allow-reboot": ("no-reboot",),
@@ -74,7 +76,7 @@ def _touches(edit: Edit, claim: Claim, matrix: Matrix) -> bool:
     if kinds is not None:
         return claim.kind in kinds
     if edit.kind == "drop-network":
-        network = matrix.networks[edit.value.partition("/")[0]]
+        network = matrix.networks[named_parts(edit.value)[0]]
         return network.name in claim.about or claim.kind == "no-gpu"
     return True
 
@@ -115,13 +117,17 @@ def _edits(host: Host, intent: Intent, matrix: Matrix) -> tuple[Edit, ...]:
     found: list[Edit] = []
     policy = intent.policy
     for name in intent.networks:
-        network = matrix.networks[name.partition("/")[0]]
+        network_id, way, pin = named_parts(name)
+        network = matrix.networks[network_id]
         found.append(Edit("drop-network", name, 0, (("name", network.name),)))
+        if pin:
+            found.append(Edit("free-client", name, 0, (("name", network.name), ("pin", pin))))
         default = network.default_profile
         for profile in network.profiles:
-            if "/" not in name and default is not None and profile.id != default.id and _can_be_tried(profile):
+            if not way and default is not None and profile.id != default.id and _can_be_tried(profile):
                 words = (("name", network.name), ("title", profile.title))
-                found.append(Edit("profile", f"{name}/{profile.id}", 0, words))
+                with_pin = f"@{pin}" if pin else ""
+                found.append(Edit("profile", f"{network_id}/{profile.id}{with_pin}", 0, words))
     if intent.driver is not None:
         found.append(Edit("free-driver", intent.driver, 0))
     if intent.modules != "auto":
@@ -212,8 +218,12 @@ def _apply_one(facts: HostFacts, intent: Intent, change: Edit, matrix: Matrix) -
     if change.kind == "drop-network":
         return facts, _with(intent, networks=tuple(n for n in intent.networks if n != value))
     if change.kind == "profile":
-        plain = value.partition("/")[0]
+        plain, _, pin = named_parts(value)
+        plain += f"@{pin}" if pin else ""
         return facts, _with(intent, networks=tuple(value if n == plain else n for n in intent.networks))
+    if change.kind == "free-client":
+        free = value.partition("@")[0]
+        return facts, _with(intent, networks=tuple(free if n == value else n for n in intent.networks))
     if change.kind == "free-driver":
         return facts, _with(intent, driver=None)
     if change.kind == "free-modules":
@@ -230,12 +240,12 @@ def _apply_one(facts: HostFacts, intent: Intent, change: Edit, matrix: Matrix) -
     if change.kind == "allow-reboot":
         return facts, _with(intent, policy=policy.model_copy(update={"reboot": "allow"}))
     if change.kind == "component":
-        return _with_components(facts, value, matrix), intent
+        return with_components(facts, value, matrix), intent
     if change.kind == "boot-kernel":
         kernel = dataclasses.replace(facts.kernel, running=value, next_boot=value)
         return dataclasses.replace(facts, kernel=kernel), intent
     if change.kind == "os":
-        return _with_os(facts, value, matrix), intent
+        return with_os(facts, value, matrix), intent
     if change.kind == "take-out":
         assert facts.gpus is not UNKNOWN
         return dataclasses.replace(facts, gpus=tuple(g for g in facts.gpus if g.slot != value)), intent
@@ -246,7 +256,8 @@ def _with(intent: Intent, **changes: object) -> Intent:
     return intent.model_copy(update=changes)
 
 
-def _with_components(facts: HostFacts, value: str, matrix: Matrix) -> HostFacts:
+def with_components(facts: HostFacts, value: str, matrix: Matrix) -> HostFacts:
+    """The host with more components enabled: what the matrix lists of its archive is offered then."""
     assert facts.os is not UNKNOWN and facts.offers is not UNKNOWN and facts.components is not UNKNOWN
     more = tuple(listed(facts.os.id, facts.os.architecture, matrix, runtimes=False))
     return dataclasses.replace(
@@ -256,12 +267,14 @@ def _with_components(facts: HostFacts, value: str, matrix: Matrix) -> HostFacts:
     )
 
 
-def _with_os(facts: HostFacts, os: str, matrix: Matrix) -> HostFacts:
+def with_os(facts: HostFacts, os: str, matrix: Matrix) -> HostFacts:
+    """The host freshly on another release, with nothing installed and its archive as the matrix lists it."""
     assert facts.os is not UNKNOWN
     release = matrix.os[os]
-    kernel = f"{release.kernels[-1].version}-amd64" if release.kernels else "6.12-amd64"
+    flavour = "generic" if release.family == "ubuntu" else "amd64"
+    kernel = f"{release.kernels[-1].version if release.kernels else '6.12'}-{flavour}"
     offers = list(listed(os, facts.os.architecture, matrix, runtimes=True))
-    offers.append(_assumed(f"linux-headers-{kernel}", "1", "linux", facts.os.architecture))
+    offers.append(assumed_offer(f"linux-headers-{kernel}", "1", "linux", facts.os.architecture))
     return dataclasses.replace(
         facts,
         os=OsRelease(os, release.name, release.codename or "", facts.os.architecture),
@@ -282,15 +295,16 @@ def listed(os: str, architecture: str, matrix: Matrix, *, runtimes: bool) -> Ite
                 for version in names.versions:
                     source = names.source or names.kernel_package
                     for name in dict.fromkeys((names.kernel_package, *names.install)):
-                        yield _assumed(name, version.text, source, architecture)
+                        yield assumed_offer(name, version.text, source, architecture)
     if runtimes:
         for runtime in matrix.runtimes.values():
             for packages in runtime.packages:
                 if os in packages.os and packages.origin in ("debian", "ubuntu"):
                     for name in packages.install:
                         version_text = packages.versions[-1].text if packages.versions else "1"
-                        yield _assumed(name, version_text, name, architecture)
+                        yield assumed_offer(name, version_text, name, architecture)
 
 
-def _assumed(name: str, version: str, source: str, architecture: str) -> OfferedPackage:
+def assumed_offer(name: str, version: str, source: str, architecture: str) -> OfferedPackage:
+    """A package that nobody saw: without a hash it can be in no lock."""
     return OfferedPackage(name, version, source, architecture, sha256="", size=0)

@@ -25,6 +25,7 @@ from provisioner.resolve.host import (
 )
 from provisioner.resolve.options import Option
 from provisioner.resolve.problem import Model, build
+from provisioner.resolve.question import Question
 from provisioner.resolve.repairs import repairs
 from provisioner.resolve.rules import FIRST_NETWORK
 from provisioner.resolve.solver import best, refute
@@ -45,28 +46,29 @@ def solve(facts: HostFacts, intent: Intent, matrix: Matrix) -> HostLock | NoSolu
     model = build(host, intent, matrix)
     solution = best(model.problem)
     if solution is not None:
-        return _lock(model, solution, matrix)
+        return lock_of(model, solution, matrix)
     model = build(host, intent, matrix, beside="telling")
     refutation = refute(model.problem)
     found = tuple(reasons.conflict(model, numbers) for numbers in refutation.conflicts[:MOST_CONFLICTS])
     return NoSolution(
         host=facts.host,
         conflicts=found,
-        repairs=repairs(host, intent, matrix, found, lambda h, i: _only(h, i, matrix)),
+        repairs=repairs(host, intent, matrix, found, lambda h, i: stack_of(h, i, matrix)),
         complete=refutation.complete and len(refutation.conflicts) <= MOST_CONFLICTS,
     )
 
 
-def _only(host: Host, intent: Intent, matrix: Matrix) -> HostLock | None:
+def stack_of(host: Host, intent: Intent, matrix: Matrix, asked: Question | None = None) -> HostLock | None:
     """The stack without explanations of failure: what a repair is tried with."""
-    if best(build(host, intent, matrix, beside="none").problem) is None:
+    if best(build(host, intent, matrix, beside="none", asked=asked).problem) is None:
         return None
-    model = build(host, intent, matrix)
+    model = build(host, intent, matrix, asked=asked)
     solution = best(model.problem)
-    return None if solution is None else _lock(model, solution, matrix)
+    return None if solution is None else lock_of(model, solution, matrix)
 
 
-def _lock(model: Model, solution: tuple[int, ...], matrix: Matrix) -> HostLock:
+def lock_of(model: Model, solution: tuple[int, ...], matrix: Matrix) -> HostLock:
+    """The lock entry that an assignment stands for, with its reasons and warnings."""
     host = model.host
     driver = model.drivers[solution[0]]
     level = model.levels[solution[1]]

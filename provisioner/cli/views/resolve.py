@@ -10,7 +10,7 @@ from typing import Any
 from provisioner.actions.resolve import Resolved
 from provisioner.cli.words import paint, safe, table
 from provisioner.model.stack import HostLock
-from provisioner.resolve import explain
+from provisioner.resolve import explain, explain_assume
 from provisioner.resolve.conflict import Conflict, NoSolution, Repair
 
 SHAPE = 1
@@ -19,7 +19,7 @@ SHAPE = 1
 
 def resolved_text(resolved: Resolved, *, explained: bool, written: str | None, next_command: str) -> str:
     """Return the whole screen of `provision resolve`."""
-    lines: list[str] = []
+    lines: list[str] = explain_assume.heading(resolved.assumed) if resolved.assumed else []
     if explained:
         for name, stack in resolved.stacks.items():
             lines += [paint(name, "bold"), safe(explain.choices(stack).rstrip("\n"))]
@@ -84,10 +84,10 @@ def _warnings(stacks: dict[str, HostLock]) -> list[str]:
 def _ending(resolved: Resolved, written: str | None, next_command: str, explained: bool) -> list[str]:
     total = len(resolved.stacks) + len(resolved.unresolvable) + len(resolved.failed)
     lines = []
+    if resolved.assumed:
+        lines.append(explain_assume.ending(len(resolved.stacks), total))
     if written is not None:
-        different = resolved.distinct
-        stacks = f", {different} different stack{'' if different == 1 else 's'}" if len(resolved.stacks) > 1 else ""
-        lines.append(f"{len(resolved.stacks)} of {total} hosts resolved{stacks} · lock {written}")
+        lines.append(f"{len(resolved.stacks)} of {total} hosts resolved{_stacks(resolved)} · lock {written}")
     if resolved.dropped:
         names = ", ".join(resolved.dropped)
         lines.append(
@@ -98,12 +98,27 @@ def _ending(resolved: Resolved, written: str | None, next_command: str, explaine
     return lines
 
 
+def _stacks(resolved: Resolved) -> str:
+    """`, 3 different stacks (2 would do: --unify)`; "no fewer would do" only where that is proven."""
+    if len(resolved.stacks) < 2:
+        return ""
+    different, fleet = resolved.distinct, resolved.fleet
+    said = f", {different} different stack{'' if different == 1 else 's'}"
+    if fleet is None or different == 1:
+        return said
+    if len(fleet.stacks) >= different:
+        return f"{said} (no fewer would do)" if fleet.proven else said
+    return f"{said} ({len(fleet.stacks)} would do: --unify)"
+
+
 def resolved_json(resolved: Resolved) -> str:
     """Return the --json shape: per host a stack, the conflicts with their repairs, or the error."""
     return json.dumps(
         {
             "format": SHAPE,
             "matrix": resolved.lock.matrix,
+            "stacks": _fleet(resolved),
+            "assumed": [one.text for one in resolved.assumed],
             "hosts": {name: stack.model_dump(mode="json") for name, stack in resolved.stacks.items()},
             "unresolvable": {name: _answer(answer) for name, answer in resolved.unresolvable.items()},
             "failed": {
@@ -116,23 +131,32 @@ def resolved_json(resolved: Resolved) -> str:
     )
 
 
+def _fleet(resolved: Resolved) -> dict[str, Any]:
+    fleet = resolved.fleet
+    return {
+        "distinct": resolved.distinct,
+        "smallest": len(fleet.stacks) if fleet is not None else resolved.distinct,
+        "proven": fleet.proven if fleet is not None else True,
+    }
+
+
 def _answer(answer: NoSolution) -> dict[str, Any]:
     return {
-        "conflicts": [_conflict(conflict) for conflict in answer.conflicts],
+        "conflicts": [conflict_json(conflict) for conflict in answer.conflicts],
         "all_conflicts": answer.complete,
-        "repairs": [_repair(repair) for repair in answer.repairs],
+        "repairs": [repair_json(repair) for repair in answer.repairs],
         "not_seen": list(answer.unseen),
     }
 
 
-def _conflict(conflict: Conflict) -> list[dict[str, Any]]:
+def conflict_json(conflict: Conflict) -> list[dict[str, Any]]:
     return [
         {"rule": claim.kind, "text": explain.sentence(claim), "rests_on": list(explain.sources(claim))}
         for claim in conflict.claims
     ]
 
 
-def _repair(repair: Repair) -> dict[str, Any]:
+def repair_json(repair: Repair) -> dict[str, Any]:
     stack = repair.stack
     return {
         "edits": [{"kind": e.kind, "value": e.value, "text": explain.edit(e)} for e in repair.edits],

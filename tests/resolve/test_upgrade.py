@@ -1,0 +1,228 @@
+"""An upgrade of a network's client: what moves first, what holds, what waits, what cannot follow."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import pytest
+import worlds
+
+from provisioner.actions import upgrade as action
+from provisioner.actions.observe import Seen
+from provisioner.cli.views.upgrade import upgraded_json, upgraded_text
+from provisioner.errors import BadInput
+from provisioner.model.capture import Capture
+from provisioner.model.facts import HostFacts, Package
+from provisioner.model.intent import Intent
+from provisioner.model.inventory import InventoryHost
+from provisioner.model.stack import HostLock, Lock
+from provisioner.resolve import solve
+from provisioner.resolve.lock import make_lock
+from provisioner.resolve.upgrade import Step, upgraded
+
+SECURITY = ("", "-security")
+LIUM = Intent(networks=("lium",))
+AKASH = Intent(networks=("akash",))
+
+
+def entry(facts: HostFacts, resolved_as: Intent, intent: Intent, client: str) -> HostLock:
+    """The entry of a host as an older matrix might have made it: another driver, an older client."""
+    lock = solve(facts, resolved_as, worlds.matrix())
+    assert isinstance(lock, HostLock)
+    (network,) = intent.networks
+    known = solve(facts, intent, worlds.matrix())
+    assert isinstance(known, HostLock)
+    choice = known.networks[network].model_copy(update={"value": client})
+    return lock.model_copy(update={"intent": intent, "networks": {network: choice}})
+
+
+def running(facts: HostFacts, lock: HostLock) -> HostFacts:
+    """The host after its entry was applied."""
+    assert lock.driver_version is not None
+    version = lock.driver_version.value
+    return dataclasses.replace(
+        facts,
+        packages={p.name: Package(p.name, p.version, held=p.hold) for p in lock.packages},
+        driver=dataclasses.replace(facts.driver, loaded=version, loaded_flavour="proprietary", library=version),
+    )
+
+
+def step(facts: HostFacts, before: HostLock, network: str, to: str) -> Step:
+    return upgraded(facts, before.intent, before, network, to, worlds.matrix())
+
+
+BARE = worlds.host("debian-12", "rtx-3090", suites=SECURITY, name="rig-01")
+OLD_AKASH = entry(BARE, AKASH, AKASH, "0.16.0")
+WRONG_FOR_LIUM = entry(dataclasses.replace(BARE, host="rig-02"), Intent(), LIUM, "0.0.25")
+
+
+def driver(lock: HostLock) -> str | None:
+    return lock.driver_version.value if lock.driver_version is not None else None
+
+
+def test_a_host_whose_pins_stand_and_run_gets_the_client_and_nothing_else() -> None:
+    found = step(running(BARE, OLD_AKASH), OLD_AKASH, "akash", "0.16.2")
+
+    assert found.state == "holds"
+    assert found.entry.networks["akash"].value == "0.16.2"
+    assert found.entry.packages == OLD_AKASH.packages
+    assert found.entry.intent == AKASH  # the inventory's request, so that plan takes the entry
+
+
+def test_a_host_whose_pins_are_not_applied_yet_waits() -> None:
+    found = step(BARE, OLD_AKASH, "akash", "0.16.2")
+
+    assert (found.state, found.runs) == ("waits", "no driver")
+    assert found.entry is OLD_AKASH
+
+
+def test_a_driver_that_could_not_be_seen_is_not_taken_for_the_right_one() -> None:
+    from provisioner.model.capture import UNKNOWN
+
+    facts = running(BARE, OLD_AKASH)
+    facts = dataclasses.replace(facts, driver=dataclasses.replace(facts.driver, loaded=UNKNOWN))
+
+    found = step(facts, OLD_AKASH, "akash", "0.16.2")
+
+    assert (found.state, found.runs) == ("waits", "a driver that could not be seen")
+
+
+def test_a_driver_that_cannot_stay_moves_first_and_the_client_follows() -> None:
+    """Three runs of the same upgrade: pins, nothing until they run, then the client."""
+    facts = running(BARE, WRONG_FOR_LIUM)
+    first = step(facts, WRONG_FOR_LIUM, "lium", "0.0.25")
+
+    assert first.state == "moves"
+    assert (driver(WRONG_FOR_LIUM), driver(first.entry)) == ("535.309.01", "535.261.03")
+    assert [claim.kind for conflict in first.why for claim in conflict.claims] == ["network-wants"]
+    assert first.entry.networks["lium"].value == "0.0.25"
+    assert step(facts, first.entry, "lium", "0.0.25").state == "waits"
+    assert step(running(BARE, first.entry), first.entry, "lium", "0.0.25").state == "done"
+
+
+def test_while_the_pins_move_the_former_client_stays() -> None:
+    """No source offers the pinned packages any more (tesla-535 has their version, under other names): the host
+    moves, and akash stays at 0.16.0 until it has.
+    """
+    backports = worlds.host("debian-12", "rtx-3090", suites=("", "-backports"), name="rig-01")
+    old = entry(backports, Intent(networks=("akash",), driver="535.216.03"), AKASH, "0.16.0")
+    gone = running(worlds.host("debian-12", "rtx-3090", suites=SECURITY, name="rig-01"), old)
+
+    first = step(gone, old, "akash", "0.16.2")
+
+    assert first.state == "moves"
+    assert (driver(old), driver(first.entry)) == ("535.216.03", "535.309.01")
+    assert first.entry.networks["akash"].value == "0.16.0"
+    assert [claim.kind for conflict in first.why for claim in conflict.claims] == ["stack-gone"]
+    second = step(running(gone, first.entry), first.entry, "akash", "0.16.2")
+    assert second.state == "holds"
+    assert second.entry.networks["akash"].value == "0.16.2"
+    assert second.entry.packages == first.entry.packages
+
+
+def test_a_host_that_cannot_follow_keeps_its_entry() -> None:
+    found = step(running(BARE, OLD_AKASH), OLD_AKASH, "akash", "9.9")
+
+    assert found.state == "cannot"
+    assert found.entry is OLD_AKASH
+    assert found.answer is not None
+    assert [claim.kind for conflict in found.answer.conflicts for claim in conflict.claims] == ["client-unknown"]
+
+
+# --- a fleet ------------------------------------------------------------------------------------------------------
+
+
+class Nobody:
+    def probe(self, *_: object) -> dict[str, Capture]:
+        raise AssertionError("the hosts are seen already")
+
+
+@pytest.fixture
+def fleet(monkeypatch: pytest.MonkeyPatch) -> tuple[list[InventoryHost], Lock]:
+    """rig-01 holds, rig-02 has not applied its pins, rig-03 serves something else, rig-04 was never resolved."""
+    hosts = [
+        InventoryHost("rig-01", {}, AKASH),
+        InventoryHost("rig-02", {}, AKASH),
+        InventoryHost("rig-03", {}, LIUM),
+        InventoryHost("rig-04", {}, AKASH),
+    ]
+    facts = {"rig-01": running(BARE, OLD_AKASH), "rig-02": dataclasses.replace(BARE, host="rig-02")}
+
+    def observe(asked: Sequence[InventoryHost], *_: object) -> tuple[dict[str, Seen], dict[str, object]]:
+        empty = {name: Capture(host=name, taken_at=BARE.taken_at, probe="test") for name in facts}
+        return {h.name: Seen(h, empty[h.name], facts[h.name]) for h in asked}, {}
+
+    monkeypatch.setattr(action, "observe", observe)
+    entries = {"rig-01": OLD_AKASH, "rig-02": OLD_AKASH, "rig-03": WRONG_FOR_LIUM}
+    return hosts, make_lock(entries, worlds.matrix().digest)
+
+
+def test_the_whole_screen(fleet: tuple[list[InventoryHost], Lock]) -> None:
+    hosts, before = fleet
+
+    found = action.upgrade(hosts, "akash", "0.16.2", worlds.matrix(), before, prober=Nobody())  # type: ignore[arg-type]  # never asked
+
+    assert upgraded_text(found, "akash", "0.16.2", "provision.lock", ["hosts.yml"], "provision.lock") == (
+        "akash: provider-services 0.16.2\n"
+        "\n"
+        "rig-02  waits   the lock pins driver 535.309.01 and docker.io 20.10.24+dfsg1-1+deb12u1+b6, and the host runs\n"
+        "                no driver: apply first\n"
+        "rig-01  holds   driver 535.309.01 and docker.io 20.10.24+dfsg1-1+deb12u1+b6 stay; provider-services 0.16.0 →\n"
+        "                0.16.2\n"
+        "\n"
+        "no entry for what they serve now: rig-04; first: provision resolve -i hosts.yml --limit rig-04\n"
+        "1 of the hosts do not serve akash\n"
+        "lock provision.lock\n"
+        "\n"
+        "First: provision apply -i hosts.yml --limit rig-02, then the same upgrade again\n"
+        "Any time: provision apply -i hosts.yml --limit rig-01\n"
+    )
+    assert found.lock.hosts["rig-01"].networks["akash"].value == "0.16.2"
+    assert found.lock.hosts["rig-02"] == OLD_AKASH
+    assert found.lock.hosts["rig-03"] == WRONG_FOR_LIUM
+    assert '"state": "waits"' in upgraded_json(found)
+
+
+def test_the_whole_screen_when_a_host_cannot_follow(fleet: tuple[list[InventoryHost], Lock]) -> None:
+    hosts, before = fleet
+
+    found = action.upgrade(hosts[:1], "akash", "9.9", worlds.matrix(), before, prober=Nobody())  # type: ignore[arg-type]  # never asked
+
+    assert upgraded_text(found, "akash", "9.9", None, [], "provision.lock") == (
+        "akash: provider-services 9.9\n"
+        "\n"
+        "rig-01  cannot  no set of versions serves it with provider-services 9.9; its entry stays as it is\n"
+        "    rig-01 can't have provider-services 9.9.\n"
+        "\n"
+        "    1. The matrix knows no provider-services 9.9 of Akash; the newest that it knows is 0.16.2.\n"
+        "       (networks/akash, seen 2026-11-24)\n"
+        "\n"
+        "    No single change of the request or this host allows it.\n"
+        "\n"
+        "    Now      driver 535.309.01, CUDA 12.2, serves akash\n"
+    )
+    assert found.lock == before
+
+
+def test_a_host_that_moves_is_told_with_the_reason(fleet: tuple[list[InventoryHost], Lock]) -> None:
+    from provisioner.resolve.explain_upgrade import steps_text
+
+    moves = step(running(BARE, WRONG_FOR_LIUM), WRONG_FOR_LIUM, "lium", "0.0.25")
+
+    assert steps_text({"rig-02": moves}, "lium", "0.0.25") == (
+        "rig-02  moves   driver 535.309.01 → 535.261.03 (reboot) first; lium 0.0.25 stays until then\n"
+        "                · Lium (Bittensor subnet 51) (lium 0.0.25) accepts 75 exact driver versions as read on\n"
+        "                  2026-07-24, not 470.256.02, 535.309.01: the latest it accepts of those offered here is\n"
+        "                  535.261.03 (networks/lium, seen 2026-07-24)\n"
+    )
+
+
+def test_a_pin_in_the_inventory_is_not_overruled() -> None:
+    host = InventoryHost("rig-01", {}, Intent(networks=("akash@0.16.0",)))
+    lock = make_lock({}, worlds.matrix().digest)
+
+    with pytest.raises(BadInput) as caught:
+        action.upgrade([host], "akash", "0.16.2", worlds.matrix(), lock, prober=Nobody())  # type: ignore[arg-type]  # never asked
+
+    assert list(caught.value.context) == ["rig-01: provision_networks has akash@0.16.0"]
