@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from provisioner.adapters import ansible_inventory
+from provisioner.adapters.ansible_inventory import PREFIX
 from provisioner.errors import BadInput
 from provisioner.model.intent import Intent
 from provisioner.model.inventory import InventoryHost
 
-PREFIX = "provision_"
 LOCAL_INTENT = ("provision.yml", "/etc/provision/provision.yml")
-_NOT_THE_HOSTS = {"groups", "ansible_facts", "ansible_version", "ansible_playbook_python", "playbook_dir"}
 _KNOWN = {PREFIX + name for name in Intent.model_fields}
 
 
@@ -28,14 +27,15 @@ def read(sources: tuple[str, ...], limit: str | None = None) -> tuple[InventoryH
     """
     if not sources:
         return (_this_machine(),)
-    for source in sources:
-        if "," not in source and not Path(source).exists():
-            raise BadInput(
-                "inventory-not-found",
-                f"there is no inventory at {source}",
-                hint="give a file or folder that ansible-inventory -i takes, or none for this machine itself",
-            )
-    return _through_ansible(sources, limit)
+    return typed(sources, ansible_inventory.read(sources, limit))
+
+
+def typed(sources: tuple[str, ...], hosts: Iterable[ansible_inventory.Raw]) -> tuple[InventoryHost, ...]:
+    """Return the hosts with their intent read. Raises BadInput when an intent is not valid."""
+    return tuple(
+        InventoryHost(name, variables, intent_of(name, variables, _Origin(sources, name, groups)), groups)
+        for name, variables, groups in hosts
+    )
 
 
 def _this_machine() -> InventoryHost:
@@ -56,116 +56,6 @@ def _this_machine() -> InventoryHost:
             break
     name = socket.gethostname()
     return InventoryHost(name, variables, intent_of(name, variables, lambda _key: origin))
-
-
-def _through_ansible(sources: tuple[str, ...], limit: str | None) -> tuple[InventoryHost, ...]:
-    # An inventory that Ansible cannot parse must stop us; by default Ansible warns and goes on with no hosts.
-    os.environ.setdefault("ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED", "true")
-    os.environ.setdefault("ANSIBLE_LOCALHOST_WARNING", "false")
-    from ansible.errors import AnsibleError
-    from ansible.inventory.manager import InventoryManager
-    from ansible.parsing.dataloader import DataLoader
-    from ansible.vars.manager import VariableManager
-
-    loader = DataLoader()
-    try:
-        _vault(loader)
-        inventory = InventoryManager(loader=loader, sources=list(sources))
-        if limit:
-            inventory.subset(limit)
-        found = inventory.get_hosts()
-        if not found:
-            raise BadInput(
-                "no-host",
-                f"no host matches --limit {limit}" if limit else f"no host in {', '.join(sources)}",
-                hint="ansible-inventory -i " + " -i ".join(sources) + " --graph shows what is there",
-            )
-        variable_manager = VariableManager(loader=loader, inventory=inventory)
-        hosts = []
-        for host in found:
-            seen = variable_manager.get_vars(host=host, include_hostvars=False)
-            # `groups` lists the whole fleet once per host; a thousand hosts would carry a million names.
-            variables = _plain({key: value for key, value in seen.items() if key not in _NOT_THE_HOSTS})
-            variables = {**_settings(), **_templated(loader, variables)}
-            groups = tuple(sorted(group.name for group in host.get_groups()))
-            origin = _Origin(sources, host.name, groups)
-            hosts.append(InventoryHost(host.name, variables, intent_of(host.name, variables, origin), groups))
-        return tuple(hosts)
-    except AnsibleError as problem:
-        raise BadInput(
-            "inventory-not-valid",
-            f"the inventory {', '.join(sources)} cannot be read",
-            context=[line for line in str(problem).splitlines() if line.strip()][:6],
-            hint="ansible-inventory -i " + " -i ".join(sources) + " --list must work first",
-        ) from problem
-
-
-def _vault(loader: Any) -> None:
-    """Hand Ansible the vault secrets it would use itself (ansible.cfg or ANSIBLE_VAULT_PASSWORD_FILE)."""
-    from ansible import constants
-
-    files = [constants.DEFAULT_VAULT_PASSWORD_FILE] if constants.DEFAULT_VAULT_PASSWORD_FILE else []
-    identities = list(constants.DEFAULT_VAULT_IDENTITY_LIST or [])
-    if files or identities:
-        from ansible.cli import CLI
-
-        loader.set_vault_secrets(
-            CLI.setup_vault_secrets(loader, vault_ids=identities, vault_password_files=files, auto_prompt=False)
-        )
-
-
-def _settings() -> dict[str, Any]:
-    """What the operator's ansible.cfg or environment says about logging in, as the variables that mean the same."""
-    from ansible import constants
-
-    said = {
-        "ansible_user": constants.DEFAULT_REMOTE_USER,
-        "ansible_ssh_private_key_file": constants.DEFAULT_PRIVATE_KEY_FILE,
-        "ansible_become": constants.DEFAULT_BECOME or None,
-        "ansible_become_user": constants.DEFAULT_BECOME_USER if constants.DEFAULT_BECOME else None,
-        "ansible_become_method": constants.DEFAULT_BECOME_METHOD if constants.DEFAULT_BECOME else None,
-    }
-    return {key: value for key, value in said.items() if value is not None}
-
-
-def _plain(value: Any) -> Any:
-    """Ansible's tagged strings, lazy lists and vault values as plain ones."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, str):
-        return str(value)
-    return value
-
-
-def _templated(loader: Any, variables: dict[str, Any]) -> dict[str, Any]:
-    """Resolve Jinja expressions in the variables that provision reads; the others stay as they are."""
-    mine = {k: v for k, v in variables.items() if k.startswith((PREFIX, "ansible_")) and "{{" in repr(v)}
-    if not mine:
-        return variables
-    from ansible.template import Templar
-
-    templar = Templar(loader=loader, variables=variables)
-    try:
-        from ansible.template import (
-            trust_as_template,  # since ansible-core 2.19 only trusted text is a template
-        )
-    except ImportError:
-
-        def trust_as_template(value: Any) -> Any:
-            return value
-
-    def render(value: Any) -> Any:
-        if isinstance(value, str):
-            return templar.template(trust_as_template(value)) if "{{" in value else value
-        if isinstance(value, Mapping):
-            return {key: render(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [render(item) for item in value]
-        return value
-
-    return variables | {key: _plain(render(value)) for key, value in mine.items()}
 
 
 class _Origin:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from provisioner.model.inventory import InventoryHost
     from provisioner.model.stack import Lock
 
 LOCK = "provision.lock"
@@ -45,3 +47,18 @@ def read_lock_in_use(path: Path) -> Lock:
     found = read_lock(path)
     check_matrix(found, digest_in_use(), str(path))
     return found
+
+
+def hosts_aside(args: argparse.Namespace) -> Callable[[], tuple[InventoryHost, ...]]:
+    """Begin to read the inventory beside our own imports; what is returned waits for it. No -i: this machine."""
+    from provisioner.adapters.ansible_inventory import start
+
+    sources, limit = tuple(args.inventory), args.limit
+    wait = start(sources, limit) if sources else None
+
+    def hosts() -> tuple[InventoryHost, ...]:
+        from provisioner.adapters import inventory
+
+        return inventory.typed(sources, wait()) if wait is not None else inventory.read((), None)
+
+    return hosts

@@ -27,17 +27,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    began = time.monotonic()
+    hosts_aside = options.hosts_aside(args)
     from provisioner.actions.plan import make_plan
-    from provisioner.adapters import inventory
     from provisioner.adapters.runs import SystemClock
     from provisioner.adapters.signing import Keyring
     from provisioner.cli.views.plan import plan_json, plan_text
     from provisioner.cli.wiring import prober_for
 
-    began = time.monotonic()
-    hosts = inventory.read(tuple(args.inventory), args.limit)
     lock = options.read_lock_in_use(args.lock)
-    hosts, prober = prober_for(hosts, args)
+    hosts, prober = prober_for(hosts_aside(), args)
     planned = make_plan(
         hosts,
         lock,

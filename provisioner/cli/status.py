@@ -21,16 +21,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    began = time.monotonic()
+    hosts_aside = options.hosts_aside(args)
     from provisioner.actions.status import status
-    from provisioner.adapters import inventory
     from provisioner.adapters.signing import Keyring
     from provisioner.cli.verify import named
     from provisioner.cli.views.status import status_json, status_text
     from provisioner.cli.wiring import prober_for
 
-    began = time.monotonic()
-    hosts = named(inventory.read(tuple(args.inventory), args.limit), args.hosts)
-    hosts, prober = prober_for(hosts, args)
+    hosts, prober = prober_for(named(hosts_aside(), args.hosts), args)
     lock = options.read_lock_in_use(args.lock) if args.lock.exists() or str(args.lock) != options.LOCK else None
     states = status(hosts, lock, prober=prober, signatures=Keyring())
     if args.json:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.adapters.inventory import read
+from provisioner.adapters.ansible_inventory import start
+from provisioner.adapters.inventory import read, typed
 from provisioner.errors import BadInput
 
 INI = """\
@@ -193,3 +194,27 @@ def test_this_machine_without_inventory(tmp_path: Path, monkeypatch: pytest.Monk
 
     assert host.variables["ansible_connection"] == "local"
     assert host.intent.networks == ("akash",)
+
+
+def test_reading_aside_gives_the_same(tmp_path: Path) -> None:
+    """Another process may read while we import; hosts, order and variables are the same."""
+    source = write(tmp_path / "hosts.yml", YAML)
+    write(tmp_path / "group_vars" / "rigs.yml", "provision_networks: [akash]\nreleased: 2026-11-24\n")
+
+    assert typed((source,), start((source,), None)()) == read((source,))
+
+
+@pytest.mark.parametrize(("text", "limit"), [("all: [", None), (YAML, "rig-77")])
+def test_reading_aside_fails_in_the_same_words(
+    tmp_path: Path, text: str, limit: str | None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be read is told once, as an error of ours, wherever it was read."""
+    source = write(tmp_path / "hosts.yml", text)
+
+    with pytest.raises(BadInput) as plain:
+        read((source,), limit)
+    with pytest.raises(BadInput) as aside:
+        start((source,), limit)()
+
+    assert (aside.value.reference, aside.value.message) == (plain.value.reference, plain.value.message)
+    assert "Traceback" not in capfd.readouterr().err
