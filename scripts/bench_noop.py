@@ -123,6 +123,7 @@ def peers(folder: Path) -> None:
             "directories": [r.path for r in resources if isinstance(r, Directory)],
             "files": {r.path: f"files/group_1{r.path}" for r in resources if isinstance(r, (File, Settings))},
             "packages": {r.name: r.version for r in resources if isinstance(r, Package)},
+            "held": [r.name for r in resources if isinstance(r, Package) and r.held],
             "services": [r.name for r in resources if isinstance(r, Service)],
         }
     (folder / "wanted.json").write_text(json.dumps(described), encoding="utf-8")

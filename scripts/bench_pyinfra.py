@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from pyinfra import host
-from pyinfra.operations import apt, files, systemd
+from pyinfra.operations import apt, files, server, systemd
 
 WANTED = json.loads(Path("wanted.json").read_text(encoding="utf-8"))[host.name]
 
@@ -18,5 +18,8 @@ apt.packages(
     no_recommends=True,
     _sudo=True,
 )
+if WANTED["held"]:
+    # pyinfra has no operation for holds; this is how its users hold packages.
+    server.shell(name="holds", commands=[f"apt-mark hold {' '.join(WANTED['held'])}"], _sudo=True)
 for unit in WANTED["services"]:
     systemd.service(name=f"service {unit}", service=unit, running=True, enabled=True, _sudo=True)
