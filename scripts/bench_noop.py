@@ -2,7 +2,8 @@
 
 Every contender runs from cold connections (the shared ssh connections are closed before each run), one after the other
 in rounds, so that all meet the same machine. The playbook is provision's own rendering of everything that the lock
-wants, without the parts that act rather than state (downloads, drain, builds, restarts, reboot): that favours the peer.
+wants, without what only a change needs (index and downloads, drain, restarts, reboot): that favours the peers. Like
+the playbook, pyinfra runs commands where it has no operation: dpkg's and DKMS's own "bring to this state", and holds.
 """
 
 from __future__ import annotations
@@ -22,7 +23,16 @@ from pathlib import Path
 
 from provisioner.adapters import inventory, ssh
 from provisioner.model.plan import Change, HostPlan
-from provisioner.model.resource import Directory, File, Package, Resource, Service, Settings
+from provisioner.model.resource import (
+    Directory,
+    File,
+    KernelModule,
+    Package,
+    Resource,
+    RunningDriver,
+    Service,
+    Settings,
+)
 from provisioner.model.stack import HostLock
 from provisioner.plan.order import describe
 from provisioner.render.project import project
@@ -70,8 +80,8 @@ def prepare() -> None:
 
 
 def stating(resource: Resource) -> bool:
-    """Whether a resource is a state that a playbook can hold, rather than an act."""
-    return isinstance(resource, (Directory, File, Package, Service, Settings))
+    """Whether a playbook can hold a resource at no risk: all but the loaded driver, whose task is a reboot."""
+    return not isinstance(resource, RunningDriver)
 
 
 def full_plan(host: str, lock: HostLock) -> HostPlan:
@@ -123,6 +133,7 @@ def peers(folder: Path) -> None:
             "directories": [r.path for r in resources if isinstance(r, Directory)],
             "files": {r.path: f"files/group_1{r.path}" for r in resources if isinstance(r, (File, Settings))},
             "packages": {r.name: r.version for r in resources if isinstance(r, Package)},
+            "kernels": [r.kernel for r in resources if isinstance(r, KernelModule)],
             "held": [r.name for r in resources if isinstance(r, Package) and r.held],
             "services": [r.name for r in resources if isinstance(r, Service)],
         }

@@ -8,6 +8,7 @@ from pyinfra.operations import apt, files, server, systemd
 
 WANTED = json.loads(Path("wanted.json").read_text(encoding="utf-8"))[host.name]
 
+server.shell(name="whole packages", commands=["dpkg --configure --pending"], _sudo=True)
 for folder in WANTED["directories"]:
     files.directory(name=f"folder {folder}", path=folder, mode="755", user="root", group="root", _sudo=True)
 for path, source in WANTED["files"].items():
@@ -21,5 +22,7 @@ apt.packages(
 if WANTED["held"]:
     # pyinfra has no operation for holds; this is how its users hold packages.
     server.shell(name="holds", commands=[f"apt-mark hold {' '.join(WANTED['held'])}"], _sudo=True)
+for kernel in WANTED["kernels"]:
+    server.shell(name=f"module for {kernel}", commands=[f"dkms autoinstall -k {kernel}"], _sudo=True)
 for unit in WANTED["services"]:
     systemd.service(name=f"service {unit}", service=unit, running=True, enabled=True, _sudo=True)

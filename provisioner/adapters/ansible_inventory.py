@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from provisioner.errors import BadInput
 
 PREFIX = "provision_"
-_NOT_THE_HOSTS = {"groups", "ansible_facts", "ansible_version", "ansible_playbook_python", "playbook_dir"}
+_NOT_THE_HOSTS = {"groups", "ansible_facts", "ansible_version", "ansible_playbook_python", "playbook_dir", "omit"}
 
 
 class Raw(NamedTuple):
