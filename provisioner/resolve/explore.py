@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from provisioner.errors import ProvisionError
 from provisioner.matrix.reader import Matrix
 from provisioner.model.intent import Intent
 from provisioner.resolve import explain
@@ -125,7 +126,9 @@ def _place(os: str, shelf: Shelf, networks: tuple[str, ...], book: _Book) -> dic
     for gpu in others:
         model = _model(os, gpu, shelf, narrow, between=False)
         if (model.drivers, model.levels, model.runtimes) != (whole.drivers, whole.levels, whole.runtimes):
-            raise NotImplementedError(f"the page takes the choices of {os} as one, {gpu} tells them apart")
+            raise ProvisionError(
+                "page-cannot-show", f"the page takes the choices of {os} as one, {gpu} tells them apart"
+            )
         rules[gpu] = {*shared, *_rules(model, asking, book)}
     common = set.intersection(*rules.values())
     return {
@@ -162,7 +165,7 @@ def _rules(model: Model, places: Sequence[int], book: _Book) -> list[int]:
         picked = [variable for variable in rule.scope if variable >= FIRST_NETWORK]
         networks = tuple(places[variable - FIRST_NETWORK] for variable in picked)
         if len(axes) > 1:
-            raise NotImplementedError(f"the page looks up one axis per rule, this has two: {claim}")
+            raise ProvisionError("page-cannot-show", f"the page looks up one axis per rule, this has two: {claim}")
         if not axes and len(picked) == 1:
             if picked[0] in dead:
                 found.append(book.rule(claim, "", (), networks))
@@ -174,7 +177,9 @@ def _rules(model: Model, places: Sequence[int], book: _Book) -> list[int]:
         counted = sum(1 for items in rule.forbids if not axes or items[0] != last[axes[0]])
         clients = math.prod(model.problem.domains[variable] for variable in picked)
         if counted != clients * (len(values) if axes else 1):
-            raise NotImplementedError(f"the page takes the clients of a network as one, this tells them apart: {claim}")
+            raise ProvisionError(
+                "page-cannot-show", f"the page takes the clients of a network as one, this tells them apart: {claim}"
+            )
         found.append(book.rule(claim, AXES[axes[0]] if axes else "", values, networks))
     return found
 
