@@ -14,7 +14,6 @@ from provisioner.actions import hostlock
 from provisioner.actions.observe import observe
 from provisioner.actions.plan import Planned, plan_of, request_for
 from provisioner.actions.ports import (
-    Clock,
     Enroller,
     HostShell,
     PlaybookRunner,
@@ -44,7 +43,6 @@ class ApplyPorts:
     verifier: Verifier
     enroller: Enroller
     signatures: Signatures
-    clock: Clock
     alive: Callable[[int], bool]
 
 

@@ -17,7 +17,6 @@ class Policy(BaseModel):
         default="upgrade",
         description="what to do with a driver branch past its end of life when a newer one fits",
     )
-    drain_timeout_minutes: int = Field(default=30, ge=0, le=24 * 60)
     forbid_branches: tuple[str, ...] = ()
 
 
@@ -33,5 +32,5 @@ class Intent(BaseModel):
     modules: Literal["auto", "open", "proprietary"] = "auto"
     cuda: str | None = Field(default=None, description="lowest CUDA level that must be offered, such as 12.2")
     runtime: str = Field(default="docker-io", description="id of matrix/runtimes")
-    tunnel: str | None = Field(default=None, description="kind of tunnel; none yet means plain ssh")
+    tunnel: Literal["none"] = Field(default="none", description="kind of tunnel; plain ssh is the only one yet")
     policy: Policy = Policy()

@@ -159,7 +159,6 @@ def do(world: World, plan: Planned | None = None, *, force: bool = False) -> App
         verifier=world,
         enroller=world,
         signatures=world,
-        clock=world,
         alive=lambda pid: True,
     )
     return apply(
@@ -301,7 +300,6 @@ def test_hosts_are_given_back_after_an_interruption() -> None:
         verifier=world,
         enroller=world,
         signatures=world,
-        clock=world,
         alive=lambda pid: True,
     )
     plan = planned(world)

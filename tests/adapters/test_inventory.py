@@ -167,6 +167,18 @@ def test_wrong_value_names_file_and_key(tmp_path: Path) -> None:
     assert f"written in {tmp_path}/host_vars/rig-01.yml:1" == caught.value.context[0]
 
 
+@pytest.mark.parametrize("line", ["provision_tunnel: wireguard", "provision_policy: {drain_timeout_minutes: 5}"])
+def test_what_is_not_there_yet_is_refused(tmp_path: Path, line: str) -> None:
+    """A wish that nothing would act on is an error, not a silent promise."""
+    source = write(tmp_path / "hosts.yml", YAML)
+    write(tmp_path / "group_vars" / "rigs.yml", line + "\n")
+
+    with pytest.raises(BadInput) as caught:
+        read((source,))
+
+    assert caught.value.reference == "intent-not-valid"
+
+
 @pytest.mark.parametrize("text", ["all:\n  hosts: [rig-01\n", "all: {hosts: {rig-01: {x: !!python/object:os.x {}}}}\n"])
 def test_malformed_inventory(tmp_path: Path, text: str) -> None:
     """What Ansible cannot parse stops the command before anything is looked at."""
