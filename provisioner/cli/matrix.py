@@ -1,4 +1,4 @@
-"""`provision matrix`: list what is known, show one entry, lint it, print its schema, name what to rehearse."""
+"""`provision matrix`: what is known, entry by entry; lint, schema, pages; what to rehearse."""
 
 from __future__ import annotations
 
@@ -31,17 +31,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     page.add_argument("out", type=Path, metavar="OUT", help="the file to write, such as matrix.html")
     schema = what.add_parser("schema", parents=[common], help="JSON schema of the entries, for editors")
     schema.add_argument("room", nargs="?", metavar="ROOM", help="of one room alone")
-    schema.add_argument("--markdown", action="store_true", help="print the reference page instead")
+    reference = what.add_parser("reference", parents=[common], help="pages with every entry, as in docs/reference")
+    reference.add_argument("folder", type=Path, metavar="DIR", help="the folder to write to, such as docs/reference")
 
 
 def run(args: argparse.Namespace) -> int:
     from provisioner.cli.views import matrix as view
 
-    if args.matrix_command == "schema" and args.markdown:
-        from provisioner.cli.views.matrix_reference import reference_text
-
-        print(reference_text(), end="")
-        return Exit.OK
     if args.matrix_command == "schema":
         print(view.schema_text(_room(args.room) if args.room else None))
         return Exit.OK
@@ -54,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
         return matrix_combos.run(args, matrix)
     if args.matrix_command == "html":
         return _html(args, matrix)
+    if args.matrix_command == "reference":
+        return _reference(args, matrix)
     if args.matrix_command == "show":
         room, entry = _find(matrix, args.id)
         print(view.entry_json(room, entry) if args.json else view.entry_text(room, entry))
@@ -93,6 +91,28 @@ def _html(args: argparse.Namespace, matrix: Matrix) -> int:
         print(json.dumps({"format": 1, "file": str(args.out), "bytes": size, "digest": matrix.digest}))
     else:
         print(f"wrote {args.out}: {size / 1000:.0f} kB, matrix {matrix.digest[:12]}\n\nOpen it in any browser.")
+    return Exit.OK
+
+
+def _reference(args: argparse.Namespace, matrix: Matrix) -> int:
+    import json
+
+    from provisioner.cli.views.matrix_pages import pages
+
+    if not args.folder.is_dir():
+        raise BadInput("page-not-written", f"no page can be written to {args.folder}: there is no such folder")
+    texts = pages(matrix)
+    try:
+        for name, text in texts.items():
+            (args.folder / name).parent.mkdir(exist_ok=True)
+            (args.folder / name).write_text(text, encoding="utf-8")
+    except OSError as problem:
+        raise BadInput("page-not-written", f"the pages cannot be written to {args.folder}: {problem}") from problem
+    if args.json:
+        print(json.dumps({"format": 1, "files": sorted(texts), "digest": matrix.digest}))
+    else:
+        size = sum(len(text.encode()) for text in texts.values())
+        print(f"wrote {len(texts)} pages to {args.folder}: {size / 1000:.0f} kB, matrix {matrix.digest[:12]}")
     return Exit.OK
 
 

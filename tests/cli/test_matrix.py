@@ -108,15 +108,6 @@ def test_the_schema_is_json_schema_of_every_room(capsys: pytest.CaptureFixture[s
     assert item["additionalProperties"] is False
 
 
-def test_the_reference_page_is_what_the_schema_says(capsys: pytest.CaptureFixture[str]) -> None:
-    """After a change of the schema: provision matrix schema --markdown > docs/reference/matrix.md."""
-    page = Path(__file__).resolve().parent.parent.parent / "docs/reference/matrix.md"
-    code, out, _ = run(capsys, "schema", "--markdown")
-    assert code == 0
-    assert page.read_text(encoding="utf-8") == out
-    assert all(f"## {room}/" in out for room in ROOMS)
-
-
 NETWORK = """\
 # A network.
 id: a
