@@ -71,4 +71,9 @@ class Lock(BaseModel):
     format: Literal[1] = 1
     made_by: str  # provision's version
     matrix: str  # sha256 of the matrix
+    older: dict[str, str] = {}  # hosts whose entries another matrix made, and its sha256: kept, and not acted upon
     hosts: dict[str, HostLock]
+
+    def matrix_of(self, host: str) -> str:
+        """The sha256 of the matrix that a host's entry was made with."""
+        return self.older.get(host, self.matrix)

@@ -88,12 +88,12 @@ def _ending(resolved: Resolved, written: str | None, next_command: str, explaine
         lines.append(explain_assume.ending(len(resolved.stacks), total))
     if written is not None:
         lines.append(f"{len(resolved.stacks)} of {total} hosts resolved{_stacks(resolved)} · lock {written}")
-    if resolved.dropped:
-        names = ", ".join(resolved.dropped)
-        lines.append(
-            f"{paint('!', 'yellow')} made with another matrix and no longer in the lock: {names}; resolve them too"
-        )
-    if written is not None:
+    if resolved.lock.older and not resolved.assumed:
+        names = ", ".join(resolved.lock.older)
+        text = f"made with another matrix, kept, and left alone by every plan until resolved again: {names}"
+        folded = textwrap.wrap(text, explain.WIDTH - 2, break_on_hyphens=False)
+        lines += [f"{paint('!', 'yellow') if place == 0 else ' '} {line}" for place, line in enumerate(folded)]
+    if written is not None and resolved.stacks:
         lines += ["", f"Next: {next_command}"]
     return lines
 
@@ -117,6 +117,7 @@ def resolved_json(resolved: Resolved) -> str:
         {
             "format": SHAPE,
             "matrix": resolved.lock.matrix,
+            "older": dict(resolved.lock.older),
             "stacks": _fleet(resolved),
             "assumed": [one.text for one in resolved.assumed],
             "hosts": {name: stack.model_dump(mode="json") for name, stack in resolved.stacks.items()},
