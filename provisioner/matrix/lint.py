@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from provisioner.errors import BadInput
 from provisioner.matrix.entries import ROOMS, CudaLevel, DriverBranch, Entry
-from provisioner.matrix.reader import Document, Position, Rooms, problems_of, read_documents, rooms_of
+from provisioner.matrix.reader import Document, Position, Rooms, parent_cycle, problems_of, read_documents, rooms_of
 from provisioner.matrix.specifier import os_family, text_of
 from provisioner.model.version import CudaVersion, DottedVersion, DriverVersion, Specifier
 
@@ -342,14 +342,10 @@ def known_drivers(world: _World) -> Iterator[Finding]:
 
 def cyclic_parents(world: _World) -> Iterator[Finding]:
     """A network that is part of itself: whoever follows parents would never arrive."""
-    networks = world.rooms.networks
-    for network in networks.values():
-        way = [network.id]
-        while (parent := networks[way[-1]].parent) in networks and parent not in way:
-            way.append(str(parent))
-        if parent == network.id:
-            message = f"a cycle: {' → '.join([*way, network.id])}"
-            yield world.finding("error", "networks", network.id, ("parent",), message)
+    for network_id in world.rooms.networks:
+        way = parent_cycle(world.rooms.networks, network_id)
+        if way is not None:
+            yield world.finding("error", "networks", network_id, ("parent",), f"a cycle: {' → '.join(way)}")
 
 
 # --- trust --------------------------------------------------------------------------------------------------------

@@ -142,8 +142,16 @@ confidence: high
         ({n: NETWORK.format(wish='driver: ">=570"') for n in "ab"}, "networks/b.yaml:2: id: 'a' is also the id of"),
         ({"a": "a: &a [x]\nb: [*a, *a]\n"}, "networks/a.yaml:1: anchors and aliases are not read"),
         ({"a": 100 << 20}, "networks/a.yaml:1: 104857600 bytes; an entry may have"),
+        (
+            {
+                n: NETWORK.format(wish='driver: ">=570"').replace("id: a", f"id: {n}\nparent: {p}")
+                for n, p in ("ab", "ba")
+            },
+            "networks/a.yaml:3: parent: a cycle: a → b → a",
+        ),
+        ({"a": NETWORK.format(wish='driver: ">=570"').replace("id: a", "id: a\nparent: a")}, "parent: a cycle: a → a"),
     ],
-    ids=["unknown key", "wrong unit", "can never hold", "two of one id", "YAML bomb", "100 MB"],
+    ids=["unknown key", "wrong unit", "can never hold", "two of one id", "YAML bomb", "100 MB", "cycle", "own parent"],
 )
 def test_a_bad_matrix_is_one_line_with_its_place_and_nothing_is_written(
     capsys: pytest.CaptureFixture[str],
