@@ -121,7 +121,7 @@ def resolved_json(resolved: Resolved) -> str:
             "stacks": _fleet(resolved),
             "assumed": [one.text for one in resolved.assumed],
             "hosts": {name: stack.model_dump(mode="json") for name, stack in resolved.stacks.items()},
-            "unresolvable": {name: _answer(answer) for name, answer in resolved.unresolvable.items()},
+            "unresolvable": {name: _answer(name, answer) for name, answer in resolved.unresolvable.items()},
             "failed": {
                 name: {"reference": p.reference, "message": p.message, "hint": p.hint}
                 for name, p in resolved.failed.items()
@@ -141,12 +141,14 @@ def _fleet(resolved: Resolved) -> dict[str, Any]:
     }
 
 
-def _answer(answer: NoSolution) -> dict[str, Any]:
+def _answer(host: str, answer: NoSolution) -> dict[str, Any]:
+    closer = explain.look_closer(host, answer)
     return {
         "conflicts": [conflict_json(conflict) for conflict in answer.conflicts],
         "all_conflicts": answer.complete,
         "repairs": [repair_json(repair) for repair in answer.repairs],
         "not_seen": list(answer.unseen),
+        "look_closer": closer.partition(": ")[2] if closer else None,
     }
 
 
