@@ -10,6 +10,7 @@ from provisioner.cli import matrix_combos
 from provisioner.errors import BadInput, Exit
 
 if TYPE_CHECKING:
+    from provisioner.matrix.entries import Entry
     from provisioner.matrix.reader import Matrix
 
 
@@ -22,6 +23,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("room", nargs="?", metavar="ROOM", help="drivers, cuda, gpus, os, networks …")
     show = what.add_parser("show", parents=[common], help="one entry with its claims and sources")
     show.add_argument("id", metavar="ID", help="such as rtx-4090, networks/lium, drivers/535")
+    why = what.add_parser(
+        "why", parents=[common], help="what an entry decides, what uses it, where its claims come from"
+    )
+    why.add_argument("id", metavar="ID", help="such as rtx-4090, networks/lium, drivers/535")
+    why.add_argument("field", nargs="?", metavar="FIELD", help="one claim of it, such as driver, security, native_cuda")
     what.add_parser("lint", parents=[common], help="what the schema cannot check; exit 1 on an error")
     combos = what.add_parser(
         "combos", parents=[common], help="combinations to rehearse: a fleet's, or a covering array"
@@ -52,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
         return _html(args, matrix)
     if args.matrix_command == "reference":
         return _reference(args, matrix)
+    if args.matrix_command == "why":
+        return _why(args, matrix)
     if args.matrix_command == "show":
         room, entry = _find(matrix, args.id)
         print(view.entry_json(room, entry) if args.json else view.entry_text(room, entry))
@@ -71,6 +79,17 @@ def _lint(args: argparse.Namespace) -> int:
     findings = lint(args.matrix or data_dir("matrix"), dt.date.today())
     print(view.findings_json(findings) if args.json else view.findings_text(findings))
     return Exit.FAILED if any(f.level == "error" for f in findings) else Exit.OK
+
+
+def _why(args: argparse.Namespace, matrix: Matrix) -> int:
+    from provisioner.cli.views.matrix_why import why_json, why_text
+    from provisioner.matrix.origins import origins
+    from provisioner.model.paths import data_dir
+
+    room, entry = _find(matrix, args.id)
+    found = origins(args.matrix or data_dir("matrix"), matrix, room, entry)
+    print((why_json if args.json else why_text)(room, entry, found, args.field))
+    return Exit.OK
 
 
 def _html(args: argparse.Namespace, matrix: Matrix) -> int:
@@ -124,12 +143,10 @@ def _room(name: str) -> str:
     return name
 
 
-def _find(matrix: object, text: str) -> tuple[str, object]:
+def _find(matrix: Matrix, text: str) -> tuple[str, Entry]:
     """`drivers/535` is exact; a bare id is looked for in every room and may be of one alone."""
     from provisioner.matrix.entries import ROOMS
-    from provisioner.matrix.reader import Matrix
 
-    assert isinstance(matrix, Matrix)
     room, slash, entry_id = text.rpartition("/")
     wanted = [_room(room)] if slash else list(ROOMS)
     found = [(name, matrix.room(name)[entry_id]) for name in wanted if entry_id in matrix.room(name)]
