@@ -65,7 +65,7 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 class Frozen(BaseModel):
     """A value of the matrix: unknown keys are errors, nothing changes after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Claim(Frozen):

@@ -134,6 +134,10 @@ confidence: high
             {"a": NETWORK.format(wish="colour: red")},
             "networks/a.yaml:11: profiles.0.requirements.0.colour: this key is",
         ),
+        (
+            {"a": NETWORK.format(wish="brand: [geforce]")},
+            "networks/a.yaml:11: profiles.0.requirements.0.brand: this key is not known here",
+        ),
         ({"a": NETWORK.format(wish='ram_gib: ">=64GB"')}, "networks/a.yaml:11: profiles.0.requirements.0.ram_gib: "),
         (
             {"a": NETWORK.format(wish='driver: ">=580,<570"')},
@@ -151,7 +155,17 @@ confidence: high
         ),
         ({"a": NETWORK.format(wish='driver: ">=570"').replace("id: a", "id: a\nparent: a")}, "parent: a cycle: a → a"),
     ],
-    ids=["unknown key", "wrong unit", "can never hold", "two of one id", "YAML bomb", "100 MB", "cycle", "own parent"],
+    ids=[
+        "unknown key",
+        "key without its dot",
+        "wrong unit",
+        "can never hold",
+        "two of one id",
+        "YAML bomb",
+        "100 MB",
+        "cycle",
+        "own parent",
+    ],
 )
 def test_a_bad_matrix_is_one_line_with_its_place_and_nothing_is_written(
     capsys: pytest.CaptureFixture[str],
