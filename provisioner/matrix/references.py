@@ -94,8 +94,8 @@ def _satisfying(item: Requirement, r: Rooms) -> Iterator[tuple[str, str]]:
         if any(os_matches(wanted, release) for wanted in item.os or ()):
             yield "os", release
     for runtime in r.runtimes.values():
-        named = {"docker", runtime.id} if runtime.id in ("docker-io", "docker-ce") else {runtime.id}
-        if named & {*(item.runtime or ()), *(["docker"] if item.docker else [])}:
-            yield "runtimes", runtime.id
-        elif (item.toolkit and runtime.kind == "toolkit") or (item.containerd and runtime.kind == "containerd"):
+        named = {runtime.id, "docker"} if runtime.id in ("docker-io", "docker-ce") else {runtime.id}
+        named |= {runtime.kind} & {"toolkit", "containerd"}
+        keys = {key for key in ("docker", "toolkit", "containerd") if getattr(item, key) is not None}
+        if named & {*(item.runtime or ()), *keys}:
             yield "runtimes", runtime.id

@@ -238,8 +238,11 @@ def warning(claim: Claim) -> str:
 # --- no solution --------------------------------------------------------------------------------------------------
 
 
-def no_solution(host: str, answer: NoSolution) -> str:
-    """The whole text for one host: the conflicts, what would mend them, what to type next."""
+def no_solution(host: str, answer: NoSolution, *, assumed: bool = False) -> str:
+    """The whole text for one host: the conflicts, what would mend them, what to type next.
+
+    What is only assumed of a host cannot be asked about it: then no question is named.
+    """
     head = f"error: no set of versions serves {host}"
     lines = [head + "[unresolvable-host]".rjust(max(WIDTH - len(head), 22)), ""]
     if answer.unseen:
@@ -259,7 +262,7 @@ def no_solution(host: str, answer: NoSolution) -> str:
         lines += repair_lines(answer.repairs)
     else:
         lines += ["", "No single change of the request or this host mends it."]
-    lines += ["", *_next(host, answer)]
+    lines += ["", *_next(host, answer, None if assumed else look_closer(host, answer))]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -415,15 +418,14 @@ def stack_in_words(stack: HostLock) -> str:
     return f"{', '.join(parts)}, serves {serving}"
 
 
-def _next(host: str, answer: NoSolution) -> list[str]:
+def _next(host: str, answer: NoSolution, closer: str | None) -> list[str]:
     if not answer.repairs:
         unknown = [c for conflict in answer.conflicts for c in conflict.claims if c.kind == "card-unknown"]
         if unknown:
             return [
                 f"Add the card to the matrix (a file in matrix/gpus that names {unknown[0].about}), then resolve again."
             ]
-        return [look_closer(host, answer) or f"Look closer: provision facts {host}"]
-    closer = look_closer(host, answer)
+        return [closer or f"Look closer: provision facts {host}"]
     return [_to_do(host, answer.repairs[0].edits[0]), *([closer] if closer else [])]
 
 

@@ -30,7 +30,7 @@ def resolved_text(resolved: Resolved, *, explained: bool, written: str | None, n
         lines += _warnings(resolved.stacks)
         lines.append("")
     for name, answer in resolved.unresolvable.items():
-        lines += [*safe(explain.no_solution(name, answer)).splitlines(), ""]
+        lines += [*safe(explain.no_solution(name, answer, assumed=bool(resolved.assumed))).splitlines(), ""]
     for name, problem in resolved.failed.items():
         lines.append(f"{name}  {paint('not seen', 'red')}: {safe(problem.message)}   [{problem.reference}]")
         lines += [f"  {safe(line)}" for line in problem.context]
@@ -121,7 +121,9 @@ def resolved_json(resolved: Resolved) -> str:
             "stacks": _fleet(resolved),
             "assumed": [one.text for one in resolved.assumed],
             "hosts": {name: stack.model_dump(mode="json") for name, stack in resolved.stacks.items()},
-            "unresolvable": {name: _answer(name, answer) for name, answer in resolved.unresolvable.items()},
+            "unresolvable": {
+                name: _answer(name, answer, bool(resolved.assumed)) for name, answer in resolved.unresolvable.items()
+            },
             "failed": {
                 name: {"reference": p.reference, "message": p.message, "hint": p.hint}
                 for name, p in resolved.failed.items()
@@ -141,8 +143,8 @@ def _fleet(resolved: Resolved) -> dict[str, Any]:
     }
 
 
-def _answer(host: str, answer: NoSolution) -> dict[str, Any]:
-    closer = explain.look_closer(host, answer)
+def _answer(host: str, answer: NoSolution, assumed: bool) -> dict[str, Any]:
+    closer = None if assumed else explain.look_closer(host, answer)
     return {
         "conflicts": [conflict_json(conflict) for conflict in answer.conflicts],
         "all_conflicts": answer.complete,
