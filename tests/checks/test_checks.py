@@ -50,7 +50,6 @@ def docker(**steps: tuple[int, str]) -> Seen:
     """What the look at Docker's socket gives; `steps` replaces answers, and ends where one is an error."""
     good = {
         "info": (200, json.dumps({"ServerVersion": "20.10.24", "Driver": "overlay2"})),
-        "image": (200, '{"status":"sha256:00"}'),
         "create": (201, '{"Id":"00","Warnings":[]}'),
         "start": (204, ""),
         "wait": (200, '{"Error":null,"StatusCode":0}'),
@@ -245,8 +244,18 @@ FAULTS: list[tuple[str, dict[str, Seen], str, str]] = [
         "failed",
         "did not start: OCI runtime create failed: cgroup",
     ),
-    ("container-runs", {"DOCKER": docker(image=(500, '{"message": "no space"}'))}, "failed", "no image could be made"),
-    ("container-runs", {"DOCKER": docker(image=(0, "no test program for riscv64"))}, "failed", "riscv64"),
+    (
+        "container-runs",
+        {"DOCKER": ok(ascii([("info", 200, "{}"), ("create", 404, "No such image"), ("image", 500, "no space")]))},
+        "failed",
+        "no image could be made: no space",
+    ),
+    (
+        "container-runs",
+        {"DOCKER": ok(ascii([("info", 200, "{}"), ("image", 0, "no test program for riscv64")]))},
+        "failed",
+        "riscv64",
+    ),
     ("container-runs", {"DOCKER": docker(logs=(200, ""))}, "failed", '"StatusCode":0'),
     ("container-runs", {"DOCKER": docker(remove=(409, '{"message": "busy"}'))}, "failed", "could not be removed"),
     ("container-runs", {"DOCKER": Seen(124, "")}, "failed", "within 90 s"),
@@ -342,6 +351,7 @@ def test_docker_is_asked_over_its_socket(tmp_path: Path) -> None:
     """The look itself, against a socket that answers as Docker documents it: made, run, read, removed."""
     socket_path = tmp_path / "docker.sock"
     asked: list[str] = []
+    there = [False]
     answers = {
         "GET /info": (200, b'{"ServerVersion": "26.1.5", "Driver": "overlay2"}'),
         "GET /containers": (200, b"\x01\x00\x00\x00\x00\x00\x00\x14provision-check-ran\n"),
@@ -357,7 +367,11 @@ def test_docker_is_asked_over_its_socket(tmp_path: Path) -> None:
                     length = int(line.split(b":")[1])
             self.rfile.read(length)
             asked.append(first.rsplit(" ", 1)[0])
+            if asked[-1].startswith("POST /images"):
+                there[0] = True
             status, body = answers.get("/".join(asked[-1].split("/")[:2]), (204, b""))
+            if asked[-1].startswith("POST /containers/create") and not there[0]:
+                status, body = 404, b'{"message": "No such image"}'
             self.wfile.write(b"HTTP/1.0 %d X\r\nContent-Length: %d\r\n\r\n" % (status, len(body)) + body)
 
     with socketserver.ThreadingUnixStreamServer(str(socket_path), Docker) as server:
@@ -373,11 +387,11 @@ def test_docker_is_asked_over_its_socket(tmp_path: Path) -> None:
     }
     assert [line.split("?")[0].split("-check-")[0] for line in asked] == [
         "GET /info",
+        "POST /containers/create",
         "POST /images/create",
         "POST /containers/create",
         "POST /containers/provision",
         "POST /containers/provision",
         "GET /containers/provision",
         "DELETE /containers/provision",
-        "DELETE /images/provision",
     ]
