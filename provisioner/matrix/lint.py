@@ -16,7 +16,7 @@ from provisioner.errors import BadInput
 from provisioner.matrix.entries import ROOMS, CudaLevel, DriverBranch, Entry
 from provisioner.matrix.reader import Document, Position, Rooms, problems_of, read_documents, rooms_of
 from provisioner.matrix.specifier import os_family, text_of
-from provisioner.model.version import CudaVersion, DottedVersion, DriverVersion, Specifier
+from provisioner.model.version import CudaVersion, DottedSpecifier, DottedVersion, DriverVersion, Specifier
 
 
 @dataclass(frozen=True)
@@ -162,6 +162,35 @@ def unknown_systems(world: _World) -> Iterator[Finding]:
                         where = ("profiles", n, "requirements", k, "os")
                         message = f"{target} is not in the room os: it has ended or is not described"
                         yield world.finding("warning", "networks", network.id, where, message)
+
+
+def client_versions(world: _World) -> Iterator[Finding]:
+    """Versions of a client stand newest first, each once; what is said of some must be about one that is known."""
+    for network in world.rooms.networks.values():
+        for n, client in enumerate(network.clients):
+            numbers = [number for v in client.versions if (number := _number(v.version)) is not None]
+            if any(not later < earlier for earlier, later in itertools.pairwise(numbers)):
+                message = f"the versions of {client.name} stand newest first, each once"
+                yield world.finding("error", "networks", network.id, ("clients", n, "versions"), message)
+        versioned = next((client for client in network.clients if client.versions), None)
+        known = [_number(v.version) for v in versioned.versions] if versioned is not None else []
+        told: list[tuple[Position, DottedSpecifier | None]] = [
+            (("profiles", n, "requirements", k, "with_client"), item.with_client)
+            for n, profile in enumerate(network.profiles)
+            for k, item in enumerate(profile.requirements)
+        ]
+        told += [(("breakages", n, "with_client"), step.with_client) for n, step in enumerate(network.breakages)]
+        for where, versions in told:
+            if versions is not None and not any(number is not None and versions.allows(number) for number in known):
+                message = f"no version that {network.id} lists is in '{versions}'"
+                yield world.finding("error", "networks", network.id, where, message)
+
+
+def _number(text: str) -> DottedVersion | None:
+    try:
+        return DottedVersion(text)
+    except ValueError:
+        return None
 
 
 # --- ranges -------------------------------------------------------------------------------------------------------
@@ -402,6 +431,7 @@ def seen_in_the_future(world: _World) -> Iterator[Finding]:
 CHECKS: tuple[Callable[[_World], Iterator[Finding]], ...] = (
     dangling_ids,
     unknown_systems,
+    client_versions,
     driver_versions,
     architecture_ranges,
     cuda_ranges,

@@ -169,6 +169,8 @@ FULL = Profile(
         "containerd",
         "containerd.io",
         "runc",
+        "podman",
+        "cuda-compat-*",
         "glx-alternative-*",
         "update-glx",
         "wireguard-tools",

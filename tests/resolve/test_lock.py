@@ -63,7 +63,7 @@ def test_the_digest_of_an_entry_is_its_own(lock: Lock) -> None:
         ),
         (lambda d: d["hosts"]["rig-01"].pop("os"), "provision.lock: hosts.rig-01.os: this key is missing"),
         (lambda d: d.pop("matrix"), "provision.lock: matrix: this key is missing"),
-        (lambda d: d.update(format=2), "provision.lock: format: Input should be 1"),
+        (lambda d: d.update(format=3), "provision.lock: format: Input should be 1 or 2"),
     ],
 )
 def test_a_lock_with_a_wrong_key_names_file_and_key(lock: Lock, change: object, words: str) -> None:

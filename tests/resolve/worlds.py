@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
@@ -64,6 +66,28 @@ def offers(os: str, suites: tuple[str, ...], components: tuple[str, ...]) -> tup
     return tuple(found)
 
 
+TOOLKIT = (
+    "nvidia-container-toolkit",
+    "nvidia-container-toolkit-base",
+    "libnvidia-container-tools",
+    "libnvidia-container1",
+)
+DOCKER_CE = ("docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin", "docker-compose-plugin")
+
+
+def vendor_offers(vendor: Mapping[str, Iterable[str]]) -> Iterable[OfferedPackage]:
+    """Packages of vendors' repositories, made up here: their hashes are of their names and of no file."""
+    for what, versions in vendor.items():
+        for text in versions:
+            names, version = {
+                "toolkit": (TOOLKIT, f"{text}-1"),
+                "docker-ce": (DOCKER_CE, f"5:{text}-1~debian.12~bookworm"),
+            }.get(what, ((what,), f"{text}-1"))
+            for name in names:
+                digest = hashlib.sha256(f"{name} {version}".encode()).hexdigest()
+                yield OfferedPackage(name, version, name, "amd64", digest, 1_000_000)
+
+
 def cards(*models: str) -> tuple[PciGpu, ...]:
     """`rtx-3090` by its first PCI id, `10de:ffff` as it stands."""
     found = []
@@ -90,8 +114,13 @@ def host(
     name: str = "rig-01",
     memory_gib: int = 64,
     secure_boot: bool = False,
+    vendor: Mapping[str, Iterable[str]] | None = None,
 ) -> HostFacts:
-    """`host("debian-12", "rtx-3090", installed={"nvidia-kernel-dkms": "535.261.03-1"}, loaded="535.261.03")`."""
+    """`host("debian-12", "rtx-3090", installed={"nvidia-kernel-dkms": "535.261.03-1"}, loaded="535.261.03")`.
+
+    `vendor` is what repositories beside the archive offer: `{"toolkit": ["1.19.1"], "docker-ce": ["29.8.2"],
+    "cuda-compat-13-0": ["580.95.05"]}`.
+    """
     codename, release = RELEASES[os]
     running = kernel or release
     packages = {n: Package(n, v, held=False) for n, v in (installed or {}).items()}
@@ -113,7 +142,7 @@ def host(
             secure_boot=secure_boot,
         ),
         packages=packages,
-        offers=offers(os, suites, parts),
+        offers=(*offers(os, suites, parts), *vendor_offers(vendor or {})),
         runtime=RuntimeFacts(docker_active=False, docker_daemon_json=None),
         nvml=UNKNOWN,
         units={},
@@ -127,12 +156,22 @@ def host(
     )
 
 
-def with_network(world: Matrix, name: str, *requirements: dict[str, object], client: str = "") -> Matrix:
-    """A matrix with one more network: `with_network(matrix(), "gridd", {"cuda": ">=13.0"}, client="3.0.0")`."""
+def with_network(
+    world: Matrix,
+    name: str,
+    *requirements: dict[str, object],
+    client: str | tuple[str, ...] = "",
+    breakages: tuple[dict[str, object], ...] = (),
+) -> Matrix:
+    """A matrix with one more network: `with_network(matrix(), "gridd", {"cuda": ">=13.0"}, client="3.0.0")`.
+
+    Several clients stand newest first.
+    """
     from dataclasses import replace
 
     from provisioner.matrix.entries import Network
 
+    versions = (client,) if isinstance(client, str) and client else tuple(client)
     claim = {"sources": ["https://example.org"], "seen": "2026-03-19", "confidence": "high"}
     network = Network.model_validate(
         {
@@ -142,7 +181,8 @@ def with_network(world: Matrix, name: str, *requirements: dict[str, object], cli
             "kind": "docker-worker",
             "as_of": "2026-03-19",
             **claim,
-            "clients": [{"name": f"{name} worker", "versions": [{"version": client}]}] if client else [],
+            "clients": [{"name": f"{name} worker", "versions": [{"version": v} for v in versions]}] if versions else [],
+            "breakages": list(breakages),
             "profiles": [
                 {
                     "id": "worker",
