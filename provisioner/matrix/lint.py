@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from provisioner.errors import BadInput
-from provisioner.matrix.entries import ROOMS, CudaLevel, DriverBranch, Entry
+from provisioner.matrix.entries import ROOMS, CudaLevel, DriverBranch, Entry, Network
 from provisioner.matrix.reader import Document, Position, Rooms, problems_of, read_documents, rooms_of
-from provisioner.matrix.specifier import os_family, text_of
+from provisioner.matrix.specifier import Requirement, os_family, text_of
 from provisioner.model.version import CudaVersion, DottedSpecifier, DottedVersion, DriverVersion, Specifier
 
 
@@ -172,8 +172,7 @@ def client_versions(world: _World) -> Iterator[Finding]:
             if any(not later < earlier for earlier, later in itertools.pairwise(numbers)):
                 message = f"the versions of {client.name} stand newest first, each once"
                 yield world.finding("error", "networks", network.id, ("clients", n, "versions"), message)
-        versioned = next((client for client in network.clients if client.versions), None)
-        known = [_number(v.version) for v in versioned.versions] if versioned is not None else []
+        known = _known_clients(network)
         told: list[tuple[Position, DottedSpecifier | None]] = [
             (("profiles", n, "requirements", k, "with_client"), item.with_client)
             for n, profile in enumerate(network.profiles)
@@ -181,9 +180,20 @@ def client_versions(world: _World) -> Iterator[Finding]:
         ]
         told += [(("breakages", n, "with_client"), step.with_client) for n, step in enumerate(network.breakages)]
         for where, versions in told:
-            if versions is not None and not any(number is not None and versions.allows(number) for number in known):
+            if versions is not None and not any(versions.allows(number) for number in known):
                 message = f"no version that {network.id} lists is in '{versions}'"
                 yield world.finding("error", "networks", network.id, where, message)
+
+
+def _known_clients(network: Network) -> list[DottedVersion]:
+    """Versions of the program whose versions are published."""
+    versioned = next((client for client in network.clients if client.versions), None)
+    known = [_number(v.version) for v in versioned.versions] if versioned is not None else []
+    return [number for number in known if number is not None]
+
+
+def _asks(item: Requirement, client: DottedVersion) -> bool:
+    return item.with_client is None or item.with_client.allows(client)
 
 
 def _number(text: str) -> DottedVersion | None:
@@ -333,8 +343,11 @@ def profiles(world: _World) -> Iterator[Finding]:
             yield world.finding("error", "networks", network.id, ("profiles",), message)
         for n, profile in enumerate(network.profiles):
             for key in dict.fromkeys(item.key for item in profile.requirements):
-                wanted = [i.value for i in profile.requirements if i.key == key and i.severity == "must"]
-                if _never_together(key, wanted):
+                musts = [i for i in profile.requirements if i.key == key and i.severity == "must"]
+                # What different versions of the client ask for need not hold together.
+                parties = [[i for i in musts if _asks(i, number)] for number in _known_clients(network)] or [musts]
+                wanted = next((w for w in ([i.value for i in p] for p in parties) if _never_together(key, w)), None)
+                if wanted is not None:
                     what = "version" if isinstance(wanted[0], Specifier) else "host"
                     message = f"no {what} satisfies every requirement on {key}"
                     yield world.finding("error", "networks", network.id, ("profiles", n), message)

@@ -104,6 +104,7 @@ FIRST = {
     "flavour": "its kernel modules are the default flavour of its branch",
     "release": "it is no backport",
     "newest": "it is the newest patch",
+    "newer": "it is newer",
 }
 """Why one driver stands before another, in the order in which that is decided."""
 

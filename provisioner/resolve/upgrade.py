@@ -56,7 +56,11 @@ def upgraded(facts: HostFacts, intent: Intent, before: HostLock, network: str, t
     """Return the step of one host that serves `network`."""
     client = before.networks[network].value if network in before.networks else ""
     step = _step(facts, intent, before, network, client, to, matrix)
-    return step if step.state == "done" else dataclasses.replace(step, brings=_brings(network, client, to, matrix))
+    return (
+        step
+        if step.state in ("done", "cannot")
+        else dataclasses.replace(step, brings=_brings(network, client, to, matrix))
+    )
 
 
 def _brings(network: str, client: str, to: str, matrix: Matrix) -> tuple[Claim, ...]:

@@ -179,7 +179,7 @@ def _other_containers(
         now, then = model.runtimes[solution[RUNTIME]], with_it.runtimes[found[RUNTIME]]
         if now is None or then is None or now == then:
             return []
-        why = "installed" if now.installed and not then.installed else "line" if now.id != then.id else "newest"
+        why = "installed" if now.installed and not then.installed else "line" if now.id != then.id else "newer"
         words = (("chosen", f"{now.package.name} {now.package.version}"), ("why", why))
         return [
             Claim("comes-first", f"{then.package.name} {then.package.version}", words, (from_host("package sources"),))
@@ -188,7 +188,7 @@ def _other_containers(
         has, would = model.toolkits[solution[TOOLKIT]], with_it.toolkits[found[TOOLKIT]]
         if has is None or would is None or has == would:
             return []
-        words = (("chosen", has.shown), ("why", "installed" if has.installed else "newest"))
+        words = (("chosen", has.shown), ("why", "installed" if has.installed else "newer"))
         return [Claim("comes-first", would.shown, words, (from_host("package sources"),))]
     if question.variable == "cdi":
         return [Claim("cdi-by-default", "", (), (Source(f"runtimes/{TOOLKIT_ID}"),))]

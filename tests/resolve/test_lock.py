@@ -35,6 +35,14 @@ def test_the_same_hosts_give_the_same_bytes_in_any_order(lock: Lock) -> None:
     assert lock_text(turned) == lock_text(lock)
 
 
+def test_a_lock_of_format_1_is_read_as_one_without_toolkit(lock: Lock) -> None:
+    """Format 2 only adds keys that may be left out, and these hosts have none of them."""
+    data = json.loads(lock_text(lock))
+    assert data["format"] == 2
+
+    assert parse_lock(json.dumps(data | {"format": 1}), "x").hosts == lock.hosts
+
+
 def test_a_package_is_one_line_so_that_a_diff_shows_what_moved(lock: Lock) -> None:
     lines = [line for line in lock_text(lock).splitlines() if '"name": "libcuda1"' in line]
     assert len(lines) == 2
