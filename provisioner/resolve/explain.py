@@ -89,7 +89,7 @@ def _opposite(c: Claim) -> str:
         one, other = (f"{c.word(w)} takes ports {c.word(v)}" for w, v in (("first", "one"), ("second", "other")))
         return f"{one}, {other}"
     if c.word("key") == "gpu.binding":
-        return f"of {c.word('first')} and {c.word('second')} one hands the GPU to a VM, the other needs it on the host"
+        return f"{c.word('first')} and {c.word('second')}: one hands the GPU to a VM, the other needs it on the host"
     if c.word("key") in ("gpu.exclusive", "dedicated"):
         return f"{c.word('first')} and {c.word('second')} each want the GPU for themselves"
     return f"{c.word('first')} wants {key} {c.word('one')}, {c.word('second')} wants {key} {c.word('other')}"
@@ -180,6 +180,10 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
     "not-seen": lambda c: f"{_network_wants(c)}, and that could not be seen on this host",
     "not-checked": _network_wants,
     "networks-conflict": lambda c: f"{c.about} can't share a host. {c.word('statement').rstrip('.')}",
+    "networks-disagree": lambda c: (
+        f"{c.about} can share a host with care. {c.word('statement').rstrip('.')}"
+        + (f". Way out: {c.word('way-out').rstrip('.')}" if c.word("way-out") else "")
+    ),
     "opposite-wishes": _opposite,
     "carries": lambda c: f"driver {c.about} carries CUDA {c.word('cuda')}",
     # why a value was chosen, or nothing newer
@@ -347,7 +351,7 @@ def conflict_lines(number: int, conflict: Conflict) -> list[str]:
     if len(claims) == 1:
         text = sentence(claims[0])
         rest = f"({'; '.join(sources(claims[0]))})"
-        if text.startswith(("the ", "this ", "of ", "container ")):
+        if text.startswith(("the ", "this ", "container ")):
             text = text[:1].upper() + text[1:]
         way_out = claims[0].word("way-out")
         more = wrapped("   way out: ", way_out) if way_out else []

@@ -283,7 +283,7 @@ def between(left: Sequence[Option], right: Sequence[Option], matrix: Matrix) -> 
         if conflict.exclusive and conflict.confidence != "low" and conflict.about not in CHOSEN:
             forbidden.append((claim, pairs))
         elif conflict.about not in CHOSEN:
-            warnings.append(claim)
+            warnings.append(Claim("networks-disagree", claim.about, claim.words, claim.rests_on))
     for key in sorted((CONFIGURED | {"ports"}) - told):
         found = _opposite(left, right, key)
         if found is None:

@@ -70,6 +70,8 @@ def wanted(lock: HostLock) -> tuple[Resource, ...]:
     if lock.engine.startswith("docker"):
         resources.append(Settings(path=DOCKER_SETTINGS, values=DOCKER_VALUES, restarts=("docker.service",)))
         resources.append(Service(name="docker.service"))
+    elif lock.engine == "containerd":
+        resources.append(Service(name="containerd.service"))
     resources.append(File(path=CLIENTS_TARGET, content=CLIENTS_TARGET_TEXT))
     if running is not None:
         resources.append(running)

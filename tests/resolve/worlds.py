@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from provisioner.model.facts import (
     PciGpu,
     RuntimeFacts,
 )
+from provisioner.resolve.hypothetical import Shelf
 
 HERE = Path(__file__).parent
 TAKEN = datetime(2026, 11, 24, 3, 7, tzinfo=timezone.utc)
@@ -64,6 +66,20 @@ def offers(os: str, suites: tuple[str, ...], components: tuple[str, ...]) -> tup
                 )
             )
     return tuple(found)
+
+
+def _named_only(
+    os: str, gpus: tuple[str, ...], name: str, memory_gib: int, vendor: Mapping[str, Iterable[str]]
+) -> HostFacts:
+    """A bare host of a release whose archive was not recorded: it is offered what the matrix names for it."""
+    described = Shelf(matrix(), "vendor").host(os, gpus)
+    return replace(
+        described,
+        host=name,
+        taken_at=TAKEN,
+        memory_mib=memory_gib * 1024 - 500,
+        offers=(*(described.offers or ()), *vendor_offers(vendor)),
+    )
 
 
 TOOLKIT = (
@@ -121,6 +137,8 @@ def host(
     `vendor` is what repositories beside the archive offer: `{"toolkit": ["1.19.1"], "docker-ce": ["29.8.2"],
     "cuda-compat-13-0": ["580.95.05"]}`.
     """
+    if os not in RELEASES:
+        return _named_only(os, gpus, name, memory_gib, vendor or {})
     codename, release = RELEASES[os]
     running = kernel or release
     packages = {n: Package(n, v, held=False) for n, v in (installed or {}).items()}
@@ -167,8 +185,6 @@ def with_network(
 
     Several clients stand newest first.
     """
-    from dataclasses import replace
-
     from provisioner.matrix.entries import Network
 
     versions = (client,) if isinstance(client, str) and client else tuple(client)
