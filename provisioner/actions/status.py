@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from provisioner.actions.locked import OLDER
 from provisioner.actions.observe import Seen, observe
 from provisioner.actions.plan import plan_of, request_for
 from provisioner.actions.ports import Prober, Signatures
@@ -51,7 +52,7 @@ def status(
     return tuple(
         _not_seen(host, failed[host.name])
         if host.name in failed
-        else _status(seen[host.name], locked.get(host.name), lock.matrix if lock is not None else "", signatures)
+        else _status(seen[host.name], locked.get(host.name), lock, signatures)
         for host in hosts
     )
 
@@ -67,13 +68,15 @@ def _not_seen(host: InventoryHost, problem: HostError) -> HostStatus:
     )
 
 
-def _status(seen: Seen, entry: HostLock | None, matrix: str, signatures: Signatures) -> HostStatus:
+def _status(seen: Seen, entry: HostLock | None, lock: Lock | None, signatures: Signatures) -> HostStatus:
+    """An entry of another matrix still says what the host should be; that no plan follows it is its reason."""
+    matrix = lock.matrix_of(seen.host.name) if lock is not None else ""
     plan = plan_of(seen, entry, matrix, signatures) if entry is not None else None
     state, reason, record = _state(seen, entry, plan, matrix, signatures)
     return HostStatus(
         seen.host.name,
         state,
-        reason,
+        OLDER if lock is not None and seen.host.name in lock.older else reason,
         driver=seen.facts.driver.loaded,
         runtime=_runtime(seen),
         networks=entry.intent.networks if entry is not None else seen.host.intent.networks,

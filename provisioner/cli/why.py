@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.cli import options
@@ -26,9 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     options.inventory(parser)
     options.json_output(parser)
-    parser.add_argument(
-        "--capture", action="append", default=[], type=Path, metavar="FILE", help="recorded host to ask about, no ssh"
-    )
+    options.captures(parser, "to ask about")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ import calendar
 import datetime as dt
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, Strict, StringConstraints, model_validator
+from pydantic import Field, JsonValue, Strict, StringConstraints, field_validator, model_validator
 
 from provisioner.matrix.specifier import Claim, Confidence, Day, Frozen, Id, Requirement, Text
 from provisioner.model.version import (
@@ -281,6 +281,13 @@ class GpuModel(Entry):
     nvlink: Bool | None = None
     forward_compat: Bool | None = None
     field_confidence: dict[str, Literal["high", "medium", "low", "not collected", "not confirmed"]]
+
+    @field_validator("driver_floor")
+    @classmethod
+    def _can_hold(cls, floor: DriverSpecifier | None) -> DriverSpecifier | None:
+        if floor is not None and floor.is_empty():
+            raise ValueError("no version satisfies this specifier")
+        return floor
 
 
 class Kernel(Claim):

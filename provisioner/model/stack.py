@@ -79,7 +79,12 @@ class Lock(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[1, 2] = 2  # 2 adds toolkit, cdi and compat; a file of format 1 is read as one that has none
+    format: Literal[1, 2] = 2  # 2 adds toolkit, cdi, compat and older; a file of format 1 is read as one that has none
     made_by: str  # provision's version
     matrix: str  # sha256 of the matrix
+    older: dict[str, str] = {}  # hosts whose entries another matrix made, and its sha256: kept, and not acted upon
     hosts: dict[str, HostLock]
+
+    def matrix_of(self, host: str) -> str:
+        """The sha256 of the matrix that a host's entry was made with."""
+        return self.older.get(host, self.matrix)

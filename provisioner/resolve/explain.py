@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import textwrap
 from collections.abc import Callable, Iterable
 
@@ -316,8 +317,11 @@ def warning(claim: Claim) -> str:
 # --- no solution --------------------------------------------------------------------------------------------------
 
 
-def no_solution(host: str, answer: NoSolution) -> str:
-    """The whole text for one host: the conflicts, what would mend them, what to type next."""
+def no_solution(host: str, answer: NoSolution, *, assumed: bool = False) -> str:
+    """The whole text for one host: the conflicts, what would mend them, what to type next.
+
+    What is only assumed of a host cannot be asked about it: then no question is named.
+    """
     head = f"error: no set of versions serves {host}"
     lines = [head + "[unresolvable-host]".rjust(max(WIDTH - len(head), 22)), ""]
     if answer.unseen:
@@ -337,7 +341,7 @@ def no_solution(host: str, answer: NoSolution) -> str:
         lines += repair_lines(answer.repairs)
     else:
         lines += ["", "No single change of the request or this host mends it."]
-    lines += ["", *_next(host, answer)]
+    lines += ["", *_next(host, answer, None if assumed else look_closer(host, answer))]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -525,15 +529,45 @@ def stack_in_words(stack: HostLock) -> str:
     return f"{', '.join(parts)}, serves {serving}"
 
 
-def _next(host: str, answer: NoSolution) -> list[str]:
+def _next(host: str, answer: NoSolution, closer: str | None) -> list[str]:
     if not answer.repairs:
         unknown = [c for conflict in answer.conflicts for c in conflict.claims if c.kind == "card-unknown"]
         if unknown:
             return [
                 f"Add the card to the matrix (a file in matrix/gpus that names {unknown[0].about}), then resolve again."
             ]
-        return [f"Look closer: provision facts {host}"]
-    first = answer.repairs[0].edits[0]
+        return [closer or f"Look closer: provision facts {host}"]
+    return [_to_do(host, answer.repairs[0].edits[0]), *([closer] if closer else [])]
+
+
+def look_closer(host: str, answer: NoSolution) -> str | None:
+    """`Look closer: provision why-not rig-01 cuda=13.0`: what would allow the value that the conflict is about."""
+    for conflict in answer.conflicts:
+        for claim in conflict.claims:
+            value = _asked_about(claim)
+            if value:
+                return f"Look closer: {shlex.join(['provision', 'why-not', host, value])}"
+    return None
+
+
+def _asked_about(claim: Claim) -> str | None:
+    """The value that a person misses: what was asked for, the newest that is not listed, the branch of a card."""
+    if claim.kind == "wanted-cuda":
+        return f"cuda={claim.about}"
+    if claim.kind == "wanted-driver":
+        return f"driver={claim.about}" if claim.about[:1].isdigit() else f"driver{claim.about}"
+    if claim.kind == "card-driver":
+        return f"driver={claim.word('last') or claim.word('first')}"
+    if claim.kind == "network-wants" and claim.word("key") == "driver" and claim.word("too-new"):
+        return f"driver={claim.word('too-new').rpartition(', ')[2]}"
+    if claim.kind == "network-wants" and claim.word("key") == "cuda":
+        level = re.fullmatch(r">=(\d+\.\d+)", claim.word("wanted"))
+        return f"cuda={level[1]}" if level else None
+    return None
+
+
+def _to_do(host: str, first: Edit) -> str:
+    """How the first repair is done: the variable to change, or what comes after it."""
     key = {
         "drop-network": "provision_networks",
         "profile": "provision_networks",
@@ -550,8 +584,8 @@ def _next(host: str, answer: NoSolution) -> list[str]:
     }.get(first.kind)
     again = f"provision resolve {host}"
     if key is None:
-        return [f"After that: {again}"]
-    return [f"To do a: change {key} of {host} in the inventory, then {again}"]
+        return f"After that: {again}"
+    return f"To do a: change {key} of {host} in the inventory, then {again}"
 
 
 # --- a lock in words ----------------------------------------------------------------------------------------------

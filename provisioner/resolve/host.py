@@ -159,6 +159,10 @@ def prepare(facts: HostFacts, matrix: Matrix) -> Host:
     )
 
 
+READ = ("debian", "ubuntu")
+"""What the ids of systems begin with whose packages can be read; one that is like them shows dpkg's list as they do."""
+
+
 def unseen(facts: HostFacts) -> tuple[str, ...]:
     """Facts without which nothing can be chosen, in words; a GPU that was not looked for is not "no GPU"."""
     needed = {
@@ -168,6 +172,9 @@ def unseen(facts: HostFacts) -> tuple[str, ...]:
         "what its package sources offer": facts.offers,
     }
     missing = [what for what, fact in needed.items() if fact is UNKNOWN]
+    if facts.os is not UNKNOWN and facts.packages is UNKNOWN and not facts.os.id.startswith(READ):
+        missing = [what for what in missing if "package" not in what]
+        missing.append(f"its packages: only dpkg and apt are read, and {facts.os.id} is neither Debian nor Ubuntu")
     if facts.gpus and facts.kernel.next_boot is UNKNOWN and facts.kernel.running is UNKNOWN:
         missing.append("which kernel it boots")
     return tuple(missing)

@@ -75,7 +75,7 @@ def test_what_would_not_work_is_explained_in_full() -> None:
     answer = would("gpu+=rtx-5090", facts=worlds.host("debian-12", "rtx-3090"))
 
     assert isinstance(answer, NoSolution)
-    assert explain.no_solution("rig-01", answer) == (
+    assert explain.no_solution("rig-01", answer, assumed=True) == (
         "error: no set of versions serves rig-01                                                    "
         "[unresolvable-host]\n\n"
         "One reason:\n\n"

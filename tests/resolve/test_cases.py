@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 import cases
@@ -12,7 +14,9 @@ import yaml
 from provisioner.model.intent import Intent
 from provisioner.resolve import NoSolution, solve
 from provisioner.resolve.hypothetical import Shelf
+from provisioner.resolve.question import read_question
 from provisioner.resolve.repairs import apply
+from provisioner.resolve.why import why
 
 FILES = cases.files()
 
@@ -60,6 +64,21 @@ def test_the_cases_cover_every_network_and_every_release_of_which_offers_are_kno
 
 RPM = {"rhel-8", "rhel-9", "rhel-10", "rocky-8", "rocky-9", "rocky-10", "opensuse-leap-15.6", "opensuse-leap-16.0"}
 """Releases whose packages are not read from a host yet."""
+
+
+def test_what_no_solution_says_to_ask_has_an_answer() -> None:
+    """Every `provision why-not HOST VALUE` at the end of an explanation can be asked, and has reasons."""
+    asked = set()
+    for path in FILES:
+        case = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = re.search(r"Look closer: provision why-not rig-01 (.*)", case["expected"].get("explanation", ""))
+        if found is not None:
+            [value] = shlex.split(found[1])
+            answer = why(cases.facts(case), cases.intent(case), worlds.matrix(), read_question(value, worlds.matrix()))
+            assert answer.verdict == "impossible", path.stem
+            assert answer.conflicts
+            asked.add(value.partition("=")[0])
+    assert asked == {"cuda", "driver"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
