@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
@@ -22,6 +23,7 @@ from provisioner.model.facts import (
 from provisioner.model.intent import Intent
 from provisioner.model.resource import Directory, File, Settings
 from provisioner.model.stack import Choice, HostLock, LockedPackage, Reason
+from provisioner.probe.request import Request
 from provisioner.resources.wanted import wanted
 
 WHEN = datetime(2026, 11, 24, 3, 7, tzinfo=timezone.utc)
@@ -76,10 +78,7 @@ def fitting_facts(lock: HostLock, host: str = "rig-01") -> HostFacts:
             nouveau_blacklisted=True,
             secure_boot=False,
         ),
-        packages={
-            "python3-apt": Package("python3-apt", "2.6.0", held=False),
-            **{p.name: Package(p.name, p.version, held=p.hold) for p in lock.packages},
-        },
+        packages={p.name: Package(p.name, p.version, held=p.hold) for p in lock.packages},
         offers=UNKNOWN,
         runtime=RuntimeFacts(docker_active=True, docker_daemon_json=None),
         nvml=UNKNOWN,
@@ -153,21 +152,42 @@ class Rig:
         self.module: str | None = None
         self.files: dict[str, str] = {}
         self.units: dict[str, tuple[str, str]] = {}  # name -> (active, enabled)
+        self.also: list[str] = []  # what apt would do besides, as it prints it
         if not bare:
             self.bring_to(lock)
 
     def bring_to(self, lock: HostLock) -> None:
         """What a run that succeeds leaves behind."""
-        self.packages = {"python3-apt": "2.6.0\tii "}
-        self.packages |= {p.name: f"{p.version}\t{'hi ' if p.hold else 'ii '}" for p in lock.packages}
+        self.packages = {p.name: f"{p.version}\t{'hi ' if p.hold else 'ii '}" for p in lock.packages}
         self.loaded = self.module = lock.driver_version.value if lock.driver_version else None
         self.units = dict.fromkeys(UNITS, ("active", "enabled"))
         capture = fitting_capture(lock, self.name)
         self.files |= {path: text for path, text in capture.files.items() if text is not None}
         self.files["/var/lib/provision"] = ""
 
-    def capture(self) -> Capture:
+    def simulate(self, line: str) -> CommandOutput:
+        """What apt-get would say to `… install a=1 /kept/b_2_all.deb c-`: each named package, and nothing else."""
+        told = []
+        for word in shlex.split(line.rpartition(" install ")[2]):
+            name, _, version = (word.rpartition("/")[2] if word.startswith("/") else word).partition(
+                "_" if word.startswith("/") else "="
+            )
+            version = version.partition("_")[0] if word.startswith("/") else version
+            before = self.packages.get(name.rstrip("-"), "").partition("\t")[0]
+            if word.endswith("-"):
+                told += [f"Purg {name.rstrip('-')} [{before}]"] if before else []
+            elif before != version:
+                told.append(f"Inst {name}{f' [{before}]' if before else ''} ({version} Debian:12.12/stable [amd64])")
+        told += self.also
+        return CommandOutput(rc=0, stdout="".join(f"{line}\n" for line in told))
+
+    def capture(self, request: Request | None = None) -> Capture:
         """Return what the probe would bring back now."""
+        if request is not None and not request.profile.files:
+            lines = [command.line for command in request.commands]
+            return Capture(
+                host=self.name, taken_at=WHEN, probe="0.1.0", commands={line: self.simulate(line) for line in lines}
+            )
         asked = [r.path for r in wanted(self.lock) if isinstance(r, (Directory, File, Settings))]
         files: dict[str, str | None] = {path: self.files.get(path) for path in asked if path != "/var/lib/provision"}
         files["/var/lib/provision/enrolment.json"] = self.files.get("/var/lib/provision/enrolment.json")

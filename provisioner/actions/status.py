@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 from provisioner.actions.observe import Seen, observe
-from provisioner.actions.plan import plan_of, request_for
+from provisioner.actions.plan import goal_of, plan_of, request_for
 from provisioner.actions.ports import Prober, Signatures
 from provisioner.errors import HostError
 from provisioner.model.capture import UNKNOWN, Unknown
@@ -46,12 +46,15 @@ def status(
 ) -> tuple[HostStatus, ...]:
     """Return every host's state, in inventory order, from one look; no lock yet means that no host is locked."""
     locked = dict(lock.hosts) if lock is not None else {}
-    requests = {h.name: request_for(locked[h.name]) if h.name in locked else Request(STATE) for h in hosts}
+    matrix = lock.matrix if lock is not None else ""
+    requests = {
+        h.name: request_for(goal_of(locked[h.name], matrix)) if h.name in locked else Request(STATE) for h in hosts
+    }
     seen, failed = observe(hosts, requests, prober)
     return tuple(
         _not_seen(host, failed[host.name])
         if host.name in failed
-        else _status(seen[host.name], locked.get(host.name), lock.matrix if lock is not None else "", signatures)
+        else _status(seen[host.name], locked.get(host.name), matrix, signatures)
         for host in hosts
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 from provisioner.facts.listing import commands_like
@@ -10,6 +11,8 @@ from provisioner.model.facts import Package
 
 _BEGINNING = r"dpkg-query -W -f='${Package}\t${Version}\t${db:Status-Abbrev}\n'"
 ALL = "*"
+_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]*")
+_VERSION = re.compile(r"[A-Za-z0-9.+~:-]+")
 
 
 def read(capture: Capture) -> tuple[dict[str, Package] | Unknown, tuple[str, ...]]:
@@ -43,6 +46,9 @@ def parse(text: str, held: frozenset[str] = frozenset()) -> dict[str, Package]:
     for line in text.splitlines():
         name, _, rest = line.partition("\t")
         version, _, status = rest.partition("\t")
+        # A host may print anything, and these words go into playbooks.
+        if not _NAME.fullmatch(name) or not _VERSION.fullmatch(version):
+            continue
         # Wanted, status, error: `ii `, `hi `, `iU `, `iHR`.
         if not name or len(status) < 2 or status[1] in "nc" or not version:
             continue

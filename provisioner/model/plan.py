@@ -7,8 +7,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from provisioner.model.history import Keep
 from provisioner.model.resource import Resource
 from provisioner.model.stack import HostLock
+from provisioner.model.transaction import Move
 
 Phase = Literal["stage", "drain", "change", "reboot", "verify", "enrol"]
 PHASES: tuple[Phase, ...] = ("stage", "drain", "change", "reboot", "verify", "enrol")
@@ -37,9 +39,11 @@ class HostPlan(BaseModel):
     changes: tuple[Change, ...] = ()
     reboot: bool = False
     drain: tuple[str, ...] = ()  # networks whose clients stop first
+    transaction: tuple[Move, ...] | None = None  # what apt says it would do; None: it was not asked
     download_bytes: int = 0
     not_serving_s: int = 0  # an estimate, see provisioner/plan/cost.py
     enrolled: bool = False  # a record for this very lock is on the host
+    keep: Keep | None = None  # what is replaced is kept on the host; None: the plan itself takes a change back
     reasons: tuple[str, ...] = ()
     blocked: tuple[str, ...] = ()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -47,7 +48,7 @@ def _environment() -> Environment:
         comment_start_string="[#",
         comment_end_string="#]",
     )
-    environment.filters |= {"yaml_list": yaml_list, "yaml_bool": yaml_bool, "yaml": yaml_scalar}
+    environment.filters |= {"yaml_list": yaml_list, "yaml_bool": yaml_bool, "yaml": yaml_scalar, "shell": shlex.join}
     return environment
 
 

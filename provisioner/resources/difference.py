@@ -7,7 +7,7 @@ from typing import Any
 
 from provisioner.model.capture import UNKNOWN, Capture
 from provisioner.model.facts import HostFacts
-from provisioner.model.resource import ABSENT, Difference, Package, Resource, Settings
+from provisioner.model.resource import ABSENT, AbsentFile, AbsentPackage, Difference, Package, Resource, Settings
 from provisioner.resources.observed import observed
 
 
@@ -26,6 +26,8 @@ def difference(wanted: Iterable[Resource], facts: HostFacts, capture: Capture) -
 
 
 def _keys(wanted: Resource, actual: Any) -> tuple[str, ...]:
+    if isinstance(wanted, (AbsentFile, AbsentPackage)):
+        return () if actual == wanted else ("present",)
     if isinstance(wanted, Settings):
         return tuple(sorted(key for key, value in wanted.values.items() if actual.values.get(key) != value))
     if isinstance(wanted, Package):

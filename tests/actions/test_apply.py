@@ -42,11 +42,11 @@ class World:
 
     # Prober
     def probe(self, hosts: Sequence[InventoryHost], requests: Mapping[str, Request]) -> dict[str, Capture | HostError]:
-        self.log.append("probe")
+        self.log.append("probe" if all(request.profile.files for request in requests.values()) else "simulate")
         return {
             host.name: HostError("ssh-timeout", host.name, f"{host.name} did not answer")
             if host.name in self.unreachable
-            else self.rigs[host.name].capture()
+            else self.rigs[host.name].capture(requests[host.name])
             for host in hosts
         }
 
@@ -159,6 +159,7 @@ def do(world: World, plan: Planned | None = None, *, force: bool = False) -> App
         verifier=world,
         enroller=world,
         signatures=world,
+        clock=world,
         alive=lambda pid: True,
     )
     return apply(
@@ -181,7 +182,9 @@ def test_a_bare_host_is_run_verified_and_enrolled() -> None:
     applied = do(world)
 
     assert states(applied) == {"rig-01": "enrolled"}
-    assert world.log == ["probe", "shell rig-01", "run rig-01", "probe", "verify", "enrol rig-01", "shell rig-01"]
+    assert world.log == [
+        *("probe", "simulate", "shell rig-01", "run rig-01", "probe", "verify", "enrol rig-01", "shell rig-01"),
+    ]
     assert applied.exit_code == Exit.OK
 
 
@@ -300,6 +303,7 @@ def test_hosts_are_given_back_after_an_interruption() -> None:
         verifier=world,
         enroller=world,
         signatures=world,
+        clock=world,
         alive=lambda pid: True,
     )
     plan = planned(world)

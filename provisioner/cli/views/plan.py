@@ -9,7 +9,7 @@ from provisioner.actions.plan import Planned
 from provisioner.cli.words import duration, paint, safe
 from provisioner.errors import HostError
 from provisioner.model.plan import Change, HostPlan, Plan
-from provisioner.model.resource import Package, RunningDriver, Service
+from provisioner.model.resource import AbsentPackage, Package, RunningDriver, Service
 from provisioner.model.units import megabytes
 
 
@@ -67,7 +67,7 @@ def _spread(left: str, right: str) -> str:
 def headline(plan: HostPlan) -> str:
     """Return what matters most about a plan in a few words: the driver first, then packages, then the rest."""
     running = [c for c in plan.changes if isinstance(c.wanted, RunningDriver)]
-    packages = [c for c in plan.changes if isinstance(c.wanted, Package) and c.wanted.unit != "tool"]
+    packages = [c for c in plan.changes if isinstance(c.wanted, (Package, AbsentPackage))]
     if running:
         before, after = _bare(running[0].before), _bare(running[0].after)
         return f"driver {before or 'none'} → {after}"
