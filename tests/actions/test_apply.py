@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from provisioner.actions.plan import Planned, make_plan
 from provisioner.errors import BadInput, Exit, HostError
 from provisioner.model.capture import Capture, CommandOutput
 from provisioner.model.enrolment import EnrolmentRecord, lock_digest
+from provisioner.model.history import NOW, Stack
 from provisioner.model.intent import Intent
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.plan import Plan
@@ -36,9 +38,12 @@ class World:
     task_fails: set[str] = field(default_factory=set)
     does_nothing: set[str] = field(default_factory=set)  # the playbook ends well, the host stays as it was
     check_fails: set[str] = field(default_factory=set)
+    driver_fails: set[tuple[str, str]] = field(default_factory=set)  # host and driver that does not work there
+    changes_back: int = 1  # how many changes a rollback takes back
     busy: set[str] = field(default_factory=set)
     signature_holds: bool | None = True
     log: list[str] = field(default_factory=list)
+    store: Store = field(default_factory=lambda: Store())
 
     # Prober
     def probe(self, hosts: Sequence[InventoryHost], requests: Mapping[str, Request]) -> dict[str, Capture | HostError]:
@@ -53,6 +58,13 @@ class World:
     # HostShell
     def run(self, host: InventoryHost, script: str, stdin: str = "") -> CommandOutput:
         held = host.name in self.busy and "rm -f /var/lib/provision/apply.lock" not in script
+        if script.startswith("rm -rf"):
+            gone = script.split(" -- ")[1].split()
+            files = self.rigs[host.name].files
+            for path in [path for path in files if any(path.startswith(folder) for folder in gone)]:
+                del files[path]
+            self.log.append(f"forget {host.name}")
+            return CommandOutput(rc=0)
         self.log.append(f"shell {host.name}")
         return (
             CommandOutput(rc=75, stdout="run=r0\nuser=ben\ncontroller=laptop\npid=1\n") if held else CommandOutput(rc=0)
@@ -81,7 +93,7 @@ class World:
                         host.name,
                         "driver-loaded",
                         "the loaded driver is the locked one",
-                        "failed" if host.name in self.check_fails else "passed",
+                        "failed" if self._fails(host.name, locked[host.name]) else "passed",
                         required=True,
                         detail="loaded 535.216.03",
                     ),
@@ -89,6 +101,10 @@ class World:
             )
             for host in hosts
         }
+
+    def _fails(self, host: str, entry: HostLock) -> bool:
+        driver = entry.driver_version.value if entry.driver_version else ""
+        return host in self.check_fails or (host, driver) in self.driver_fails
 
     # Enroller
     def enrol(self, host: InventoryHost, verification: HostVerification, locked: HostLock, *, matrix: str) -> None:
@@ -102,7 +118,10 @@ class World:
             enrolled_at=WHEN,
             key="SHA256:x",
         )
-        self.rigs[host.name].files["/var/lib/provision/enrolment.json"] = record.text
+        files = self.rigs[host.name].files
+        files["/var/lib/provision/enrolment.json"] = record.text
+        files[NOW] = Stack(entry=locked, matrix=matrix).text
+        files |= {path.replace("record.json", "done"): "" for path in files if path.endswith("/record.json")}
 
     def withdraw(self, host: InventoryHost) -> None:
         self.log.append(f"withdraw {host.name}")
@@ -127,43 +146,60 @@ class Runner:
                         False, "Install 5 packages", "E: Unable to locate package", {"stage": 1.0}
                     )
                     continue
-                if name not in self._world.does_nothing:
-                    self._world.rigs[name].bring_to(LOCK)
+                rig = self._world.rigs[name]
+                keep = project.files.get(f"files/{group.name}/keep.py")
+                if keep is None:
+                    for _ in range(self._world.changes_back):
+                        rig.go_back()
+                elif name not in self._world.does_nothing:
+                    rig.keep(ast.literal_eval(keep.rpartition("\nmain(")[2].rstrip()[:-1]))
+                    rig.bring_to(rig.lock)
                 outcomes[name] = HostOutcome(True, seconds={"stage": 2.0, "change": 30.0, "reboot": 5.0})
         return outcomes
 
 
 class Store:
+    def __init__(self) -> None:
+        self._runs = 0
+
     def new_id(self) -> str:
-        return "r1"
+        self._runs += 1
+        return f"r{self._runs}"
 
     def write(self, run: str, project: Project) -> Path:
         return Path("runs") / run
 
 
 def hosts(world: World) -> list[InventoryHost]:
-    return [InventoryHost(name, {}, Intent(networks=("akash",))) for name in world.rigs]
+    return [InventoryHost(name, {}, rig.lock.intent) for name, rig in world.rigs.items()]
 
 
 def planned(world: World) -> Planned:
-    lock = Lock(made_by="0.1.0", matrix="m", hosts=dict.fromkeys(world.rigs, LOCK))
+    lock = Lock(made_by="0.1.0", matrix="m", hosts={name: rig.lock for name, rig in world.rigs.items()})
     return make_plan(hosts(world), lock, prober=world, clock=world, signatures=world)
 
 
-def do(world: World, plan: Planned | None = None, *, force: bool = False) -> Applied:
-    ports = ApplyPorts(
+def ports_of(world: World) -> ApplyPorts:
+    return ApplyPorts(
         prober=world,
         shell=world,
         runner=Runner(world),
-        store=Store(),
+        store=world.store,
         verifier=world,
         enroller=world,
         signatures=world,
         clock=world,
         alive=lambda pid: True,
     )
+
+
+def do(world: World, plan: Planned | None = None, *, force: bool = False) -> Applied:
     return apply(
-        plan or planned(world), ports, Who("anna", "console", 1), on_event=lambda event: None, break_lock=force
+        plan or planned(world),
+        ports_of(world),
+        Who("anna", "console", 1),
+        on_event=lambda event: None,
+        break_lock=force,
     )
 
 
@@ -295,17 +331,7 @@ def test_hosts_are_given_back_after_an_interruption() -> None:
         def run(self, *args: object, **more: object) -> dict[str, HostOutcome]:
             raise KeyboardInterrupt
 
-    ports = ApplyPorts(
-        prober=world,
-        shell=world,
-        runner=Interrupted(world),
-        store=Store(),
-        verifier=world,
-        enroller=world,
-        signatures=world,
-        clock=world,
-        alive=lambda pid: True,
-    )
+    ports = replace(ports_of(world), runner=Interrupted(world))
     plan = planned(world)
     world.log.clear()
     with pytest.raises(KeyboardInterrupt):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import textwrap
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from provisioner.actions.plan import Planned
@@ -10,6 +12,7 @@ from provisioner.cli.words import duration, paint, safe
 from provisioner.errors import HostError
 from provisioner.model.plan import Change, HostPlan, Plan
 from provisioner.model.resource import AbsentPackage, Package, RunningDriver, Service
+from provisioner.model.transaction import Action, Move
 from provisioner.model.units import megabytes
 
 
@@ -27,7 +30,7 @@ def plan_text(planned: Planned, *, seconds: float, lock: str, next_command: str)
     lines = [f"{head} ({_differ(len(differing), len(plan.hosts))})", ""]
     width = max(len(name) for name in [*plan.hosts, *planned.failed])
     for host_plan in plan.hosts.values():
-        lines += _host(host_plan, width)
+        lines += host_lines(host_plan, width)
     for name, problem in planned.failed.items():
         lines += _not_seen(name, problem, width)
     if differing:
@@ -47,7 +50,8 @@ def _all(hosts: Mapping[str, HostPlan]) -> str:
     return f"all {len(hosts)} hosts are" if len(hosts) > 1 else f"{next(iter(hosts), 'no host')} is"
 
 
-def _host(plan: HostPlan, width: int) -> list[str]:
+def host_lines(plan: HostPlan, width: int) -> list[str]:
+    """Return one host's part of the screen."""
     name = paint(plan.host.ljust(width), "bold")
     if plan.up_to_date:
         return [f"{name}  up to date" + ("" if plan.enrolled else ", not enrolled yet: verify, then enrol")]
@@ -57,7 +61,40 @@ def _host(plan: HostPlan, width: int) -> list[str]:
     lines += [f"{' ' * width}  why: {safe(reason)}" for reason in plan.reasons]
     for phase, words in phase_lines(plan):
         lines.append(f"    {phase.ljust(7)}  {words}")
+        if phase == "change":
+            lines += [f"             {line}" for line in transaction_lines(plan)]
+    if plan.blocked:
+        lines += [f"             {line}" for line in transaction_lines(plan)]
     return lines
+
+
+_SIGNS: dict[Action, str] = {
+    "install": "+",
+    "upgrade": "↑",
+    "downgrade": "↓",
+    "reinstall": "=",
+    "remove": "−",
+    "purge": "−",
+}
+_WIDTH = 104
+
+
+def transaction_lines(plan: HostPlan) -> list[str]:
+    """Return every package that apt would move, those of one version together: `↑ 1.2 → 1.3  libfoo1, foo`."""
+    if plan.transaction is None:
+        moves = any(isinstance(c.wanted, (Package, AbsentPackage)) and c.keys != ("held",) for c in plan.changes)
+        return ["apt was not asked what it would do"] if moves and not plan.blocked else []
+    alike: dict[tuple[Action, str], list[str]] = {}
+    for move in plan.transaction:
+        versions = f"{move.before} → {move.after}" if move.before and move.after else move.after or move.before or ""
+        alike.setdefault((move.action, versions), []).append(move.name)
+    order = list(_SIGNS)
+    lines = []
+    for (action, versions), names in sorted(alike.items(), key=lambda item: (order.index(item[0][0]), item[0][1])):
+        head = f"{_SIGNS[action]} {versions}  "
+        text = ", ".join(sorted(names))
+        lines += textwrap.wrap(text, _WIDTH, initial_indent=head, subsequent_indent=" " * 6, break_on_hyphens=False)
+    return [safe(line) for line in lines]
 
 
 def _spread(left: str, right: str) -> str:
@@ -100,6 +137,15 @@ def _package_words(changes: Sequence[Change]) -> str:
     return f"{len(changes)} packages of {' and '.join(units)}, {words}"
 
 
+_KINDS = {
+    "settings": "file",
+    "kept-file": "file",
+    "absent-file": "file",
+    "absent-package": "package",
+    "kernel-module": "kernel module",
+}
+
+
 def _one(change: Change) -> str:
     if change.before is None:
         return f"{change.what} is missing"
@@ -122,12 +168,14 @@ def phase_lines(plan: HostPlan) -> Iterable[tuple[str, str]]:
     ]
     stage = _counted(plan.in_phase("stage"))
     if fresh:
-        stage.insert(0, f"download {len(fresh)} packages ({megabytes(plan.download_bytes)}) and what they need")
+        stage.insert(0, _fetched(fresh, plan))
     if stage:
         yield "stage", ", ".join(stage)
     if plan.drain:
         yield "drain", f"stop the clients of {', '.join(plan.drain)}, take back the enrolment"
     change = _counted(plan.in_phase("change"))
+    if plan.transaction:
+        change.append(_moved(plan.transaction))
     if change:
         yield "change", ", ".join(change)
     if plan.reboot:
@@ -137,13 +185,27 @@ def phase_lines(plan: HostPlan) -> Iterable[tuple[str, str]]:
         yield "verify", "all checks, then enrol"
 
 
+def _fetched(fresh: Sequence[Change], plan: HostPlan) -> str:
+    kept = sum(isinstance(c.wanted, Package) and c.wanted.archive is not None for c in fresh)
+    if kept == len(fresh):
+        return f"{kept} packages are kept on the host, nothing to download"
+    return f"download {len(fresh) - kept} packages ({megabytes(plan.download_bytes)}) and what they need"
+
+
+def _moved(moves: Sequence[Move]) -> str:
+    """Return `apt: 30 new, 2 newer, 1 removed`."""
+    words = {"install": "new", "upgrade": "newer", "downgrade": "older", "reinstall": "again"}
+    counts = Counter(words.get(move.action, "removed") for move in moves)
+    return "apt: " + ", ".join(f"{count} {word}" for word, count in counts.items())
+
+
 def _counted(changes: Sequence[Change]) -> list[str]:
     """Return `38 packages, 2 files, 1 service`; a single small change is named in full."""
     if 0 < len(changes) <= 2:
         return [_one(change) for change in changes]
     kinds: dict[str, int] = {}
     for change in changes:
-        kind = {"settings": "file", "kernel-module": "kernel module"}.get(change.wanted.kind, change.wanted.kind)
+        kind = _KINDS.get(change.wanted.kind, change.wanted.kind)
         kinds[kind] = kinds.get(kind, 0) + 1
     plural = {"directory": "folders", "whole-packages": "interrupted installations"}
     return [f"{n} {plural.get(kind, kind + 's') if n > 1 else kind}" for kind, n in kinds.items()]
