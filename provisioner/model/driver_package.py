@@ -9,13 +9,16 @@ _NAME = re.compile(
 )
 # 535.261.03-1 is a driver's version; 11.8.89 (the CUDA toolkit's) and 1.17.4 (the container toolkit's) are not.
 _VERSION = re.compile(r"(?:\d+:)?(\d{3})\.\d+")
-# Debian builds these from sources of their own; one version serves every branch.
-_SHARED = ("nvidia-modprobe", "nvidia-persistenced", "nvidia-settings", "nvidia-xconfig", "libxnvctrl0")
+# One version serves every branch: tools that Debian builds from sources of their own, and what only configures
+# (nvidia-opencl-common 550 stands beside nvidia-tesla-535-opencl-icd in Debian 13).
+_SHARED = re.compile(
+    r"nvidia-(modprobe|persistenced|settings|xconfig|legacy-check|libopencl1|[a-z]+-common)|libxnvctrl0"
+)
 
 
 def branch_of(name: str, version: str) -> str | None:
     """`nvidia-smi 535.261.03-1` is of branch `535`; `nvidia-modprobe` and what is no driver are of none."""
-    if name in _SHARED or not _NAME.match(name):
+    if _SHARED.fullmatch(name) or not _NAME.match(name):
         return None
     match = _VERSION.match(version)
     return match[1] if match else None

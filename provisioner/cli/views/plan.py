@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -63,8 +62,6 @@ def host_lines(plan: HostPlan, width: int) -> list[str]:
         lines.append(f"    {phase.ljust(7)}  {words}")
         if phase == "change":
             lines += [f"             {line}" for line in transaction_lines(plan)]
-    if plan.blocked:
-        lines += [f"             {line}" for line in transaction_lines(plan)]
     return lines
 
 
@@ -80,7 +77,7 @@ _WIDTH = 104
 
 
 def transaction_lines(plan: HostPlan) -> list[str]:
-    """Return every package that apt would move, those of one version together: `↑ 1.2 → 1.3  libfoo1, foo`."""
+    """Return every package that apt would move, those of one version together: `↑ 1.2 → 1.3: libfoo1, foo`."""
     if plan.transaction is None:
         moves = any(isinstance(c.wanted, (Package, AbsentPackage)) and c.keys != ("held",) for c in plan.changes)
         return ["apt was not asked what it would do"] if moves and not plan.blocked else []
@@ -88,13 +85,28 @@ def transaction_lines(plan: HostPlan) -> list[str]:
     for move in plan.transaction:
         versions = f"{move.before} → {move.after}" if move.before and move.after else move.after or move.before or ""
         alike.setdefault((move.action, versions), []).append(move.name)
-    order = list(_SIGNS)
     lines = []
-    for (action, versions), names in sorted(alike.items(), key=lambda item: (order.index(item[0][0]), item[0][1])):
-        head = f"{_SIGNS[action]} {versions}  "
-        text = ", ".join(sorted(names))
-        lines += textwrap.wrap(text, _WIDTH, initial_indent=head, subsequent_indent=" " * 6, break_on_hyphens=False)
+    for action, sign in _SIGNS.items():
+        groups = [(versions, names) for (of, versions), names in alike.items() if of == action]
+        for versions, names in sorted(groups, key=lambda group: (-len(group[1]), group[0])):
+            if len(names) > 1:
+                lines += _wrapped(f"{sign} {versions}: ", sorted(names))
+        single = sorted(f"{names[0]} {versions}" for versions, names in groups if len(names) == 1)
+        if single:
+            lines += _wrapped(f"{sign} ", single)
     return [safe(line) for line in lines]
+
+
+def _wrapped(head: str, words: Sequence[str]) -> list[str]:
+    """Lines that break between words only; a word here may hold a blank of its own."""
+    lines, line = [], head
+    for number, word in enumerate(words):
+        piece = word + ("," if number < len(words) - 1 else "")
+        if len(line) + len(piece) > _WIDTH and line.strip():
+            lines.append(line.rstrip())
+            line = "    "
+        line += piece + " "
+    return [*lines, line.rstrip()]
 
 
 def _spread(left: str, right: str) -> str:
