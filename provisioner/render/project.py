@@ -32,6 +32,8 @@ from provisioner.model.units import megabytes
 from provisioner.render.templates import fill
 
 ARCHIVES = "/var/cache/apt/archives"
+BUILD = "/var/lib/provision/build"
+_DKMS = "kernel-dkms"
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def _playbook(group: Group, plan: HostPlan, *, run: str, made_by: str, made_at: 
     plays = [
         _play("stage", _stage(plan, group.name, run, files)),
         {"title": TITLES["drain"], "static": "drain.yml"} if plan.drain else None,
-        _play("change", _change(plan, group.name, files)),
+        _play("change", [*_change(plan, group.name, files), *_cleared(plan)]),
         {"title": TITLES["reboot"], "static": "reboot.yml"} if plan.reboot else None,
         _play("ready", [_service(c) for c in plan.in_phase("reboot") if isinstance(c.wanted, Service)]),
     ]
@@ -151,7 +153,28 @@ def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[
         lines += [f"{p.sha256}  {p.archive}" for p in kept]
         files[sums] = "".join(f"{line}\n" for line in lines)
         tasks.append(fill("tasks/sums.yml.j2", sums=sums, where="the lock" if fetched else "what was kept"))
-    return tasks
+    return tasks + _prebuilt(plan)
+
+
+def _prebuilt(plan: HostPlan) -> list[str]:
+    """The module is most of the time that a change takes; with DKMS already there it is built before the drain."""
+    kernels = _kernels(plan)
+    sources = [p for p in _moving(plan.in_phase("change")) if isinstance(p, Package) and p.name.endswith(_DKMS)]
+    if not kernels or len(sources) != 1:
+        return []
+    archive = sources[0].archive or f"{ARCHIVES}/{archive_name(sources[0])}"
+    return [fill("tasks/prebuild.yml.j2", kernels=kernels, archive=archive, folder=BUILD)]
+
+
+def _kernels(plan: HostPlan) -> list[str]:
+    """Kernels that get another module, when DKMS is there to build it beforehand."""
+    if any(move.name == "dkms" and move.before is None for move in plan.transaction or ()):
+        return []
+    return [change.wanted.kernel for change in plan.changes if isinstance(change.wanted, KernelModule)]
+
+
+def _cleared(plan: HostPlan) -> list[str]:
+    return [fill("tasks/prebuilt_used.yml.j2", folder=BUILD)] if _prebuilt(plan) else []
 
 
 def _moving(changes: Sequence[Change]) -> list[Package | AbsentPackage]:

@@ -59,7 +59,13 @@ def _environment() -> Environment:
         comment_start_string="[#",
         comment_end_string="#]",
     )
-    environment.filters |= {"yaml_list": yaml_list, "yaml_bool": yaml_bool, "yaml": yaml_scalar, "shell": shell_words}
+    environment.filters |= {
+        "yaml_list": yaml_list,
+        "yaml_bool": yaml_bool,
+        "yaml": yaml_scalar,
+        "shell": shell_words,
+        "quote": shlex.quote,
+    }
     return environment
 
 
