@@ -92,6 +92,7 @@ def fitting_facts(lock: HostLock, host: str = "rig-01") -> HostFacts:
         swap_mib=0,
         clock_skew_s=0.0,
         boot_identity="x",
+        dpkg_interrupted=False,
     )
 
 
@@ -158,6 +159,7 @@ class Rig:
         self.also: list[str] = []  # what apt would do besides, as it prints it
         self.kept: dict[tuple[str, str], str | None] = {}  # run and path -> text before it
         self.taken_back: set[str] = set()
+        self.interrupted = False  # dpkg died and left its journal
         if not bare:
             self.bring_to(lock)
 
@@ -272,6 +274,7 @@ class Rig:
             commands[f"sha256sum {path}"] = CommandOutput(rc=0, stdout=f"{digest}  {path}\n")
         if request is not None and "*/record.json" in "".join(request.files):
             files |= {path: text for path, text in self.files.items() if path.startswith(HISTORY)}
+        commands["ls /var/lib/dpkg/updates"] = CommandOutput(rc=0, stdout="0001\ntmp.i\n" if self.interrupted else "")
         commands["uname -r"] = CommandOutput(rc=0, stdout=f"{KERNEL}\n")
         commands["ls /boot"] = CommandOutput(rc=0, stdout=f"initrd.img-{KERNEL}\nvmlinuz-{KERNEL}\n")
         commands[r"dpkg-query -W -f='${Package}\t${Version}\t${db:Status-Abbrev}\n'"] = CommandOutput(

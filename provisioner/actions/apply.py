@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from provisioner import __version__
 from provisioner.actions import hostlock
 from provisioner.actions.observe import observe
-from provisioner.actions.plan import Goal, Planned, plan_for, request_for
+from provisioner.actions.plan import Goal, Planned, plan_for, request_for, simulated
 from provisioner.actions.ports import (
     Clock,
     Enroller,
@@ -32,8 +32,10 @@ from provisioner.model.enrolment import lock_digest
 from provisioner.model.history import Stack
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.plan import HostPlan, Plan
+from provisioner.model.resource import WholePackages
 from provisioner.model.results import HostVerification
 from provisioner.model.run import HostOutcome, HostResult, RunEvent, Spent
+from provisioner.plan.order import mending
 from provisioner.render.project import project
 
 _AT_ONCE = 16
@@ -157,11 +159,75 @@ def _bring(
     on_event: Callable[[RunEvent], None],
 ) -> None:
     """Run, look again, verify and enrol, on hosts that are held."""
-    away = _run(hosts, planned, ports, applied, on_event)
-    good = [host for host in hosts if host.name not in applied.results]
+    planned, away = _mended(hosts, planned, ports, applied, on_event)
+    whole = [host for host in hosts if host.name not in applied.results]
+    away = {**_run(whole, planned, ports, applied, on_event), **away}
+    good = [host for host in whole if host.name not in applied.results]
     _verify_and_enrol(good, planned, ports, applied, on_event)
     for name, since in away.items():
-        applied.spent[name].not_serving = round(time.monotonic() - since, 1)
+        applied.spent.setdefault(name, Spent()).not_serving = round(time.monotonic() - since, 1)
+
+
+def _mended(
+    hosts: Sequence[InventoryHost],
+    planned: Planned,
+    ports: ApplyPorts,
+    applied: Applied,
+    on_event: Callable[[RunEvent], None],
+) -> tuple[Planned, dict[str, float]]:
+    """Where dpkg was interrupted, let it finish first; only then can apt say what the rest of the plan would do.
+
+    Returns the plans as they are then, and since when hosts do not serve. What is left to do must be a part of what
+    was shown; a host where it is not, or where apt would do what nobody asked for, gets its result here.
+    """
+    broken = [host for host in hosts if planned.plan.hosts[host.name].interrupted]
+    if not broken:
+        return planned, {}
+    run = f"{applied.run}-mend"
+    rendered = project(
+        [mending(planned.plan.hosts[host.name]) for host in broken],
+        {host.name: host.variables for host in broken},
+        run=run,
+        made_by=__version__,
+        made_at=planned.plan.made_at,
+    )
+    folder = ports.store.write(run, rendered)
+    outcomes = ports.runner.run(folder, rendered, sources=planned.plan.inventory, on_event=on_event)
+    away = {host.name: since for host in broken if (since := outcomes[host.name].away_since) is not None}
+    goals = planned.goals
+    for host in broken:
+        if not outcomes[host.name].ok:
+            applied.results[host.name] = _task_failed(host.name, outcomes[host.name], goals[host.name])
+    asked = [host for host in broken if outcomes[host.name].ok]
+    seen, failed = observe(asked, {host.name: request_for(goals[host.name]) for host in asked}, ports.prober)
+    plans = {name: plan_for(one, goals[name], ports.signatures) for name, one in seen.items()}
+    plans, unasked = simulated(plans, seen, ports.prober)
+    for name, problem in {**failed, **unasked}.items():
+        applied.results[name] = _failed(name, problem)
+    for name, plan in plans.items():
+        shown = {change.what for change in planned.plan.hosts[name].changes}
+        more = [change.what for change in plan.changes if change.what not in shown]
+        if plan.interrupted:
+            applied.results[name] = HostResult(
+                name,
+                "failed",
+                "dpkg-not-whole",
+                f"{name}: what was interrupted could not be finished",
+                context=tuple(c.before or "" for c in plan.changes if isinstance(c.wanted, WholePackages)),
+                hint=f"on the host: dpkg --audit; then {_again(name, goals[name])}",
+            )
+        elif plan.blocked or more:
+            lines = plan.blocked or tuple(f"not in the plan that was shown: {what}" for what in more)
+            applied.results[name] = HostResult(
+                name,
+                "failed",
+                "plan-blocked" if plan.blocked else "plan-stale",
+                f"{name}: what was interrupted is finished, and the rest was left",
+                context=lines,
+                hint=f"{_again(name, goals[name])} makes a new plan",
+            )
+    hosts_now = {**planned.plan.hosts, **plans}
+    return replace(planned, plan=planned.plan.model_copy(update={"hosts": hosts_now}), seen=planned.seen | seen), away
 
 
 def _take_back(

@@ -136,11 +136,7 @@ def simulated(
 
     A plan whose transaction apt refuses, or that does what nobody asked for, is blocked.
     """
-    lines = {
-        name: line
-        for name, plan in plans.items()
-        if not plan.blocked and (line := simulation(plan.changes)) is not None
-    }
+    lines = {name: line for name, plan in plans.items() if (line := simulation(plan)) is not None}
     if not lines:
         return dict(plans), {}
     requests = {

@@ -30,6 +30,17 @@ def read(capture: Capture) -> tuple[dict[str, Package] | Unknown, tuple[str, ...
     return (packages, patterns) if patterns else (UNKNOWN, ())
 
 
+def interrupted(capture: Capture, packages: dict[str, Package] | Unknown) -> bool | Unknown:
+    """Whether dpkg died in the middle: it left numbered files of its journal, or a package that is half unpacked.
+
+    Until that is finished apt reads a state that is not true: it leaves the journal out (seen with apt 2.6).
+    """
+    answer = capture.command("ls /var/lib/dpkg/updates")
+    if answer is UNKNOWN or packages is UNKNOWN:
+        return UNKNOWN
+    return any(name.isdigit() for name in answer.stdout.split()) or any(p.half for p in packages.values())
+
+
 def _whole(answer: CommandOutput) -> bool:
     """dpkg-query exits with 1 when one of its patterns matched nothing; what it printed holds all the same."""
     return answer.rc == 0 or (answer.rc == 1 and (not answer.stderr or "no packages found" in answer.stderr))
@@ -57,6 +68,7 @@ def parse(text: str, held: frozenset[str] = frozenset()) -> dict[str, Package]:
             version=version,
             held=status[0] == "h" or name in held,
             whole=status[1] == "i" and status[2:3] in ("", " "),
+            half=status[2:3] == "R",
         )
         if name not in packages or (found.whole and not packages[name].whole):
             packages[name] = found

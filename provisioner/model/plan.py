@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from provisioner.model.history import Keep
-from provisioner.model.resource import Resource
+from provisioner.model.resource import AbsentPackage, Package, Resource, WholePackages
 from provisioner.model.stack import HostLock
 from provisioner.model.transaction import Move
 
@@ -29,6 +29,15 @@ class Change(BaseModel):
     keys: tuple[str, ...] = ()  # what differs; empty when the resource is absent
     content: str | None = None  # the text of the file as it will be, where the owner's part is merged in
 
+    @property
+    def moves(self) -> Package | AbsentPackage | None:
+        """The package that apt has to do something about; None for everything else, and for a lost hold alone."""
+        if isinstance(self.wanted, AbsentPackage):
+            return self.wanted
+        if isinstance(self.wanted, Package) and (not self.keys or {"version", "whole"} & set(self.keys)):
+            return self.wanted
+        return None
+
 
 class HostPlan(BaseModel):
     """All that one host needs. `blocked` says why nothing may be done; then the changes are only for reading."""
@@ -46,6 +55,16 @@ class HostPlan(BaseModel):
     keep: Keep | None = None  # what is replaced is kept on the host; None: the plan itself takes a change back
     reasons: tuple[str, ...] = ()
     blocked: tuple[str, ...] = ()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether dpkg has to finish something before apt can be asked what the transaction would do."""
+        return any(isinstance(c.wanted, WholePackages) and "interrupted" in c.keys for c in self.changes)
+
+    @property
+    def moving(self) -> tuple[Package | AbsentPackage, ...]:
+        """The packages that go into the one transaction."""
+        return tuple(package for change in self.changes if (package := change.moves) is not None)
 
     @property
     def up_to_date(self) -> bool:

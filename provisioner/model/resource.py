@@ -126,10 +126,11 @@ class AbsentPackage(_Kind):
 
 
 class WholePackages(_Kind):
-    """No package is left half-installed (dpkg was not interrupted)."""
+    """No package is left half-installed; `interrupted` when dpkg must finish before apt can say anything true."""
 
     kind: Literal["whole-packages"] = "whole-packages"
     broken: tuple[str, ...] = ()
+    interrupted: bool = False
 
     @property
     def key(self) -> str:

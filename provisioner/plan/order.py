@@ -54,11 +54,17 @@ def plan_from(
         changes=changes,
         reboot=reboot,
         drain=networks if drains else (),
-        download_bytes=sum(_download(d) for d in seen),
+        download_bytes=sum(p.size for c in changes if isinstance(p := c.moves, Package) and p.archive is None),
         not_serving_s=not_serving_s(changes, drains=drains),
         enrolled=enrolled and not changes,
         blocked=tuple(blocked),
     )
+
+
+def mending(plan: HostPlan) -> HostPlan:
+    """Return the part of a plan that comes first where dpkg was interrupted: drain, and let it finish."""
+    changes = tuple(change for change in plan.changes if isinstance(change.wanted, WholePackages))
+    return HostPlan(host=plan.host, changes=changes, drain=plan.drain, not_serving_s=plan.not_serving_s)
 
 
 _RANK: dict[Phase, int] = {"stage": 0, "drain": 1, "change": 2, "reboot": 3, "verify": 4, "enrol": 5}
@@ -77,18 +83,12 @@ def _interrupts(change: Change) -> bool:
     """Whether the change can end a running job: packages of driver and runtime, their settings, a reboot."""
     wanted = change.wanted
     if isinstance(wanted, Package):
-        return wanted.unit in ("driver", "runtime") and (not change.keys or "version" in change.keys)
+        return wanted.unit in ("driver", "runtime") and change.moves is not None
     if isinstance(wanted, AbsentPackage):
         return wanted.unit in ("driver", "runtime")
     if isinstance(wanted, (KeptFile, AbsentFile)):
         return bool(wanted.restarts)
     return isinstance(wanted, (Settings, RunningDriver, WholePackages))
-
-
-def _download(d: Difference) -> int:
-    if not isinstance(d.wanted, Package) or d.wanted.archive or (d.keys and "version" not in d.keys):
-        return 0
-    return d.wanted.size
 
 
 def _unseen(d: Difference) -> str:
@@ -134,7 +134,9 @@ def describe(resource: Resource) -> str:
     if isinstance(resource, KeptFile):
         return f"{resource.sha256[:12]}, mode {resource.mode}"
     if isinstance(resource, WholePackages):
-        return f"half-installed {', '.join(resource.broken)}" if resource.broken else "whole"
+        if resource.broken:
+            return f"half-installed {', '.join(resource.broken)}"
+        return "interrupted" if resource.interrupted else "whole"
     if isinstance(resource, Settings):
         return ", ".join(f"{key}={json.dumps(value)}" for key, value in sorted(resource.values.items())) or "empty"
     if isinstance(resource, File):

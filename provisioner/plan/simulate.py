@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
 
-from provisioner.model.plan import Change
-from provisioner.model.resource import AbsentFile, AbsentPackage, File, KeptFile, Package
+from provisioner.model.plan import HostPlan
+from provisioner.model.resource import AbsentFile, File, KeptFile
 from provisioner.model.transaction import argv
 
 _FOLDER = "/etc/apt/preferences.d"
 
 
-def moving(changes: Iterable[Change]) -> tuple[Package | AbsentPackage, ...]:
-    """Return the packages that go into the one transaction; a lost hold is none."""
-    return tuple(
-        change.wanted
-        for change in changes
-        if isinstance(change.wanted, AbsentPackage)
-        or (isinstance(change.wanted, Package) and (not change.keys or "version" in change.keys))
-    )
-
-
-def simulation(changes: Iterable[Change]) -> str | None:
-    """Return the shell line, which changes nothing; None when no package moves."""
-    changes = tuple(changes)
-    packages = moving(changes)
-    if not packages:
+def simulation(plan: HostPlan) -> str | None:
+    """Return the shell line, which changes nothing; None when no package moves, or apt could not say anything true."""
+    packages = plan.moving
+    if not packages or plan.blocked or plan.interrupted:
         return None
     # Without a lock: a look must not stand in the way of somebody's apt, nor need root.
     words = argv(packages, "--simulate", "--option", "Debug::NoLocking=true")
-    pins = [c.wanted for c in changes if c.wanted.key.startswith(f"file {_FOLDER}/")]
+    pins = [c.wanted for c in plan.changes if c.wanted.key.startswith(f"file {_FOLDER}/")]
     if not pins:
         return f"LC_ALL=C {shlex.join(words)}"
     lines = ["d=$(mktemp -d) || exit 1; trap 'rm -rf \"$d\"' EXIT", f'cp -p {_FOLDER}/* "$d" 2>/dev/null']

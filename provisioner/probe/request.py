@@ -88,7 +88,7 @@ STATE = Profile(
         "/lib/modules/*/kernel/drivers/video/nvidia.ko*",
         "/usr/bin/nvidia-uninstall",
     ),
-    folders=("/boot",),
+    folders=("/boot", "/var/lib/dpkg/updates"),
     links=(
         "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1",
         "/usr/lib/aarch64-linux-gnu/libnvidia-ml.so.1",

@@ -135,7 +135,7 @@ def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[
     """Keep, pin, fetch, compare: whatever can fail or take long does so while the host still serves."""
     tasks = [_keep(plan, plan.keep, group, run, files)] if plan.keep is not None and plan.changes else []
     tasks += _files_and_folders(plan.in_phase("stage"), group, files)
-    packages = _moving(plan.in_phase("change"))
+    packages = plan.moving
     fetched = [p for p in packages if isinstance(p, Package) and p.archive is None]
     kept = [p for p in packages if isinstance(p, Package) and p.archive is not None]
     if fetched:
@@ -159,7 +159,7 @@ def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[
 def _prebuilt(plan: HostPlan) -> list[str]:
     """The module is most of the time that a change takes; with DKMS already there it is built before the drain."""
     kernels = _kernels(plan)
-    sources = [p for p in _moving(plan.in_phase("change")) if isinstance(p, Package) and p.name.endswith(_DKMS)]
+    sources = [p for p in plan.moving if isinstance(p, Package) and p.name.endswith(_DKMS)]
     if not kernels or len(sources) != 1:
         return []
     archive = sources[0].archive or f"{ARCHIVES}/{archive_name(sources[0])}"
@@ -177,14 +177,6 @@ def _cleared(plan: HostPlan) -> list[str]:
     return [fill("tasks/prebuilt_used.yml.j2", folder=BUILD)] if _prebuilt(plan) else []
 
 
-def _moving(changes: Sequence[Change]) -> list[Package | AbsentPackage]:
-    return [
-        c.wanted
-        for c in changes
-        if isinstance(c.wanted, AbsentPackage) or (isinstance(c.wanted, Package) and _installs(c))
-    ]
-
-
 def _keep(plan: HostPlan, keep: Keep, group: str, run: str, files: dict[str, str]) -> str:
     """Return the task that keeps what the plan replaces: a program that stands whole in the run's folder."""
     named = {c.wanted.name: c.wanted.unit for c in plan.changes if isinstance(c.wanted, (Package, AbsentPackage))}
@@ -194,7 +186,7 @@ def _keep(plan: HostPlan, keep: Keep, group: str, run: str, files: dict[str, str
         "run": run,
         "to": {move.name: move.after for move in moves},
         "packages": {**{move.name: "other" for move in moves}, **named},
-        "replaced": sorted({m.name for m in moves if m.before is not None} | {p.name for p in _moving(plan.changes)}),
+        "replaced": sorted({m.name for m in moves if m.before is not None} | {p.name for p in plan.moving}),
         "files": {
             f.path: {
                 "initramfs": isinstance(f, File) and f.rebuilds_initramfs,
@@ -223,14 +215,10 @@ def archive_name(package: Package) -> str:
     return f"{package.name}_{package.version.replace(':', '%3a')}_{package.architecture}.deb"
 
 
-def _installs(change: Change) -> bool:
-    return not change.keys or "version" in change.keys
-
-
 def _change(plan: HostPlan, group: str, files: dict[str, str]) -> list[str]:
     changes = plan.in_phase("change")
     tasks = [
-        fill("tasks/whole_packages.yml.j2", change=change)
+        fill("tasks/whole_packages.yml.j2", change=change, history=HISTORY)
         for change in changes
         if isinstance(change.wanted, WholePackages)
     ]
@@ -283,7 +271,7 @@ def _source(path: str, group: str) -> str:
 
 
 def _packages(changes: Sequence[Change]) -> list[str]:
-    moving = _moving(changes)
+    moving = [package for change in changes if (package := change.moves) is not None]
     wanted = [(c.wanted, c.keys) for c in changes if isinstance(c.wanted, Package)]
     if not moving and not wanted:
         return []
@@ -307,7 +295,7 @@ def _needs_initramfs(changes: Sequence[Change]) -> bool:
     file_changed = any(
         isinstance(c.wanted, (File, KeptFile, AbsentFile)) and c.wanted.rebuilds_initramfs for c in changes
     )
-    driver_changed = any(isinstance(c.wanted, Package) and c.wanted.unit == "driver" and _installs(c) for c in changes)
+    driver_changed = any(isinstance(c.moves, Package) and c.moves.unit == "driver" for c in changes)
     return file_changed and not driver_changed
 
 

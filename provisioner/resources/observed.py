@@ -131,9 +131,10 @@ def _absent_package(wanted: AbsentPackage, facts: HostFacts) -> Observed:
 
 
 def _whole(facts: HostFacts) -> Observed:
-    if facts.packages is UNKNOWN:
+    if facts.packages is UNKNOWN or facts.dpkg_interrupted is UNKNOWN:
         return UNKNOWN
-    return WholePackages(broken=tuple(sorted(p.name for p in facts.packages.values() if not p.whole)))
+    broken = tuple(sorted(p.name for p in facts.packages.values() if not p.whole))
+    return WholePackages(broken=broken, interrupted=facts.dpkg_interrupted)
 
 
 def _module(wanted: KernelModule, facts: HostFacts) -> Observed:

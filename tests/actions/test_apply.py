@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -18,7 +19,7 @@ from provisioner.model.enrolment import EnrolmentRecord, lock_digest
 from provisioner.model.history import NOW, Stack
 from provisioner.model.intent import Intent
 from provisioner.model.inventory import InventoryHost
-from provisioner.model.plan import Plan
+from provisioner.model.plan import Phase, Plan
 from provisioner.model.results import CheckResult, HostVerification
 from provisioner.model.run import HostOutcome, RunEvent
 from provisioner.model.stack import HostLock, Lock
@@ -148,13 +149,16 @@ class Runner:
                     continue
                 rig = self._world.rigs[name]
                 keep = project.files.get(f"files/{group.name}/keep.py")
-                if keep is None:
+                if "Finish the interrupted installation" in project.files[group.playbook] and rig.interrupted:
+                    rig.interrupted = name in self._world.does_nothing
+                elif keep is None:
                     for _ in range(self._world.changes_back):
                         rig.go_back()
                 elif name not in self._world.does_nothing:
                     rig.keep(ast.literal_eval(keep.rpartition("\nmain(")[2].rstrip()[:-1]))
                     rig.bring_to(rig.lock)
-                outcomes[name] = HostOutcome(True, seconds={"stage": 2.0, "change": 30.0, "reboot": 5.0})
+                seconds: dict[Phase, float] = {"stage": 2.0, "change": 30.0, "reboot": 5.0}
+                outcomes[name] = HostOutcome(True, seconds=seconds, rebooting=5.0, away_since=time.monotonic() - 40)
         return outcomes
 
 
@@ -374,3 +378,64 @@ def test_host_without_lock_entry() -> None:
     )
 
     assert found.failed["rig-01"].reference == "host-not-locked"
+
+
+def test_an_interrupted_dpkg_is_finished_first() -> None:
+    """apt reads a state that is not true until then: it is asked afterwards, and the rest is done in a second run."""
+    world = world_of(rig_01=True)
+    world.rigs["rig-01"].interrupted = True
+    plan = planned(world)
+    assert plan.plan.hosts["rig-01"].transaction is None
+    applied = do(world, plan)
+
+    assert states(applied) == {"rig-01": "enrolled"}
+    assert world.log == [
+        *("probe", "shell rig-01", "run rig-01", "probe", "simulate"),
+        *("run rig-01", "probe", "verify", "enrol rig-01", "shell rig-01"),
+    ]
+
+
+def test_what_apt_would_do_then_must_be_what_was_meant() -> None:
+    """Finished, and left at that: apt would take the kernel away."""
+    world = world_of(rig_01=True)
+    rig = world.rigs["rig-01"]
+    rig.interrupted, rig.also = True, ["Remv linux-image-6.1.0-50-amd64 [6.1.175-1]"]
+    result = do(world).results["rig-01"]
+
+    assert (result.state, result.reference) == ("failed", "plan-blocked")
+    assert world.log.count("run rig-01") == 1
+
+
+def test_a_dpkg_that_stays_interrupted_is_not_asked_for_more() -> None:
+    """The host is as it was; the reason is told."""
+    world = world_of(rig_01=True)
+    world.rigs["rig-01"].interrupted = True
+    world.does_nothing = {"rig-01"}
+    result = do(world).results["rig-01"]
+
+    assert (result.state, result.reference) == ("failed", "dpkg-not-whole")
+    assert world.log.count("run rig-01") == 1
+
+
+def test_a_plan_that_grew_meanwhile_is_not_applied() -> None:
+    """Only what was shown may be done after the interrupted part was finished."""
+    world = world_of(rig_01=False)
+    rig = world.rigs["rig-01"]
+    rig.interrupted = True
+    plan = planned(world)
+    rig.packages["nvidia-smi"] = "535.216.03-1\thi "
+    result = do(world, plan).results["rig-01"]
+
+    assert (result.reference, result.context) == (
+        "plan-stale",
+        ("not in the plan that was shown: package nvidia-smi",),
+    )
+
+
+def test_seconds_are_each_hosts_own() -> None:
+    """Staged, not serving and rebooting, as the run saw that host; a plan that drains nobody takes nothing away."""
+    world = world_of(rig_01=True)
+    spent = do(world).spent["rig-01"]
+
+    assert (spent.phases["stage"], spent.rebooting) == (2.0, 5.0)
+    assert spent.not_serving >= 40

@@ -79,8 +79,10 @@ _WIDTH = 104
 def transaction_lines(plan: HostPlan) -> list[str]:
     """Return every package that apt would move, those of one version together: `↑ 1.2 → 1.3: libfoo1, foo`."""
     if plan.transaction is None:
-        moves = any(isinstance(c.wanted, (Package, AbsentPackage)) and c.keys != ("held",) for c in plan.changes)
-        return ["apt was not asked what it would do"] if moves and not plan.blocked else []
+        if not plan.moving or plan.blocked:
+            return []
+        why = "it is when dpkg has finished what was interrupted" if plan.interrupted else "the capture does not tell"
+        return [f"apt was not asked what it would do: {why}"]
     alike: dict[tuple[Action, str], list[str]] = {}
     for move in plan.transaction:
         versions = f"{move.before} → {move.after}" if move.before and move.after else move.after or move.before or ""
@@ -120,7 +122,7 @@ def headline(plan: HostPlan) -> str:
     if running:
         before, after = _bare(running[0].before), _bare(running[0].after)
         return f"driver {before or 'none'} → {after}"
-    fresh = [c for c in packages if not c.keys or "version" in c.keys]
+    fresh = [c for c in packages if c.moves is not None]
     if fresh:
         return _package_words(fresh)
     loose = [c for c in packages if c.keys == ("held",)]
@@ -175,9 +177,7 @@ def cost(plan: HostPlan) -> str:
 
 def phase_lines(plan: HostPlan) -> Iterable[tuple[str, str]]:
     """Yield phase and what happens in it, in order."""
-    fresh = [
-        c for c in plan.in_phase("change") if isinstance(c.wanted, Package) and (not c.keys or "version" in c.keys)
-    ]
+    fresh = [c for c in plan.changes if isinstance(c.moves, Package)]
     stage = _counted(plan.in_phase("stage"))
     if fresh:
         stage.insert(0, _fetched(fresh, plan))
