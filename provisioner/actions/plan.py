@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from provisioner import __version__
 from provisioner.actions.locked import not_locked
@@ -18,14 +18,23 @@ from provisioner.model.history import Stack
 from provisioner.model.intent import Policy
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.plan import HostPlan, Plan
-from provisioner.model.resource import AbsentFile, Directory, File, KeptFile, Resource, Service, Settings
+from provisioner.model.resource import (
+    AbsentFile,
+    Directory,
+    File,
+    KeptFile,
+    PackageSource,
+    Resource,
+    Service,
+    Settings,
+)
 from provisioner.model.stack import HostLock, Lock
 from provisioner.plan.order import host_plan, plan_from
 from provisioner.plan.refuse import refusals
 from provisioner.plan.simulate import simulation
-from provisioner.probe.request import STATE, Command, Profile, Request
+from provisioner.probe.request import SOURCE_FILES, STATE, Command, Profile, Request
 from provisioner.resources.difference import difference
-from provisioner.resources.wanted import strangers, wanted
+from provisioner.resources.wanted import replaced_sources, strangers, wanted
 
 SIMULATION_LIMIT_S = 120
 
@@ -95,8 +104,12 @@ def make_plan(
 def request_for(goal: Goal) -> Request:
     """Return what must be looked at to compare a host with its goal."""
     files = [r for r in goal.resources if isinstance(r, (AbsentFile, Directory, File, KeptFile, Settings))]
+    profile = STATE
+    sources = [r.source for r in goal.resources if isinstance(r, PackageSource)]
+    if sources:
+        profile = replace(STATE, files=(*STATE.files, *SOURCE_FILES, *(s.key_path for s in sources)))
     return Request(
-        STATE,
+        profile,
         files=tuple(dict.fromkeys(r.path for r in files)),
         units=tuple(r.name for r in goal.resources if isinstance(r, Service)),
         sums=tuple(r.path for r in files if isinstance(r, KeptFile)),
@@ -113,7 +126,11 @@ def plan_for(seen: Seen, goal: Goal, signatures: Signatures) -> HostPlan:
     enrolled = goal.stack is not None and _enrolled(seen, goal.stack, signatures)
     if goal.stack is not None and not goal.undone:
         entry = goal.stack.entry
-        resources = (*goal.resources, *strangers(entry, seen.facts.packages))
+        resources = (
+            *goal.resources,
+            *replaced_sources(entry, seen.facts.sources),
+            *strangers(entry, seen.facts.packages),
+        )
         return host_plan(seen.host.name, entry, difference(resources, seen.facts, seen.capture), enrolled=enrolled)
     differences = difference(goal.resources, seen.facts, seen.capture)
     return plan_from(seen.host.name, differences, policy=goal.policy, networks=goal.networks, enrolled=enrolled)

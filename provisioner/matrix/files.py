@@ -31,6 +31,7 @@ ROOM_NAMES = (
     "os",
     "rules",
     "runtimes",
+    "sources",
 )
 _OTHER_FOLDERS = {"cases", "failures"}
 

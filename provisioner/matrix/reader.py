@@ -11,6 +11,7 @@
     matrix.conflicts["cdi"].parties
     matrix.container_images["cuda-12.4"].requirements
     matrix.rules["minor-version-compatibility"].figures
+    matrix.sources["docker"].repositories         # .uri, .key, .fingerprint per OS release
     matrix.digest                                 # sha256 of the canonical content; comments and layout do not count
 
     matrix.gpus_with_pci("10de", "2684", "10de:1b1d")  # models with the id (and that board): none, one or several
@@ -46,6 +47,7 @@ from provisioner.matrix.entries import (
     GpuModel,
     Network,
     OsRelease,
+    PackageSource,
     Rule,
     Runtime,
 )
@@ -88,6 +90,7 @@ class Rooms:
     conflicts: Mapping[str, Conflict]
     container_images: Mapping[str, ContainerImages]
     rules: Mapping[str, Rule]
+    sources: Mapping[str, PackageSource]
 
     def room(self, name: str) -> Mapping[str, Entry]:
         """The entries of a folder of `matrix/`: `matrix.room("container-images")`."""

@@ -2,9 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class SourceWish(BaseModel):
+    """A package source that a host is to have: an id of matrix/sources, or one of your own when `uri` is given too.
+
+    A bare word in the inventory is the id. What is left out comes from the matrix.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=40)]
+    uri: Annotated[str, Field(pattern=r"^(https?|file|copy)://?[A-Za-z0-9._~:/@%+$()\[\]-]+$")] | None = None
+    suite: Annotated[str, Field(pattern=r"^[A-Za-z0-9._/~-]+$")] | None = None
+    components: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]+$")], ...] | None = None
+    key: str | None = Field(default=None, description="a file on the controller or an https address")
+    fingerprint: str | None = Field(default=None, description="of the key; spaces are left out")
+
+    @field_validator("fingerprint")
+    @classmethod
+    def _without_spaces(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        bare = "".join(value.split()).upper()
+        if not re.fullmatch(r"[0-9A-F]{40}|[0-9A-F]{64}", bare):
+            raise ValueError("a fingerprint has 40 or 64 hexadecimal digits; the short key id is not enough")
+        return bare
 
 
 class Policy(BaseModel):
@@ -18,11 +45,31 @@ class Policy(BaseModel):
         description="what to do with a driver branch past its end of life when a newer one fits",
     )
     forbid_branches: tuple[str, ...] = ()
+    sources: tuple[SourceWish, ...] = Field(
+        default=(), description="package sources that the host is to have besides the distribution's"
+    )
+    driver_source: Literal["auto", "distribution", "vendor"] = Field(
+        default="auto",
+        description="where the driver comes from: auto takes the better of what is offered, whoever offers it",
+    )
     rollback: Literal["auto", "never"] = Field(
         default="auto", description="whether a change of the stack is taken back when the host does not pass after it"
     )
     history: int = Field(default=3, ge=1, le=50, description="how many of the last changes a host keeps")
     history_mib: int = Field(default=4096, ge=256, description="MiB that a host keeps of them in all")
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _bare_words(cls, value: Any) -> Any:
+        """`[docker]` means `[{id: docker}]`; an id that stands twice is an error."""
+        if not isinstance(value, (list, tuple)):
+            return value
+        wishes = [{"id": item} if isinstance(item, str) else item for item in value]
+        ids = [item.get("id") if isinstance(item, dict) else getattr(item, "id", None) for item in wishes]
+        twice = next((one for one in ids if ids.count(one) > 1), None)
+        if twice is not None:
+            raise ValueError(f"the source {twice} stands twice")
+        return wishes
 
 
 class Intent(BaseModel):

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from provisioner.model.capture import UNKNOWN, Unknown
 from provisioner.model.facts import Flavour
+from provisioner.model.source import LockedSource
 
 Unit = Literal["kernel", "driver", "compat", "runtime", "toolkit", "other"]
 """What must move together; `other` packages came along with one of them."""
@@ -75,6 +76,30 @@ class AbsentFile(_Kind):
     rebuilds_initramfs: bool = False
     pins: bool = False
     restarts: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return f"file {self.path}"
+
+
+class PackageSource(_Kind):
+    """A package source in two files: where it lies, and the key that must sign it. In force before any transaction."""
+
+    kind: Literal["package-source"] = "package-source"
+    source: LockedSource
+
+    @property
+    def key(self) -> str:
+        return f"package source {self.source.id}"
+
+
+class ReplacedSource(_Kind):
+    """A file of somebody else that names a package source of the lock: apt refuses two keys for one address."""
+
+    kind: Literal["replaced-source"] = "replaced-source"
+    path: str
+    by: str
+    also: tuple[str, ...] = ()  # other addresses in the same file, which must not be lost
 
     @property
     def key(self) -> str:
@@ -181,6 +206,8 @@ Resource = Annotated[
     | File
     | KeptFile
     | AbsentFile
+    | PackageSource
+    | ReplacedSource
     | Settings
     | Package
     | AbsentPackage

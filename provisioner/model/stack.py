@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from provisioner.model.intent import Intent
+from provisioner.model.source import LockedSource
 
 
 class Reason(BaseModel):
@@ -63,6 +64,8 @@ class HostLock(BaseModel):
     packages: tuple[LockedPackage, ...] = ()
     warnings: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()  # what a network asks for that facts do not show: for checks and installers
+    sources: tuple[LockedSource, ...] = ()  # package sources that must be there before the packages
+    vendor_driver: bool = False  # the driver comes from NVIDIA's own repository, not from the distribution's
     module_options: tuple[str, ...] = ()  # lines for modprobe.d that this flavour needs on these cards
 
     @property

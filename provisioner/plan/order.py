@@ -19,6 +19,8 @@ from provisioner.model.resource import (
     KeptFile,
     KernelModule,
     Package,
+    PackageSource,
+    ReplacedSource,
     Resource,
     RunningDriver,
     Service,
@@ -43,6 +45,7 @@ def plan_from(
     """Return the plan that makes up for differences, wherever the wish comes from."""
     seen = [d for d in differences if not d.unseen]
     blocked = [_unseen(d) for d in differences if d.unseen]
+    blocked += [_not_alone(d.wanted) for d in seen if isinstance(d.wanted, ReplacedSource) and d.wanted.also]
     reboot = any(isinstance(d.wanted, RunningDriver) for d in seen)
     if reboot and policy.reboot == "never":
         blocked.append("a reboot is due to load the driver, and provision_policy.reboot is never")
@@ -72,7 +75,9 @@ _RANK: dict[Phase, int] = {"stage": 0, "drain": 1, "change": 2, "reboot": 3, "ve
 
 def _phase(wanted: Resource, *, reboot: bool) -> Phase:
     """Only what no running job can notice is staged; the rest waits for the drain."""
-    if isinstance(wanted, Directory) or (isinstance(wanted, (File, KeptFile, AbsentFile)) and wanted.pins):
+    if isinstance(wanted, (Directory, PackageSource, ReplacedSource)) or (
+        isinstance(wanted, (File, KeptFile, AbsentFile)) and wanted.pins
+    ):
         return "stage"
     if isinstance(wanted, RunningDriver) or (isinstance(wanted, Service) and wanted.after_reboot and reboot):
         return "reboot"
@@ -98,6 +103,13 @@ def _unseen(d: Difference) -> str:
             f"set {describe(d.wanted)} there by hand"
         )
     return f"{d.wanted.key} could not be seen"
+
+
+def _not_alone(wanted: ReplacedSource) -> str:
+    return (
+        f"{wanted.path} names the package source {wanted.by} beside {', '.join(wanted.also)}: apt refuses two keys for "
+        "one address; take the line out of that file by hand"
+    )
 
 
 def _change(d: Difference, *, reboot: bool) -> Change:
@@ -131,6 +143,10 @@ def describe(resource: Resource) -> str:
         return "not installed"
     if isinstance(resource, AbsentFile):
         return "not there"
+    if isinstance(resource, PackageSource):
+        return f"{resource.source.uri}, signed by …{resource.source.fingerprint[-16:]}"
+    if isinstance(resource, ReplacedSource):
+        return f"replaced by the package source {resource.by} of the lock"
     if isinstance(resource, KeptFile):
         return f"{resource.sha256[:12]}, mode {resource.mode}"
     if isinstance(resource, WholePackages):

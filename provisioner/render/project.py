@@ -23,11 +23,14 @@ from provisioner.model.resource import (
     KeptFile,
     KernelModule,
     Package,
+    PackageSource,
+    ReplacedSource,
     Service,
     Settings,
     Unit,
     WholePackages,
 )
+from provisioner.model.source import KEYRINGS
 from provisioner.model.transaction import argv
 from provisioner.model.units import megabytes
 from provisioner.render.templates import fill
@@ -135,6 +138,7 @@ def _play(name: str, tasks: Sequence[str]) -> dict[str, str] | None:
 def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[str]:
     """Keep, pin, fetch, compare: whatever can fail or take long does so while the host still serves."""
     tasks = [_keep(plan, plan.keep, group, run, files)] if plan.keep is not None and plan.changes else []
+    tasks += _sources(plan.in_phase("stage"), group, files)
     tasks += _files_and_folders(plan.in_phase("stage"), group, files)
     packages = plan.moving
     fetched = [p for p in packages if isinstance(p, Package) and p.archive is None]
@@ -155,6 +159,22 @@ def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[
         files[sums] = "".join(f"{line}\n" for line in lines)
         tasks.append(fill("tasks/sums.yml.j2", sums=sums, where="the lock" if fetched else "what was kept"))
     return tasks + _prebuilt(plan)
+
+
+def _sources(changes: Sequence[Change], group: str, files: dict[str, str]) -> list[str]:
+    """Files of others go first: apt reads nothing at all while two keys stand for one address."""
+    tasks = [
+        fill("tasks/replaced_source.yml.j2", wanted=change.wanted)
+        for change in changes
+        if isinstance(change.wanted, ReplacedSource)
+    ]
+    for change in changes:
+        if isinstance(change.wanted, PackageSource):
+            source = change.wanted.source
+            names = {"key": _source(source.key_path, group), "text": _source(source.path, group)}
+            files[names["key"]], files[names["text"]] = source.key, source.text
+            tasks.append(fill("tasks/package_source.yml.j2", source=source, names=names, folder=KEYRINGS))
+    return tasks
 
 
 def _prebuilt(plan: HostPlan) -> list[str]:
@@ -195,7 +215,8 @@ def _keep(plan: HostPlan, keep: Keep, group: str, run: str, files: dict[str, str
                 "restarts": list(f.restarts) if isinstance(f, Settings) else [],
             }
             for f in files_of
-        },
+        }
+        | {path: {"initramfs": False, "pins": True, "restarts": []} for path in _source_files(plan)},
         "units": {
             c.wanted.name: {"after_reboot": c.wanted.after_reboot}
             for c in plan.changes
@@ -209,6 +230,16 @@ def _keep(plan: HostPlan, keep: Keep, group: str, run: str, files: dict[str, str
     program = (Path(__file__).parent / "keep.py").read_text(encoding="utf-8")
     files[source] = f"{program}\n\nmain({pprint.pformat(spec, width=120, sort_dicts=False)})\n"
     return fill("tasks/keep.yml.j2", source=source, folder=f"{HISTORY}/{run}")
+
+
+def _source_files(plan: HostPlan) -> list[str]:
+    found: list[str] = []
+    for change in plan.changes:
+        if isinstance(change.wanted, PackageSource):
+            found += [change.wanted.source.path, change.wanted.source.key_path]
+        elif isinstance(change.wanted, ReplacedSource):
+            found.append(change.wanted.path)
+    return found
 
 
 def archive_name(package: Package) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from provisioner.matrix.reader import Matrix
@@ -99,11 +100,14 @@ def lock_of(model: Model, solution: tuple[int, ...], matrix: Matrix) -> HostLock
     if toolkit is not None:
         locked += packages.toolkit_unit(toolkit)
     warnings += _about_the_os(host, matrix)
+    chosen = _driver_choices(model, solution, driver)
     return HostLock(
         os=host.os,
         gpus=tuple(card.id for card in host.cards),
         intent=model.intent,
-        **_driver_choices(model, solution, driver),
+        driver_branch=chosen.branch,
+        driver_version=chosen.version,
+        modules=chosen.modules,
         cuda=_cuda(level, driver, compat, model, solution),
         runtime=_choice_of(container_reasons.runtime(runtime, model)),
         toolkit=_choice_of(container_reasons.toolkit(model, toolkit, solution, matrix)),
@@ -114,6 +118,7 @@ def lock_of(model: Model, solution: tuple[int, ...], matrix: Matrix) -> HostLock
         packages=tuple(sorted(locked, key=lambda p: (p.unit, p.name))),
         warnings=_told(claim for claim in warnings if claim.kind != "not-checked"),
         unchecked=_told(claim for claim in warnings if claim.kind == "not-checked"),
+        vendor_driver=driver is not None and driver.package is not None and driver.package.flat,
         module_options=_module_options(driver, host),
     )
 
@@ -144,9 +149,18 @@ def _choice(value: str, *because: Claim, not_newer: tuple[Claim, ...] = ()) -> C
     )
 
 
-def _driver_choices(model: Model, solution: tuple[int, ...], driver: Driver | None) -> dict[str, Choice | None]:
+@dataclass(frozen=True)
+class _Chosen:
+    """The three choices that a driver is; None when there is none."""
+
+    branch: Choice | None = None
+    version: Choice | None = None
+    modules: Choice | None = None
+
+
+def _driver_choices(model: Model, solution: tuple[int, ...], driver: Driver | None) -> _Chosen:
     if driver is None or driver.package is None:
-        return {"driver_branch": None, "driver_version": None, "modules": None}
+        return _Chosen()
     because = reasons.driver_because(model, driver)
     newer = reasons.not_newer(model, driver, solution)
     same_branch = tuple(c for place, c in newer if place == driver.branch.branch)
@@ -157,11 +171,11 @@ def _driver_choices(model: Model, solution: tuple[int, ...], driver: Driver | No
         (("package", driver.package.name),),
         (entry("drivers", driver.branch, driver.branch.id),),
     )
-    return {
-        "driver_branch": _choice(driver.branch.branch, *_of_branch(because), not_newer=other_branch),
-        "driver_version": _choice(driver.version.text, *_of_patch(because), not_newer=same_branch),
-        "modules": _choice(driver.flavour, carried),
-    }
+    return _Chosen(
+        branch=_choice(driver.branch.branch, *_of_branch(because), not_newer=other_branch),
+        version=_choice(driver.version.text, *_of_patch(because), not_newer=same_branch),
+        modules=_choice(driver.flavour, carried),
+    )
 
 
 def _of_branch(because: tuple[Claim, ...]) -> tuple[Claim, ...]:

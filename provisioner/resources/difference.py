@@ -7,7 +7,17 @@ from typing import Any
 
 from provisioner.model.capture import UNKNOWN, Capture
 from provisioner.model.facts import HostFacts
-from provisioner.model.resource import ABSENT, AbsentFile, AbsentPackage, Difference, Package, Resource, Settings
+from provisioner.model.resource import (
+    ABSENT,
+    AbsentFile,
+    AbsentPackage,
+    Difference,
+    Package,
+    PackageSource,
+    ReplacedSource,
+    Resource,
+    Settings,
+)
 from provisioner.resources.observed import observed
 
 
@@ -28,6 +38,10 @@ def difference(wanted: Iterable[Resource], facts: HostFacts, capture: Capture) -
 def _keys(wanted: Resource, actual: Any, facts: HostFacts) -> tuple[str, ...]:
     if isinstance(wanted, (AbsentFile, AbsentPackage)):
         return () if actual == wanted else ("present",)
+    if isinstance(wanted, PackageSource):
+        return () if actual == wanted else ("content",)
+    if isinstance(wanted, ReplacedSource):
+        return ("present",)
     if isinstance(wanted, Settings):
         return tuple(sorted(key for key, value in wanted.values.items() if actual.values.get(key) != value))
     if isinstance(wanted, Package):

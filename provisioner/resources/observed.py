@@ -17,6 +17,8 @@ from provisioner.model.resource import (
     KernelModule,
     Observed,
     Package,
+    PackageSource,
+    ReplacedSource,
     Resource,
     RunningDriver,
     Service,
@@ -33,6 +35,10 @@ def observed(wanted: Resource, facts: HostFacts, capture: Capture) -> Observed:
         return _kept(wanted, capture)
     if isinstance(wanted, AbsentFile):
         return _absent_file(wanted, capture)
+    if isinstance(wanted, PackageSource):
+        return _source(wanted, capture)
+    if isinstance(wanted, ReplacedSource):
+        return File(path=wanted.path, content="")
     if isinstance(wanted, Directory):
         return _directory(wanted, capture)
     if isinstance(wanted, Package):
@@ -67,6 +73,17 @@ def _file(wanted: File | Settings, capture: Capture) -> Observed:
         return UNKNOWN
     as_wanted = all(values.get(key) == value for key, value in wanted.values.items())
     return wanted.model_copy(update={"values": values}) if as_wanted or wanted.path not in capture.redacted else UNKNOWN
+
+
+def _source(wanted: PackageSource, capture: Capture) -> Observed:
+    text, key = capture.file(wanted.source.path), capture.file(wanted.source.key_path)
+    if text is UNKNOWN or key is UNKNOWN:
+        return UNKNOWN
+    if text is None and key is None:
+        return ABSENT
+    if text == wanted.source.text and key == wanted.source.key:
+        return wanted
+    return File(path=wanted.source.path, content=text or "")
 
 
 def sum_command(path: str) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 
 from pydantic import JsonValue
 
 from provisioner.model.capture import UNKNOWN, Unknown
 from provisioner.model.driver_package import branch_of
-from provisioner.model.facts import Flavour
+from provisioner.model.facts import Flavour, SourceEntry
 from provisioner.model.facts import Package as Installed
 from provisioner.model.resource import (
     AbsentPackage,
@@ -16,12 +18,15 @@ from provisioner.model.resource import (
     File,
     KernelModule,
     Package,
+    PackageSource,
+    ReplacedSource,
     Resource,
     RunningDriver,
     Service,
     Settings,
     WholePackages,
 )
+from provisioner.model.source import LockedSource, same_place
 from provisioner.model.stack import HostLock, LockedPackage
 
 STATE = "/var/lib/provision"
@@ -36,6 +41,10 @@ CLIENTS_TARGET = "/etc/systemd/system/provision-clients.target"
 # foreign repository with a higher number cannot win against the lock.
 PIN_PRIORITY = 1001
 
+# Packages that only NVIDIA's repository has, and that pull its driver in. The names of Debian begin alike
+# (nvidia-open-kernel-dkms), so the patterns end in digits.
+VENDOR_ROOTS = "cuda-drivers cuda-drivers-[0-9]* nvidia-open nvidia-open-[0-9]* nvidia-driver-pinning-[0-9]*"
+
 # live-restore keeps containers running while the daemon restarts, so an upgrade of docker.io ends no job.
 DOCKER_VALUES: dict[str, JsonValue] = {"live-restore": True}
 
@@ -43,9 +52,10 @@ DOCKER_VALUES: dict[str, JsonValue] = {"live-restore": True}
 def wanted(lock: HostLock) -> tuple[Resource, ...]:
     """Return the resources in the order in which they would be put in place."""
     resources: list[Resource] = [Directory(path=STATE), WholePackages()]
+    resources += [PackageSource(source=source) for source in lock.sources]
     held = [package for package in lock.packages if package.hold]
     if held:
-        resources.append(File(path=PREFERENCES, content=preferences(held), pins=True))
+        resources.append(File(path=PREFERENCES, content=preferences(held, vendor_driver=lock.vendor_driver), pins=True))
         resources.append(File(path=UNATTENDED, content=unattended(held), pins=True))
     if lock.driver_version is not None:
         resources.append(File(path=NOUVEAU, content=NOUVEAU_TEXT, rebuilds_initramfs=True))
@@ -84,10 +94,30 @@ def wanted(lock: HostLock) -> tuple[Resource, ...]:
     return tuple(resources)
 
 
+def replaced_sources(lock: HostLock, entries: tuple[SourceEntry, ...] | Unknown) -> tuple[ReplacedSource, ...]:
+    """Return the files of others that name a source of the lock."""
+    return () if entries is UNKNOWN else replaced_by(lock.sources, entries)
+
+
+def replaced_by(sources: Sequence[LockedSource], entries: Sequence[SourceEntry]) -> tuple[ReplacedSource, ...]:
+    """Return the files of others that name one of the sources, each once."""
+    mine = {same_place(source.uri): source for source in sources}
+    ours = {source.path for source in sources}
+    found = []
+    for path in dict.fromkeys(entry.path for entry in entries if entry.path not in ours):
+        uris = tuple(dict.fromkeys(same_place(entry.uri) for entry in entries if entry.path == path))
+        named = [mine[uri].id for uri in uris if uri in mine]
+        if named:
+            found.append(ReplacedSource(path=path, by=named[0], also=tuple(uri for uri in uris if uri not in mine)))
+    return tuple(found)
+
+
 def strangers(lock: HostLock, installed: dict[str, Installed] | Unknown) -> tuple[AbsentPackage, ...]:
     """Return the packages of other driver branches; two branches side by side build two modules for one card.
 
-    What the lock names stays; so do tools that Debian builds apart, which serve any branch.
+    What the lock names stays; so do tools that Debian builds apart, which serve any branch. Of a driver from NVIDIA's
+    own repository nothing else stays: what the distribution built beside it would mix, in whatever version. The other
+    way round, the packages go by which that repository brought its driver.
     """
     if lock.driver_version is None or installed is UNKNOWN:
         return ()
@@ -96,8 +126,15 @@ def strangers(lock: HostLock, installed: dict[str, Installed] | Unknown) -> tupl
     return tuple(
         AbsentPackage(name=package.name)
         for package in sorted(installed.values(), key=lambda p: p.name)
-        if package.name not in locked and branch_of(package.name, package.version) not in (None, mine)
+        if package.name not in locked and _strange(package, mine, vendor=lock.vendor_driver)
     )
+
+
+def _strange(package: Installed, branch: str, *, vendor: bool) -> bool:
+    if not vendor and any(fnmatchcase(package.name, root) for root in VENDOR_ROOTS.split()):
+        return True
+    its = branch_of(package.name, package.version)
+    return its is not None and (vendor or its != branch)
 
 
 def flavour_of(value: str) -> Flavour:
@@ -105,8 +142,12 @@ def flavour_of(value: str) -> Flavour:
     return "open" if value == "open" else "proprietary"
 
 
-def preferences(packages: list[LockedPackage]) -> str:
-    """Return an apt_preferences(5) file that pins each package at its version, one stanza per version."""
+def preferences(packages: list[LockedPackage], *, vendor_driver: bool = False) -> str:
+    """Return an apt_preferences(5) file that pins each package at its version, one stanza per version.
+
+    A host keeps one driver source: where the driver is the distribution's, the packages by which NVIDIA's own
+    repository brings one cannot be installed, whoever asks for them.
+    """
     by_version: dict[str, list[str]] = defaultdict(list)
     for package in packages:
         by_version[package.version].append(package.name)
@@ -114,6 +155,8 @@ def preferences(packages: list[LockedPackage]) -> str:
         f"Package: {' '.join(sorted(names))}\nPin: version {version}\nPin-Priority: {PIN_PRIORITY}\n"
         for version, names in sorted(by_version.items())
     ]
+    if not vendor_driver and any(package.unit == "driver" for package in packages):
+        stanzas.append(f"Package: {VENDOR_ROOTS}\nPin: version *\nPin-Priority: -1\n")
     return HEADER.format(comment="#") + "\n" + "\n".join(stanzas)
 
 

@@ -288,3 +288,16 @@ def test_the_way_back_takes_nothing_from_the_network() -> None:
         "Restart docker.service, which reads its settings only at start",
         "Stop docker.service",
     ]
+
+
+def test_a_package_source_comes_before_the_index_with_its_key() -> None:
+    """Key, source, index: in this order, and both files are kept for the way back."""
+    run = rendered(bare_plan(sources=(world.SOURCE,)))
+    stage = yaml.safe_load(run.files["group_1.yml"])[0]["tasks"]
+    names = [task["name"] for task in stage]
+
+    key = names.index("Write the key of docker (98D1F7E8DAA19B46D3FF0615D1EA9165F2BD78B2)")
+    assert key < names.index("Write the package source docker") < names.index("Stage the package index")
+    assert run.files[f"files/group_1{world.SOURCE.path}"] == world.SOURCE.text
+    assert run.files[f"files/group_1{world.SOURCE.key_path}"] == world.SOURCE.key
+    assert repr(world.SOURCE.path) in run.files["files/group_1/keep.py"]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from provisioner.model.resource import Package, Service
+from provisioner.model.capture import UNKNOWN
+from provisioner.model.facts import Package as Installed
+from provisioner.model.facts import SourceEntry
+from provisioner.model.resource import Package, ReplacedSource, Service
 from provisioner.model.stack import Choice
-from provisioner.resources.wanted import preferences, unattended, wanted
-from tests.world import entry, locked
+from provisioner.resources.wanted import preferences, replaced_sources, strangers, unattended, wanted
+from tests.world import DRIVER_DEB, SOURCE, entry, locked
 
 
 def test_preferences_pin_each_package_at_its_version() -> None:
@@ -20,7 +23,48 @@ def test_preferences_pin_each_package_at_its_version() -> None:
         "Package: docker.io\nPin: version 20.10.24+dfsg1-1\nPin-Priority: 1001\n"
         "\n"
         "Package: libcuda1 nvidia-smi\nPin: version 535.261.03-1~deb12u1\nPin-Priority: 1001\n"
+        "\n"
+        "Package: cuda-drivers cuda-drivers-[0-9]* nvidia-open nvidia-open-[0-9]* nvidia-driver-pinning-[0-9]*\n"
+        "Pin: version *\nPin-Priority: -1\n"
     )
+
+
+def test_a_driver_of_nvidias_own_repository_may_have_its_roots() -> None:
+    """What brings that driver is kept away only where the driver is the distribution's."""
+    assert "cuda-drivers" not in preferences([locked("nvidia-smi")], vendor_driver=True)
+    assert "cuda-drivers" not in preferences([locked("docker.io", "1", "runtime")])
+
+
+def test_a_move_to_another_driver_source_takes_away_what_would_mix() -> None:
+    """There: all of the distribution's driver that the new source does not have. Back: what only the vendor has."""
+    lock = entry(vendor_driver=True)
+    found = {
+        "nvidia-smi": Installed("nvidia-smi", DRIVER_DEB, held=True),
+        "nvidia-alternative": Installed("nvidia-alternative", DRIVER_DEB, held=True),
+        "nvidia-modprobe": Installed("nvidia-modprobe", DRIVER_DEB, held=False),
+        "cuda-drivers": Installed("cuda-drivers", "535.261.03-1", held=False),
+        "nvidia-open-kernel-dkms": Installed("nvidia-open-kernel-dkms", DRIVER_DEB, held=False),
+    }
+
+    assert [p.name for p in strangers(lock, found)] == ["nvidia-alternative", "nvidia-open-kernel-dkms"]
+    assert [p.name for p in strangers(entry(), found)] == ["cuda-drivers"]
+
+
+def test_a_file_of_somebody_else_with_the_same_address_makes_way() -> None:
+    """apt refuses two keys for one address; what else stands in the file is told, so that it is not lost."""
+    lock = entry(sources=(SOURCE,))
+    entries = (
+        SourceEntry("/etc/apt/sources.list.d/docker.list", "https://docker.example/linux/debian/", "bookworm"),
+        SourceEntry("/etc/apt/sources.list", "http://mirror.example/debian", "bookworm"),
+        SourceEntry("/etc/apt/sources.list", "https://docker.example/linux/debian", "bookworm"),
+        SourceEntry(SOURCE.path, SOURCE.uri, "bookworm"),
+    )
+
+    assert replaced_sources(lock, entries) == (
+        ReplacedSource(path="/etc/apt/sources.list.d/docker.list", by="docker"),
+        ReplacedSource(path="/etc/apt/sources.list", by="docker", also=("http://mirror.example/debian",)),
+    )
+    assert replaced_sources(lock, UNKNOWN) == ()
 
 
 def test_unattended_upgrades_takes_regular_expressions() -> None:

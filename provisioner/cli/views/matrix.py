@@ -20,6 +20,7 @@ from provisioner.matrix.entries import (
     GpuModel,
     Network,
     OsRelease,
+    PackageSource,
     Rule,
     Runtime,
 )
@@ -123,6 +124,10 @@ def _rule(e: Rule) -> str:
     return f"{e.about} · {e.title}"
 
 
+def _source(e: PackageSource) -> str:
+    return f"{e.title} · {', '.join(e.provides)} · {sum(len(r.os) for r in e.repositories)} releases"
+
+
 _SUMMARIES: dict[str, Callable[[Any], str]] = {
     "drivers": _driver,
     "cuda": _cuda,
@@ -134,6 +139,7 @@ _SUMMARIES: dict[str, Callable[[Any], str]] = {
     "conflicts": _conflict,
     "container-images": _images,
     "rules": _rule,
+    "sources": _source,
 }
 
 
