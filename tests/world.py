@@ -24,7 +24,7 @@ from provisioner.model.facts import (
 )
 from provisioner.model.history import HISTORY, NOW, Entry
 from provisioner.model.intent import Intent
-from provisioner.model.resource import Directory, File, PackageSource, Settings
+from provisioner.model.resource import CdiSpec, Directory, File, PackageSource, Settings
 from provisioner.model.source import LockedSource
 from provisioner.model.stack import Choice, HostLock, LockedPackage, Reason
 from provisioner.probe.request import Request
@@ -121,6 +121,8 @@ def fitting_capture(lock: HostLock, host: str = "rig-01") -> Capture:
             files[resource.path] = resource.content
         if isinstance(resource, Settings):
             files[resource.path] = json.dumps(resource.values)
+        if isinstance(resource, CdiSpec):
+            files |= {"/etc/cdi/nvidia.yaml": None, "/var/run/cdi/nvidia.yaml": f"/lib/libcuda.so.{resource.version}\n"}
         if isinstance(resource, PackageSource):
             files |= {resource.source.path: resource.source.text, resource.source.key_path: resource.source.key}
     return Capture(host=host, taken_at=WHEN, probe="0.1.0", files=files, commands=commands)

@@ -20,6 +20,7 @@ from provisioner.model.inventory import InventoryHost
 from provisioner.model.plan import HostPlan, Plan
 from provisioner.model.resource import (
     AbsentFile,
+    CdiSpec,
     Directory,
     File,
     KeptFile,
@@ -34,7 +35,7 @@ from provisioner.plan.refuse import refusals
 from provisioner.plan.simulate import simulation
 from provisioner.probe.request import SOURCE_FILES, STATE, Command, Profile, Request
 from provisioner.resources.difference import difference
-from provisioner.resources.wanted import replaced_sources, strangers, wanted
+from provisioner.resources.wanted import CDI_SPECS, replaced_sources, strangers, wanted
 
 SIMULATION_LIMIT_S = 120
 
@@ -107,10 +108,13 @@ def request_for(goal: Goal) -> Request:
     profile = STATE
     sources = [r.source for r in goal.resources if isinstance(r, PackageSource)]
     if sources:
-        profile = replace(STATE, files=(*STATE.files, *SOURCE_FILES, *(s.key_path for s in sources)))
+        profile = replace(
+            STATE, files=(*STATE.files, *SOURCE_FILES, *(path for s in sources for path in (s.path, s.key_path)))
+        )
+    specs = CDI_SPECS if any(isinstance(r, CdiSpec) for r in goal.resources) else ()
     return Request(
         profile,
-        files=tuple(dict.fromkeys(r.path for r in files)),
+        files=tuple(dict.fromkeys([*(r.path for r in files), *specs])),
         units=tuple(r.name for r in goal.resources if isinstance(r, Service)),
         sums=tuple(r.path for r in files if isinstance(r, KeptFile)),
     )

@@ -11,13 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 class SourceWish(BaseModel):
     """A package source that a host is to have: an id of matrix/sources, or one of your own when `uri` is given too.
 
-    A bare word in the inventory is the id. What is left out comes from the matrix.
+    A bare word in the inventory is the id. What is left out comes from the matrix. A folder on the host is `copy:/…`:
+    of `file:` sources apt keeps no archive that could be compared with the lock.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=40)]
-    uri: Annotated[str, Field(pattern=r"^(https?|file|copy)://?[A-Za-z0-9._~:/@%+$()\[\]-]+$")] | None = None
+    uri: Annotated[str, Field(pattern=r"^(https?://|copy:/)[A-Za-z0-9._~:/@%+$()\[\]-]+$")] | None = None
     suite: Annotated[str, Field(pattern=r"^[A-Za-z0-9._/~-]+$")] | None = None
     components: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]+$")], ...] | None = None
     key: str | None = Field(default=None, description="a file on the controller or an https address")
@@ -51,6 +52,12 @@ class Policy(BaseModel):
     driver_source: Literal["auto", "distribution", "vendor"] = Field(
         default="auto",
         description="where the driver comes from: auto takes the better of what is offered, whoever offers it",
+    )
+    cgroup_driver: Literal["auto", "systemd", "cgroupfs"] = Field(
+        default="auto", description="of Docker; auto follows the networks, and leaves it alone where none minds"
+    )
+    default_runtime: Literal["auto", "runc", "nvidia"] = Field(
+        default="auto", description="of Docker; auto leaves it as it is"
     )
     rollback: Literal["auto", "never"] = Field(
         default="auto", description="whether a change of the stack is taken back when the host does not pass after it"

@@ -113,6 +113,12 @@ class Settings(_Kind):
     path: str
     values: dict[str, JsonValue]
     restarts: tuple[str, ...] = ()
+    wrote: dict[str, JsonValue] | None = None  # of an observed one: what provision wrote there last
+
+    @property
+    def wrote_path(self) -> str:
+        """Where the host keeps what provision wrote: without it nobody could tell whose a value is."""
+        return f"/var/lib/provision/wrote{self.path.replace('/', '-')}"
 
     @property
     def key(self) -> str:
@@ -175,6 +181,17 @@ class KernelModule(_Kind):
         return f"module nvidia for {self.kernel}"
 
 
+class CdiSpec(_Kind):
+    """The description of the GPUs for container engines, made from the driver of this version."""
+
+    kind: Literal["cdi-spec"] = "cdi-spec"
+    version: str
+
+    @property
+    def key(self) -> str:
+        return "CDI spec"
+
+
 class Service(_Kind):
     """A systemd unit; `after_reboot` ones can only run once the driver is loaded."""
 
@@ -213,6 +230,7 @@ Resource = Annotated[
     | AbsentPackage
     | WholePackages
     | KernelModule
+    | CdiSpec
     | Service
     | RunningDriver,
     Field(discriminator="kind"),

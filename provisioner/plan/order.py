@@ -13,6 +13,7 @@ from provisioner.model.resource import (
     Absent,
     AbsentFile,
     AbsentPackage,
+    CdiSpec,
     Difference,
     Directory,
     File,
@@ -25,8 +26,10 @@ from provisioner.model.resource import (
     RunningDriver,
     Service,
     Settings,
+    Unit,
     WholePackages,
 )
+from provisioner.model.settings import merged, told
 from provisioner.model.stack import HostLock
 from provisioner.plan.cost import not_serving_s
 
@@ -79,18 +82,25 @@ def _phase(wanted: Resource, *, reboot: bool) -> Phase:
         isinstance(wanted, (File, KeptFile, AbsentFile)) and wanted.pins
     ):
         return "stage"
-    if isinstance(wanted, RunningDriver) or (isinstance(wanted, Service) and wanted.after_reboot and reboot):
+    if (
+        isinstance(wanted, RunningDriver)
+        or (isinstance(wanted, CdiSpec) and reboot)
+        or (isinstance(wanted, Service) and wanted.after_reboot and reboot)
+    ):
         return "reboot"
     return "change"
+
+
+_JOBS_USE: tuple[Unit, ...] = ("driver", "runtime", "toolkit")
 
 
 def _interrupts(change: Change) -> bool:
     """Whether the change can end a running job: packages of driver and runtime, their settings, a reboot."""
     wanted = change.wanted
     if isinstance(wanted, Package):
-        return wanted.unit in ("driver", "runtime") and change.moves is not None
+        return wanted.unit in _JOBS_USE and change.moves is not None
     if isinstance(wanted, AbsentPackage):
-        return wanted.unit in ("driver", "runtime")
+        return wanted.unit in _JOBS_USE
     if isinstance(wanted, (KeptFile, AbsentFile)):
         return bool(wanted.restarts)
     return isinstance(wanted, (Settings, RunningDriver, WholePackages))
@@ -122,13 +132,21 @@ def _change(d: Difference, *, reboot: bool) -> Change:
         wanted=d.wanted,
         keys=d.keys,
         content=_merged(d) if isinstance(d.wanted, Settings) else None,
+        notes=_notes(d),
     )
 
 
 def _merged(d: Difference) -> str:
     assert isinstance(d.wanted, Settings)
     theirs = d.observed.values if isinstance(d.observed, Settings) else {}
-    return json.dumps({**theirs, **d.wanted.values}, indent=4, sort_keys=True) + "\n"
+    return json.dumps(merged(theirs, d.wanted.values), indent=4, sort_keys=True) + "\n"
+
+
+def _notes(d: Difference) -> tuple[str, ...]:
+    if isinstance(d.wanted, Settings) and isinstance(d.observed, Settings):
+        seen = d.observed
+        return told(d.keys, wrote=seen.wrote, there=seen.values, wanted=d.wanted.values)
+    return ()
 
 
 def describe(resource: Resource) -> str:
@@ -139,6 +157,8 @@ def describe(resource: Resource) -> str:
         return f"{'enabled' if resource.enabled else 'not enabled'}, {'active' if resource.active else 'not active'}"
     if isinstance(resource, (KernelModule, RunningDriver)):
         return f"{resource.version} ({resource.flavour})" if resource.version else "none"
+    if isinstance(resource, CdiSpec):
+        return f"of driver {resource.version}"
     if isinstance(resource, AbsentPackage):
         return "not installed"
     if isinstance(resource, AbsentFile):

@@ -18,6 +18,7 @@ from provisioner.model.plan import Change, HostPlan, Phase
 from provisioner.model.resource import (
     AbsentFile,
     AbsentPackage,
+    CdiSpec,
     Directory,
     File,
     KeptFile,
@@ -95,7 +96,7 @@ def _playbook(group: Group, plan: HostPlan, *, run: str, made_by: str, made_at: 
         {"title": TITLES["drain"], "static": "drain.yml"} if plan.drain else None,
         _play("change", [*_change(plan, group.name, files), *_cleared(plan)]),
         {"title": TITLES["reboot"], "static": "reboot.yml"} if plan.reboot else None,
-        _play("ready", [_service(c) for c in plan.in_phase("reboot") if isinstance(c.wanted, Service)]),
+        _play("ready", _ready(plan.in_phase("reboot"))),
     ]
     text = fill(
         "playbook.yml.j2",
@@ -111,6 +112,15 @@ def _playbook(group: Group, plan: HostPlan, *, run: str, made_by: str, made_at: 
     )
     files[group.playbook] = text + "\n"
     return files
+
+
+def _ready(changes: Sequence[Change]) -> list[str]:
+    services = [_service(change) for change in changes if isinstance(change.wanted, Service)]
+    return services + _specs(changes)
+
+
+def _specs(changes: Sequence[Change]) -> list[str]:
+    return [fill("tasks/cdi_spec.yml.j2", change=change) for change in changes if isinstance(change.wanted, CdiSpec)]
 
 
 TITLES = {
@@ -140,6 +150,8 @@ def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[
     tasks = [_keep(plan, plan.keep, group, run, files)] if plan.keep is not None and plan.changes else []
     tasks += _sources(plan.in_phase("stage"), group, files)
     tasks += _files_and_folders(plan.in_phase("stage"), group, files)
+    if plan.reloads:
+        tasks.append(fill("tasks/device_links.yml.j2"))
     packages = plan.moving
     fetched = [p for p in packages if isinstance(p, Package) and p.archive is None]
     kept = [p for p in packages if isinstance(p, Package) and p.archive is not None]
@@ -198,6 +210,9 @@ def _cleared(plan: HostPlan) -> list[str]:
     return [fill("tasks/prebuilt_used.yml.j2", folder=BUILD)] if _prebuilt(plan) else []
 
 
+_PLAIN = {"initramfs": False, "pins": False, "restarts": []}
+
+
 def _keep(plan: HostPlan, keep: Keep, group: str, run: str, files: dict[str, str]) -> str:
     """Return the task that keeps what the plan replaces: a program that stands whole in the run's folder."""
     named = {c.wanted.name: c.wanted.unit for c in plan.changes if isinstance(c.wanted, (Package, AbsentPackage))}
@@ -216,7 +231,8 @@ def _keep(plan: HostPlan, keep: Keep, group: str, run: str, files: dict[str, str
             }
             for f in files_of
         }
-        | {path: {"initramfs": False, "pins": True, "restarts": []} for path in _source_files(plan)},
+        | {path: {"initramfs": False, "pins": True, "restarts": []} for path in _source_files(plan)}
+        | {f.wrote_path: dict(_PLAIN) for f in files_of if isinstance(f, Settings)},
         "units": {
             c.wanted.name: {"after_reboot": c.wanted.after_reboot}
             for c in plan.changes
@@ -266,7 +282,7 @@ def _change(plan: HostPlan, group: str, files: dict[str, str]) -> list[str]:
     ]
     tasks += _settings(changes, group, files)
     tasks += [_service(change) for change in changes if isinstance(change.wanted, Service)]
-    return tasks
+    return tasks + _specs(changes)
 
 
 def _files_and_folders(changes: Sequence[Change], group: str, files: dict[str, str]) -> list[str]:
@@ -338,7 +354,9 @@ def _settings(changes: Sequence[Change], group: str, files: dict[str, str]) -> l
             source = _source(change.wanted.path, group)
             files[source] = change.content or ""
             folder = str(PurePosixPath(change.wanted.path).parent)
-            tasks.append(fill("tasks/settings.yml.j2", change=change, source=source, folder=folder))
+            wrote = _source(change.wanted.wrote_path, group)
+            files[wrote] = json.dumps(change.wanted.values, indent=4, sort_keys=True) + "\n"
+            tasks.append(fill("tasks/settings.yml.j2", change=change, source=source, folder=folder, wrote=wrote))
             tasks += [fill("tasks/restart.yml.j2", unit=unit) for unit in change.wanted.restarts]
     return tasks
 

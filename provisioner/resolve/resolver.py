@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from provisioner.matrix.reader import Matrix
 from provisioner.matrix.specifier import Answer, judge
@@ -118,6 +118,8 @@ def lock_of(model: Model, solution: tuple[int, ...], matrix: Matrix) -> HostLock
         packages=tuple(sorted(locked, key=lambda p: (p.unit, p.name))),
         warnings=_told(claim for claim in warnings if claim.kind != "not-checked"),
         unchecked=_told(claim for claim in warnings if claim.kind == "not-checked"),
+        cgroup_driver=_cgroup_driver(model.intent, options),
+        default_runtime=None if model.intent.policy.default_runtime == "auto" else model.intent.policy.default_runtime,
         vendor_driver=driver is not None and driver.package is not None and driver.package.flat,
         module_options=_module_options(driver, host),
     )
@@ -125,6 +127,15 @@ def lock_of(model: Model, solution: tuple[int, ...], matrix: Matrix) -> HostLock
 
 def _told(claims: Iterable[Claim]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(explain.warning(claim) for claim in claims))
+
+
+def _cgroup_driver(intent: Intent, options: Iterable[Option]) -> Literal["systemd", "cgroupfs"] | None:
+    """What the request says, else what a network's own installer would set."""
+    asked = intent.policy.cgroup_driver
+    if asked != "auto":
+        return asked
+    wishes = [r.value for option in options for r in option.wishes.get("cgroup_driver", ()) if r.forbids]
+    return "cgroupfs" if "cgroupfs" in wishes else "systemd" if "systemd" in wishes else None
 
 
 def _module_options(driver: Driver | None, host: Host) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from provisioner.model.resource import (
     Resource,
     Settings,
 )
+from provisioner.model.settings import lacking
 from provisioner.resources.observed import observed
 
 
@@ -43,7 +44,7 @@ def _keys(wanted: Resource, actual: Any, facts: HostFacts) -> tuple[str, ...]:
     if isinstance(wanted, ReplacedSource):
         return ("present",)
     if isinstance(wanted, Settings):
-        return tuple(sorted(key for key, value in wanted.values.items() if actual.values.get(key) != value))
+        return lacking(actual.values, wanted.values)
     if isinstance(wanted, Package):
         keys = tuple(key for key in ("version", "held") if getattr(wanted, key) != getattr(actual, key))
         found = facts.package(wanted.name)

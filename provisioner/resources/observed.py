@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
+
+from pydantic import JsonValue
 
 from provisioner.model.capture import UNKNOWN, Capture, Unknown
 from provisioner.model.facts import HostFacts
@@ -11,6 +14,7 @@ from provisioner.model.resource import (
     ABSENT,
     AbsentFile,
     AbsentPackage,
+    CdiSpec,
     Directory,
     File,
     KeptFile,
@@ -25,6 +29,8 @@ from provisioner.model.resource import (
     Settings,
     WholePackages,
 )
+from provisioner.model.settings import lacking
+from provisioner.resources.wanted import CDI_SPECS
 
 
 def observed(wanted: Resource, facts: HostFacts, capture: Capture) -> Observed:
@@ -49,6 +55,8 @@ def observed(wanted: Resource, facts: HostFacts, capture: Capture) -> Observed:
         return _whole(facts)
     if isinstance(wanted, KernelModule):
         return _module(wanted, facts)
+    if isinstance(wanted, CdiSpec):
+        return _cdi(wanted, capture)
     if isinstance(wanted, Service):
         return _service(wanted, facts)
     return _running(wanted, facts)
@@ -71,8 +79,18 @@ def _file(wanted: File | Settings, capture: Capture) -> Observed:
     # which the probe left out a secret: written back, it would lose it.
     if not isinstance(values, dict):
         return UNKNOWN
-    as_wanted = all(values.get(key) == value for key, value in wanted.values.items())
-    return wanted.model_copy(update={"values": values}) if as_wanted or wanted.path not in capture.redacted else UNKNOWN
+    if lacking(values, wanted.values) and wanted.path in capture.redacted:
+        return UNKNOWN
+    return wanted.model_copy(update={"values": values, "wrote": _wrote(wanted, capture)})
+
+
+def _wrote(wanted: Settings, capture: Capture) -> dict[str, JsonValue] | None:
+    text = capture.file(wanted.wrote_path)
+    try:
+        values = json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return values if isinstance(values, dict) else None
 
 
 def _source(wanted: PackageSource, capture: Capture) -> Observed:
@@ -168,12 +186,26 @@ def _module(wanted: KernelModule, facts: HostFacts) -> Observed:
     return KernelModule(kernel=build.kernel, version=build.version, flavour=build.flavour)
 
 
+def _cdi(wanted: CdiSpec, capture: Capture) -> Observed:
+    """A spec mounts libraries by their real names, which end in the driver's version."""
+    texts = [capture.file(path) for path in CDI_SPECS]
+    if any(text is UNKNOWN for text in texts):
+        return UNKNOWN
+    versions = {version for text in texts if isinstance(text, str) for version in _LIBRARY.findall(text)}
+    if not versions:
+        return ABSENT
+    return wanted if versions == {wanted.version} else CdiSpec(version=", ".join(sorted(versions)))
+
+
+_LIBRARY = re.compile(r"/lib(?:cuda|nvidia-ml)\.so\.(\d{3}\.\d+(?:\.\d+)?)")
+
+
 def _service(wanted: Service, facts: HostFacts) -> Observed:
     if facts.units is UNKNOWN or wanted.name not in facts.units:
         return UNKNOWN
     unit = facts.units[wanted.name]
     if unit.load == "not-found":
-        return ABSENT
+        return ABSENT if wanted.enabled or wanted.active else wanted
     # "static" and the like cannot be enabled and need not be: something else starts them.
     enabled = wanted.enabled if unit.enabled in ("static", "indirect", "generated") else unit.enabled == "enabled"
     return wanted.model_copy(update={"enabled": enabled, "active": unit.active in ("active", "reloading")})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -13,7 +14,9 @@ from provisioner.model.driver_package import branch_of
 from provisioner.model.facts import Flavour, SourceEntry
 from provisioner.model.facts import Package as Installed
 from provisioner.model.resource import (
+    AbsentFile,
     AbsentPackage,
+    CdiSpec,
     Directory,
     File,
     KernelModule,
@@ -35,6 +38,9 @@ UNATTENDED = "/etc/apt/apt.conf.d/52provision-unattended-upgrades"
 NOUVEAU = "/etc/modprobe.d/provision-nouveau.conf"
 MODULE_OPTIONS = "/etc/modprobe.d/provision-nvidia.conf"
 DOCKER_SETTINGS = "/etc/docker/daemon.json"
+DEV_CHAR_RULE = "/etc/udev/rules.d/71-provision-nvidia-dev-char.rules"
+CDI_SPECS = ("/etc/cdi/nvidia.yaml", "/var/run/cdi/nvidia.yaml")
+CDI_REFRESH = ("nvidia-cdi-refresh.path", "nvidia-cdi-refresh.service")
 CLIENTS_TARGET = "/etc/systemd/system/provision-clients.target"
 
 # A priority above 1000 keeps the version even when it means a downgrade (apt_preferences(5)), so that a
@@ -82,16 +88,56 @@ def wanted(lock: HostLock) -> tuple[Resource, ...]:
             for kernel in lock.kernels
         ]
     if lock.engine.startswith("docker"):
-        resources.append(Settings(path=DOCKER_SETTINGS, values=DOCKER_VALUES, restarts=("docker.service",)))
+        resources.append(Settings(path=DOCKER_SETTINGS, values=docker_values(lock), restarts=("docker.service",)))
         resources.append(Service(name="docker.service"))
     elif lock.engine == "containerd":
         resources.append(Service(name="containerd.service"))
     resources.append(File(path=CLIENTS_TARGET, content=CLIENTS_TARGET_TEXT))
+    resources += _cdi(lock)
     if running is not None:
+        if lock.toolkit is not None:
+            resources.append(File(path=DEV_CHAR_RULE, content=DEV_CHAR_TEXT, pins=True))
         resources.append(running)
         if any(package.name.startswith("nvidia") and "persistenced" in package.name for package in lock.packages):
             resources.append(Service(name="nvidia-persistenced.service", after_reboot=True))
     return tuple(resources)
+
+
+def docker_values(lock: HostLock) -> dict[str, JsonValue]:
+    """Return what Docker's daemon.json must hold: what the lock decided, and nothing that it left open.
+
+    `features.cdi` is known from Docker 25.0 on, and CDI is on without it from 28.2 (matrix/runtimes/docker-ce).
+    """
+    values: dict[str, JsonValue] = dict(DOCKER_VALUES)
+    if lock.toolkit is not None:
+        values["runtimes"] = {"nvidia": {"args": [], "path": "nvidia-container-runtime"}}
+    if lock.default_runtime is not None:
+        values["default-runtime"] = lock.default_runtime
+    if lock.cgroup_driver is not None:
+        values["exec-opts"] = [f"native.cgroupdriver={lock.cgroup_driver}"]
+    version = _engine_version(lock)
+    if lock.cdi is not None and version >= (25,) and (lock.cdi.value == "absent" or version < (28, 2)):
+        values["features"] = {"cdi": lock.cdi.value == "present"}
+    return values
+
+
+def _engine_version(lock: HostLock) -> tuple[int, ...]:
+    """`docker-ce 5:28.5.2-1~debian.12~bookworm` is (28, 5, 2); () where it is not said."""
+    said = lock.runtime.value.partition(" ")[2] if lock.runtime is not None else ""
+    match = re.match(r"(?:\d+:)?(\d+)\.(\d+)\.?(\d+)?", said)
+    return tuple(int(part) for part in match.groups() if part) if match else ()
+
+
+def _cdi(lock: HostLock) -> list[Resource]:
+    """Specs of just the locked driver where CDI is on; none, and nobody who would write one, where it is off."""
+    if lock.cdi is None or lock.toolkit is None or lock.driver_version is None:
+        return []
+    if lock.cdi.value == "present":
+        return [CdiSpec(version=lock.driver_version.value)]
+    return [
+        *(Service(name=name, enabled=False, active=False) for name in CDI_REFRESH),
+        *(AbsentFile(path=path) for path in CDI_SPECS),
+    ]
 
 
 def replaced_sources(lock: HostLock, entries: tuple[SourceEntry, ...] | Unknown) -> tuple[ReplacedSource, ...]:
@@ -176,6 +222,14 @@ NOUVEAU_TEXT = (
     HEADER.format(comment="#")
     + "# nouveau binds the card before the NVIDIA module can, when the initramfs or udev loads it first.\n"
     + "blacklist nouveau\noptions nouveau modeset=0\n"
+)
+
+# What NVIDIA's documents advise against containers that lose their GPUs when systemd reloads (troubleshooting, "Failed
+# to initialize NVML"): runc finds a device node by its numbers in /dev/char, where the driver makes no links.
+DEV_CHAR_TEXT = (
+    HEADER.format(comment="#")
+    + 'ACTION=="add", DEVPATH=="/bus/pci/drivers/nvidia", '
+    + 'RUN+="/usr/bin/nvidia-ctk system create-dev-char-symlinks --create-all"\n'
 )
 
 CLIENTS_TARGET_TEXT = (

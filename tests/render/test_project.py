@@ -6,6 +6,7 @@ import ast
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import pytest
 import yaml
 from jinja2 import UndefinedError
 
+from provisioner.model.facts import Package as Installed
 from provisioner.model.plan import Change, HostPlan
 from provisioner.model.resource import AbsentFile, AbsentPackage, KeptFile, Package, Service
+from provisioner.model.stack import Choice
 from provisioner.model.transaction import Move
 from provisioner.plan.order import host_plan
 from provisioner.render.project import Project, project
@@ -279,9 +282,9 @@ def test_the_way_back_takes_nothing_from_the_network() -> None:
     assert run.files["files/group_1/SHA256SUMS"] == f"{'b' * 64}  /kept/nvidia-smi_535.216.03-1_amd64.deb\n"
     assert not [task["name"] for task in stage if "index" in task["name"] or "download" in str(task)]
     assert [task["name"] for task in change] == [
-        "Remove /etc/modprobe.d/provision-nouveau.conf, which was not there before",
+        "Remove /etc/modprobe.d/provision-nouveau.conf",
         "Disable provision-clients.target, which was not there before",
-        "Remove /etc/systemd/system/provision-clients.target, which was not there before",
+        "Remove /etc/systemd/system/provision-clients.target",
         "Install 1 and remove 1 packages of driver (module builds take minutes)",
         "Release 1 packages",
         "Put /etc/docker/daemon.json back",
@@ -301,3 +304,28 @@ def test_a_package_source_comes_before_the_index_with_its_key() -> None:
     assert run.files[f"files/group_1{world.SOURCE.path}"] == world.SOURCE.text
     assert run.files[f"files/group_1{world.SOURCE.key_path}"] == world.SOURCE.key
     assert repr(world.SOURCE.path) in run.files["files/group_1/keep.py"]
+
+
+def test_links_come_first_and_specs_last() -> None:
+    """Device links while the host serves, before anything that makes systemd reload; the spec when the driver runs."""
+    toolkit = Choice(value="nvidia-container-toolkit 1.20.0-1")
+    plan = bare_plan(toolkit=toolkit, cdi=Choice(value="present"))
+    plays = yaml.safe_load(rendered(plan).files["group_1.yml"])
+    names = {play["name"]: [task["name"] for task in play.get("tasks", ())] for play in plays}
+
+    stage = names["Stage while serving"]
+    links = next(n for n, name in enumerate(stage) if name.startswith("Link the GPUs in /dev/char"))
+    assert links < stage.index("Stage the package index")
+    assert names["Start what needs the driver"][-1] == "Make the CDI spec anew for driver 535.261.03"
+
+
+def test_a_plan_without_reload_makes_no_links() -> None:
+    """A hold that is put back touches no unit."""
+    lock = world.entry()
+    facts = world.fitting_facts(lock)
+    assert isinstance(facts.packages, dict)
+    loose = {**facts.packages, "nvidia-smi": Installed("nvidia-smi", world.DRIVER_DEB, held=False)}
+    differences = difference(wanted(lock), replace(facts, packages=loose), world.fitting_capture(lock))
+    run = rendered(host_plan("rig-01", lock, differences, enrolled=True))
+
+    assert "/dev/char" not in run.files["group_1.yml"]

@@ -9,8 +9,10 @@ from provisioner.model.facts import Package as Installed
 from provisioner.model.facts import SourceEntry
 from provisioner.model.resource import Package, ReplacedSource, Service
 from provisioner.model.stack import Choice
-from provisioner.resources.wanted import preferences, replaced_sources, strangers, unattended, wanted
+from provisioner.resources.wanted import docker_values, preferences, replaced_sources, strangers, unattended, wanted
 from tests.world import DRIVER_DEB, SOURCE, entry, locked
+
+TOOLKIT = Choice(value="nvidia-container-toolkit 1.20.0-1")
 
 
 def test_preferences_pin_each_package_at_its_version() -> None:
@@ -99,3 +101,40 @@ def test_the_toolkit_is_installed_and_held_like_the_rest() -> None:
 
     assert set(found) == set(names)
     assert all(package.held and package.version == "1.19.1-1" for package in found.values())
+
+
+@pytest.mark.parametrize(
+    ("runtime", "cdi", "features"),
+    [
+        ("docker.io 20.10.24+dfsg1-1", "present", None),
+        ("docker.io 26.1.5+dfsg1-9", "present", {"cdi": True}),
+        ("docker-ce 5:28.5.2-1~debian.12~bookworm", "present", None),
+        ("docker-ce 5:28.5.2-1~debian.12~bookworm", "absent", {"cdi": False}),
+    ],
+)
+def test_dockers_cdi_is_said_only_where_it_knows_of_it(runtime: str, cdi: str, features: object) -> None:
+    """Known from 25.0 on, and on by itself from 28.2."""
+    lock = entry(runtime=Choice(value=runtime), cdi=Choice(value=cdi), toolkit=TOOLKIT)
+
+    assert docker_values(lock).get("features") == features
+
+
+def test_docker_gets_what_the_lock_decided_and_nothing_else() -> None:
+    """Cgroup driver and default runtime are the owner's where the lock leaves them open."""
+    assert docker_values(entry()) == {"live-restore": True}
+    assert docker_values(entry(toolkit=TOOLKIT, cgroup_driver="cgroupfs", default_runtime="nvidia")) == {
+        "live-restore": True,
+        "runtimes": {"nvidia": {"args": [], "path": "nvidia-container-runtime"}},
+        "default-runtime": "nvidia",
+        "exec-opts": ["native.cgroupdriver=cgroupfs"],
+    }
+
+
+def test_specs_follow_the_driver_or_are_gone() -> None:
+    """On: a spec of just this driver. Off: no spec, and nobody who would write one."""
+    on = [r.key for r in wanted(entry(toolkit=TOOLKIT, cdi=Choice(value="present")))]
+    off = [r.key for r in wanted(entry(toolkit=TOOLKIT, cdi=Choice(value="absent")))]
+
+    assert "CDI spec" in on
+    assert "CDI spec" not in off
+    assert {"file /etc/cdi/nvidia.yaml", "service nvidia-cdi-refresh.path"} <= set(off)

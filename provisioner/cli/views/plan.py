@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from provisioner.actions.plan import Planned
 from provisioner.cli.words import duration, paint, safe
 from provisioner.errors import HostError
-from provisioner.model.plan import Change, HostPlan, Plan
+from provisioner.model.plan import Change, HostPlan, Phase, Plan
 from provisioner.model.resource import AbsentPackage, Package, RunningDriver, Service
 from provisioner.model.transaction import Action, Move
 from provisioner.model.units import megabytes
@@ -60,6 +60,7 @@ def host_lines(plan: HostPlan, width: int) -> list[str]:
     lines += [f"{' ' * width}  why: {safe(reason)}" for reason in plan.reasons]
     for phase, words in phase_lines(plan):
         lines.append(f"    {phase.ljust(7)}  {words}")
+        lines += [f"             {safe(note)}" for change in plan.in_phase(phase) for note in change.notes]
         if phase == "change":
             lines += [f"             {line}" for line in transaction_lines(plan)]
     return lines
@@ -157,6 +158,8 @@ _KINDS = {
     "absent-file": "file",
     "absent-package": "package",
     "kernel-module": "kernel module",
+    "package-source": "package source",
+    "replaced-source": "file",
 }
 
 
@@ -175,7 +178,7 @@ def cost(plan: HostPlan) -> str:
     return " · ".join(parts)
 
 
-def phase_lines(plan: HostPlan) -> Iterable[tuple[str, str]]:
+def phase_lines(plan: HostPlan) -> Iterable[tuple[Phase, str]]:
     """Yield phase and what happens in it, in order."""
     fresh = [c for c in plan.changes if isinstance(c.moves, Package)]
     stage = _counted(plan.in_phase("stage"))
@@ -188,6 +191,10 @@ def phase_lines(plan: HostPlan) -> Iterable[tuple[str, str]]:
     change = _counted(plan.in_phase("change"))
     if plan.transaction:
         change.append(_moved(plan.transaction))
+    if change and plan.reloads:
+        change.append(
+            "systemd reloads" + ("" if plan.drain else " (containers keep their GPUs: linked in /dev/char first)")
+        )
     if change:
         yield "change", ", ".join(change)
     if plan.reboot:
