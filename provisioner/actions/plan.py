@@ -30,12 +30,13 @@ from provisioner.model.resource import (
     Settings,
 )
 from provisioner.model.stack import HostLock, Lock
+from provisioner.plan.kernels import SIGNING, asks_for_a_key, boot_refusals, key_refusals
 from provisioner.plan.order import host_plan, plan_from
 from provisioner.plan.refuse import refusals
 from provisioner.plan.simulate import simulation
 from provisioner.probe.request import SOURCE_FILES, STATE, Command, Profile, Request
 from provisioner.resources.difference import difference
-from provisioner.resources.wanted import CDI_SPECS, replaced_sources, strangers, wanted
+from provisioner.resources.wanted import CDI_SPECS, beside_the_lock, wanted
 
 SIMULATION_LIMIT_S = 120
 
@@ -130,12 +131,10 @@ def plan_for(seen: Seen, goal: Goal, signatures: Signatures) -> HostPlan:
     enrolled = goal.stack is not None and _enrolled(seen, goal.stack, signatures)
     if goal.stack is not None and not goal.undone:
         entry = goal.stack.entry
-        resources = (
-            *goal.resources,
-            *replaced_sources(entry, seen.facts.sources),
-            *strangers(entry, seen.facts.packages),
-        )
-        return host_plan(seen.host.name, entry, difference(resources, seen.facts, seen.capture), enrolled=enrolled)
+        resources = (*goal.resources, *beside_the_lock(entry, seen.facts))
+        plan = host_plan(seen.host.name, entry, difference(resources, seen.facts, seen.capture), enrolled=enrolled)
+        refused = boot_refusals(plan, entry, seen.facts)
+        return plan.model_copy(update={"blocked": (*plan.blocked, *refused)}) if refused else plan
     differences = difference(goal.resources, seen.facts, seen.capture)
     return plan_from(seen.host.name, differences, policy=goal.policy, networks=goal.networks, enrolled=enrolled)
 
@@ -159,18 +158,30 @@ def simulated(
     A plan whose transaction apt refuses, or that does what nobody asked for, is blocked.
     """
     lines = {name: line for name, plan in plans.items() if (line := simulation(plan)) is not None}
-    if not lines:
+    signed = {name for name, plan in plans.items() if asks_for_a_key(plan, seen[name].facts)}
+    asked = [name for name in plans if name in lines or name in signed]
+    if not asked:
         return dict(plans), {}
     requests = {
-        name: Request(Profile(commands=(Command(line, limit_s=SIMULATION_LIMIT_S, shell=True),)))
-        for name, line in lines.items()
+        name: Request(
+            Profile(
+                commands=(
+                    *([Command(lines[name], limit_s=SIMULATION_LIMIT_S, shell=True)] if name in lines else []),
+                    *([Command(SIGNING, shell=True)] if name in signed else []),
+                )
+            )
+        )
+        for name in asked
     }
-    again, failed = observe([seen[name].host for name in lines], requests, prober)
+    again, failed = observe([seen[name].host for name in asked], requests, prober)
     found = {name: plan for name, plan in plans.items() if name not in failed}
     for name, one in again.items():
-        answer = read_simulation(one.capture, lines[name])
+        answer = read_simulation(one.capture, lines[name]) if name in lines else UNKNOWN
         if answer is not UNKNOWN:
-            found[name] = _with(plans[name], answer, seen[name])
+            found[name] = _with(found[name], answer, seen[name])
+        if name in signed:
+            refused = key_refusals(one.capture.command(SIGNING))
+            found[name] = found[name].model_copy(update={"blocked": (*found[name].blocked, *refused)})
     return found, failed
 
 

@@ -156,6 +156,27 @@ class AbsentPackage(_Kind):
         return f"package {self.name}"
 
 
+class Hold(_Kind):
+    """A package that stays at whatever version it has: kernels, so that none comes for which there is no module."""
+
+    kind: Literal["hold"] = "hold"
+    name: str
+
+    @property
+    def key(self) -> str:
+        return f"hold {self.name}"
+
+
+class NoRunFile(_Kind):
+    """No driver of NVIDIA's own installer lies beside the packages: it would overwrite them, and they it."""
+
+    kind: Literal["no-run-file"] = "no-run-file"
+
+    @property
+    def key(self) -> str:
+        return "driver of NVIDIA's installer (.run)"
+
+
 class WholePackages(_Kind):
     """No package is left half-installed; `interrupted` when dpkg must finish before apt can say anything true."""
 
@@ -228,6 +249,8 @@ Resource = Annotated[
     | Settings
     | Package
     | AbsentPackage
+    | Hold
+    | NoRunFile
     | WholePackages
     | KernelModule
     | CdiSpec

@@ -17,8 +17,10 @@ from provisioner.model.resource import (
     Difference,
     Directory,
     File,
+    Hold,
     KeptFile,
     KernelModule,
+    NoRunFile,
     Package,
     PackageSource,
     ReplacedSource,
@@ -103,7 +105,7 @@ def _interrupts(change: Change) -> bool:
         return wanted.unit in _JOBS_USE
     if isinstance(wanted, (KeptFile, AbsentFile)):
         return bool(wanted.restarts)
-    return isinstance(wanted, (Settings, RunningDriver, WholePackages))
+    return isinstance(wanted, (NoRunFile, Settings, RunningDriver, WholePackages))
 
 
 def _unseen(d: Difference) -> str:
@@ -124,6 +126,8 @@ def _not_alone(wanted: ReplacedSource) -> str:
 
 def _change(d: Difference, *, reboot: bool) -> Change:
     before = None if d.observed is UNKNOWN or isinstance(d.observed, Absent) else describe(d.observed)
+    if isinstance(d.wanted, NoRunFile) and isinstance(d.observed, File):
+        before = f"installed{f', {d.observed.content}' if d.observed.content else ''}"
     return Change(
         phase=_phase(d.wanted, reboot=reboot),
         what=d.wanted.key,
@@ -161,6 +165,10 @@ def describe(resource: Resource) -> str:
         return f"of driver {resource.version}"
     if isinstance(resource, AbsentPackage):
         return "not installed"
+    if isinstance(resource, Hold):
+        return "held"
+    if isinstance(resource, NoRunFile):
+        return "taken away by its own uninstaller; a rollback cannot bring it back"
     if isinstance(resource, AbsentFile):
         return "not there"
     if isinstance(resource, PackageSource):

@@ -21,11 +21,14 @@ from provisioner.model.resource import (
     CdiSpec,
     Directory,
     File,
+    Hold,
     KeptFile,
     KernelModule,
+    NoRunFile,
     Package,
     PackageSource,
     ReplacedSource,
+    RunningDriver,
     Service,
     Settings,
     Unit,
@@ -94,7 +97,7 @@ def _playbook(group: Group, plan: HostPlan, *, run: str, made_by: str, made_at: 
     plays = [
         _play("stage", _stage(plan, group.name, run, files)),
         {"title": TITLES["drain"], "static": "drain.yml"} if plan.drain else None,
-        _play("change", [*_change(plan, group.name, files), *_cleared(plan)]),
+        _play("change", [*_change(plan, group.name, files), *_cleared(plan), *_guarded(plan)]),
         {"title": TITLES["reboot"], "static": "reboot.yml"} if plan.reboot else None,
         _play("ready", _ready(plan.in_phase("reboot"))),
     ]
@@ -112,6 +115,12 @@ def _playbook(group: Group, plan: HostPlan, *, run: str, made_by: str, made_at: 
     )
     files[group.playbook] = text + "\n"
     return files
+
+
+def _guarded(plan: HostPlan) -> list[str]:
+    """A reboot into a kernel without the module leaves a host without GPU, and nobody near it."""
+    running = [c.wanted for c in plan.changes if isinstance(c.wanted, RunningDriver) and c.wanted.version]
+    return [fill("tasks/boot_guard.yml.j2", version=driver.version) for driver in running if plan.reboot]
 
 
 def _ready(changes: Sequence[Change]) -> list[str]:
@@ -215,7 +224,8 @@ _PLAIN = {"initramfs": False, "pins": False, "restarts": []}
 
 def _keep(plan: HostPlan, keep: Keep, group: str, run: str, files: dict[str, str]) -> str:
     """Return the task that keeps what the plan replaces: a program that stands whole in the run's folder."""
-    named = {c.wanted.name: c.wanted.unit for c in plan.changes if isinstance(c.wanted, (Package, AbsentPackage))}
+    named: dict[str, Unit] = {c.wanted.name: "kernel" for c in plan.changes if isinstance(c.wanted, Hold)}
+    named |= {c.wanted.name: c.wanted.unit for c in plan.changes if isinstance(c.wanted, (Package, AbsentPackage))}
     moves = plan.transaction or ()
     files_of = [c.wanted for c in plan.changes if isinstance(c.wanted, (File, Settings))]
     spec = {
@@ -271,6 +281,7 @@ def _change(plan: HostPlan, group: str, files: dict[str, str]) -> list[str]:
         if isinstance(change.wanted, WholePackages)
     ]
     tasks += _files_and_folders(changes, group, files)
+    tasks += [fill("tasks/run_file.yml.j2") for change in changes if isinstance(change.wanted, NoRunFile)]
     tasks += _packages(changes)
     tasks += _restored(changes, after_packages=True)
     if _needs_initramfs(changes):
@@ -321,7 +332,9 @@ def _source(path: str, group: str) -> str:
 def _packages(changes: Sequence[Change]) -> list[str]:
     moving = [package for change in changes if (package := change.moves) is not None]
     wanted = [(c.wanted, c.keys) for c in changes if isinstance(c.wanted, Package)]
-    if not moving and not wanted:
+    held = [package.name for package, _ in wanted if package.held]
+    held += [change.wanted.name for change in changes if isinstance(change.wanted, Hold)]
+    if not moving and not wanted and not held:
         return []
     units = sorted({package.unit for package in moving}, key=get_args(Unit).index)
     gone = sum(isinstance(package, AbsentPackage) for package in moving)
@@ -332,7 +345,7 @@ def _packages(changes: Sequence[Change]) -> list[str]:
             "tasks/package.yml.j2",
             title=title + (" (module builds take minutes)" if "driver" in units and gone < len(moving) else ""),
             argv=argv(moving) if moving else (),
-            held=[package.name for package, _ in wanted if package.held],
+            held=held,
             released=[package.name for package, keys in wanted if not package.held and "held" in keys],
         )
     ]

@@ -91,7 +91,7 @@ def lock_of(model: Model, solution: tuple[int, ...], matrix: Matrix) -> HostLock
         words = (("version", driver.package.version if driver.package is not None else ""),)
         warnings += [Claim("left-behind", name, words, (Source("host: packages"),)) for name in left]
         kernels = tuple(k for k in host.kernels if k == host.next_boot or has_headers(host, k))
-        locked += packages.kernel_unit(host, kernels)
+        locked += packages.kernel_unit(host, kernels, hold=model.intent.policy.hold_kernel)
     if compat is not None:
         locked += packages.compat_unit(compat)
     if runtime is not None:

@@ -12,6 +12,8 @@ from provisioner.model.resource import (
     AbsentFile,
     AbsentPackage,
     Difference,
+    Hold,
+    NoRunFile,
     Package,
     PackageSource,
     ReplacedSource,
@@ -37,7 +39,9 @@ def difference(wanted: Iterable[Resource], facts: HostFacts, capture: Capture) -
 
 
 def _keys(wanted: Resource, actual: Any, facts: HostFacts) -> tuple[str, ...]:
-    if isinstance(wanted, (AbsentFile, AbsentPackage)):
+    if isinstance(wanted, Hold):
+        return () if actual == wanted else ("held",)
+    if isinstance(wanted, (AbsentFile, AbsentPackage, NoRunFile)):
         return () if actual == wanted else ("present",)
     if isinstance(wanted, PackageSource):
         return () if actual == wanted else ("content",)

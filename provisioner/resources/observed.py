@@ -17,8 +17,10 @@ from provisioner.model.resource import (
     CdiSpec,
     Directory,
     File,
+    Hold,
     KeptFile,
     KernelModule,
+    NoRunFile,
     Observed,
     Package,
     PackageSource,
@@ -53,6 +55,10 @@ def observed(wanted: Resource, facts: HostFacts, capture: Capture) -> Observed:
         return _absent_package(wanted, facts)
     if isinstance(wanted, WholePackages):
         return _whole(facts)
+    if isinstance(wanted, Hold):
+        return _hold(wanted, facts)
+    if isinstance(wanted, NoRunFile):
+        return UNKNOWN if facts.driver.run_file_install is UNKNOWN else _run_file(wanted, facts)
     if isinstance(wanted, KernelModule):
         return _module(wanted, facts)
     if isinstance(wanted, CdiSpec):
@@ -163,6 +169,22 @@ def _absent_package(wanted: AbsentPackage, facts: HostFacts) -> Observed:
     if found is None:
         return wanted
     return Package(name=found.name, version=found.version, held=found.held, unit=wanted.unit)
+
+
+def _hold(wanted: Hold, facts: HostFacts) -> Observed:
+    found = facts.package(wanted.name)
+    if found is UNKNOWN:
+        return UNKNOWN
+    if found is None or found.held:
+        return wanted
+    return Package(name=found.name, version=found.version, held=False, unit="kernel")
+
+
+def _run_file(wanted: NoRunFile, facts: HostFacts) -> Observed:
+    if not facts.driver.run_file_install:
+        return wanted
+    library = facts.driver.library
+    return File(path="/usr/bin/nvidia-uninstall", content="" if library is UNKNOWN else library or "")
 
 
 def _whole(facts: HostFacts) -> Observed:

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from provisioner.model.capture import UNKNOWN, Unknown
 from provisioner.model.driver_package import branch_of
-from provisioner.model.facts import Flavour, SourceEntry
+from provisioner.model.facts import Flavour, HostFacts, SourceEntry
 from provisioner.model.facts import Package as Installed
 from provisioner.model.resource import (
     AbsentFile,
@@ -19,7 +19,9 @@ from provisioner.model.resource import (
     CdiSpec,
     Directory,
     File,
+    Hold,
     KernelModule,
+    NoRunFile,
     Package,
     PackageSource,
     ReplacedSource,
@@ -176,8 +178,46 @@ def strangers(lock: HostLock, installed: dict[str, Installed] | Unknown) -> tupl
     )
 
 
+def beside_the_lock(lock: HostLock, facts: HostFacts) -> tuple[Resource, ...]:
+    """Return what a host must have, or must not, because of what it is now: the lock cannot know of it."""
+    return (
+        *replaced_sources(lock, facts.sources),
+        *strangers(lock, facts.packages),
+        *_other_kernels(lock, facts),
+        *_held_kernels(lock, facts.packages),
+        *((NoRunFile(),) if lock.driver_version is not None and facts.driver.run_file_install is True else ()),
+    )
+
+
+def _other_kernels(lock: HostLock, facts: HostFacts) -> tuple[KernelModule, ...]:
+    """A kernel that came after the lock was made and boots next: its module is built where it has headers."""
+    release, headers = facts.kernel.next_boot, facts.kernel.headers
+    if lock.driver_version is None or lock.modules is None or release is UNKNOWN or release in lock.kernels:
+        return ()
+    if headers is UNKNOWN or release not in headers:
+        return ()
+    return (KernelModule(kernel=release, version=lock.driver_version.value, flavour=flavour_of(lock.modules.value)),)
+
+
+def _held_kernels(lock: HostLock, installed: dict[str, Installed] | Unknown) -> tuple[Hold, ...]:
+    """Kernels move only with the driver: held, so that no upgrade brings one without a module."""
+    if lock.driver_version is None or installed is UNKNOWN or not lock.intent.policy.hold_kernel:
+        return ()
+    locked = {package.name for package in lock.packages}
+    return tuple(Hold(name=name) for name in sorted(installed) if name not in locked and _KERNEL.match(name))
+
+
+_KERNEL = re.compile(r"linux-(image|headers|modules|modules-extra|modules-nvidia)-|linux-generic(-|$)")
+# The other flavour's module package of the same branch would be built beside the locked one.
+_MODULES = re.compile(
+    r"nvidia(-tesla(-\d+)?|-legacy-\w+)?(-open)?-kernel(-open)?-dkms|nvidia-dkms(-\d+)?(-server)?(-open)?"
+)
+
+
 def _strange(package: Installed, branch: str, *, vendor: bool) -> bool:
     if not vendor and any(fnmatchcase(package.name, root) for root in VENDOR_ROOTS.split()):
+        return True
+    if _MODULES.fullmatch(package.name):
         return True
     its = branch_of(package.name, package.version)
     return its is not None and (vendor or its != branch)

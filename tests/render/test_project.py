@@ -329,3 +329,15 @@ def test_a_plan_without_reload_makes_no_links() -> None:
     run = rendered(host_plan("rig-01", lock, differences, enrolled=True))
 
     assert "/dev/char" not in run.files["group_1.yml"]
+
+
+def test_the_last_task_before_a_reboot_looks_for_the_module() -> None:
+    """A kernel that came in between, or a build that left nothing, ends the run before the reboot."""
+    plays = yaml.safe_load(rendered(bare_plan()).files["group_1.yml"])
+    change = next(play for play in plays if play["name"] == "Change the host")
+    guard = change["tasks"][-1]
+
+    assert guard["name"] == "Check that the kernel that boots next has the module of driver 535.261.03"
+    script = guard["ansible.builtin.shell"]["cmd"]
+    assert subprocess.run(["sh", "-n"], input=script, text=True, check=False).returncode == 0
+    assert plays[plays.index(change) + 1]["name"] == "Reboot into the new driver"

@@ -45,10 +45,9 @@ def test_a_move_to_another_driver_source_takes_away_what_would_mix() -> None:
         "nvidia-alternative": Installed("nvidia-alternative", DRIVER_DEB, held=True),
         "nvidia-modprobe": Installed("nvidia-modprobe", DRIVER_DEB, held=False),
         "cuda-drivers": Installed("cuda-drivers", "535.261.03-1", held=False),
-        "nvidia-open-kernel-dkms": Installed("nvidia-open-kernel-dkms", DRIVER_DEB, held=False),
     }
 
-    assert [p.name for p in strangers(lock, found)] == ["nvidia-alternative", "nvidia-open-kernel-dkms"]
+    assert [p.name for p in strangers(lock, found)] == ["nvidia-alternative"]
     assert [p.name for p in strangers(entry(), found)] == ["cuda-drivers"]
 
 
