@@ -126,7 +126,7 @@ def toolkits_of(host: Host, intent: Intent, matrix: Matrix) -> tuple[Toolkit | N
         have = host.packages.get(names.install[0])
         for offer in host.offers.named(names.install[0]):
             unit = [_exactly(name, offer.version, host) for name in names.install]
-            version = kernel_version(upstream(offer.version))
+            version = toolkit_version(offer.version)
             if version is None or any(one is None for one in unit):
                 continue
             installed = have is not None and have.whole and have.version == offer.version
@@ -134,6 +134,14 @@ def toolkits_of(host: Host, intent: Intent, matrix: Matrix) -> tuple[Toolkit | N
             found.setdefault(offer.version, Toolkit(version, packages, installed, holes_of(version, entry)))
     order = sorted(found.values(), key=lambda t: (not t.installed, NewestFirst(t.packages[0].version)))
     return (*order, None)
+
+
+def toolkit_version(package: str) -> DottedVersion | None:
+    """`1.19.1-1` is 1.19.1; a release candidate (`1.19.1~rc.1-1`) comes before it, and its holes may still be open."""
+    try:
+        return DottedVersion(upstream(package))
+    except ValueError:
+        return None
 
 
 def _exactly(name: str, version: str, host: Host) -> OfferedPackage | None:
