@@ -15,8 +15,9 @@ from provisioner.resolve.containers import (
     holes_of,
     taken_by,
     too_old_for_cdi,
+    toolkit_version,
 )
-from provisioner.resolve.host import Driver, RuntimeVersion, kernel_version, upstream
+from provisioner.resolve.host import Driver, RuntimeVersion
 from provisioner.resolve.problem import Model
 from provisioner.resolve.rules import CDI, RUNTIME, TOOLKIT
 
@@ -88,7 +89,7 @@ def toolkit(model: Model, chosen: Toolkit | None, solution: Sequence[int], matri
         because.append(Claim("installed", chosen.shown, (), (Source("host: packages"),)))
     else:
         there = model.host.packages.get(chosen.packages[0].name)
-        moved = kernel_version(upstream(there.version)) if there is not None else None
+        moved = toolkit_version(there.version) if there is not None else None
         holes = holes_of(moved, known) if moved is not None else ()
         if moved is not None and holes:
             because.append(Claim("toolkit-moved", moved.text, (("holes", _few(holes)),), rests))
@@ -160,7 +161,7 @@ def toolkit_warnings(model: Model, chosen: Toolkit | None, driver: Driver | None
     name = known.packages[0].install[0] if known.packages else TOOLKIT_ID
     offered = [toolkit for toolkit in model.toolkits if toolkit is not None]
     there = model.host.packages.get(name)
-    version = kernel_version(upstream(there.version)) if there is not None and there.whole else None
+    version = toolkit_version(there.version) if there is not None and there.whole else None
     found = []
     if version is not None:
         holes = holes_of(version, known)

@@ -44,6 +44,13 @@ def test_a_toolkit_of_which_a_package_is_missing_is_not_offered() -> None:
     assert lock.toolkit.value == "nvidia-container-toolkit 1.19.1-1"
 
 
+def test_a_release_candidate_is_not_the_release() -> None:
+    """1.19.1 mends CVE-2026-24260; whether its candidate did is not known."""
+    facts = worlds.host("debian-13", "rtx-4090", vendor={"toolkit": ["1.19.1~rc.1"]})
+
+    assert locked(facts).toolkit is None
+
+
 def test_every_choice_is_explained() -> None:
     told = explain.choices(locked(OFFERED, networks=["lium"]))
 
