@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from provisioner import __version__
+from provisioner.actions.locked import not_locked
 from provisioner.actions.observe import Seen, observe
 from provisioner.actions.ports import Clock, Prober, Signatures
 from provisioner.errors import HostError
@@ -163,15 +164,12 @@ def _locked(hosts: Sequence[InventoryHost], lock: Lock) -> tuple[dict[str, HostL
     locked: dict[str, HostLock] = {}
     failed: dict[str, HostError] = {}
     for host in hosts:
-        entry = lock.hosts.get(host.name)
-        if entry is None:
-            failed[host.name] = HostError(
-                "host-not-locked",
-                host.name,
-                f"{host.name} has no entry in the lock",
-                hint=f"provision resolve --limit {host.name}",
-            )
-        elif entry.intent != host.intent:
+        problem = not_locked(host.name, lock)
+        if problem is not None:
+            failed[host.name] = problem
+            continue
+        entry = lock.hosts[host.name]
+        if entry.intent != host.intent:
             failed[host.name] = HostError(
                 "lock-out-of-date",
                 host.name,

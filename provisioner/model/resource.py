@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from provisioner.model.capture import UNKNOWN, Unknown
 from provisioner.model.facts import Flavour
 
-Unit = Literal["driver", "runtime", "kernel", "other"]
+Unit = Literal["kernel", "driver", "compat", "runtime", "toolkit", "other"]
 """What must move together; `other` packages came along with one of them."""
 
 

@@ -8,7 +8,7 @@ import pprint
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
@@ -25,6 +25,7 @@ from provisioner.model.resource import (
     Package,
     Service,
     Settings,
+    Unit,
     WholePackages,
 )
 from provisioner.model.transaction import argv
@@ -275,7 +276,7 @@ def _packages(changes: Sequence[Change]) -> list[str]:
     wanted = [(c.wanted, c.keys) for c in changes if isinstance(c.wanted, Package)]
     if not moving and not wanted:
         return []
-    units = sorted({package.unit for package in moving}, key=["kernel", "driver", "runtime", "other"].index)
+    units = sorted({package.unit for package in moving}, key=get_args(Unit).index)
     gone = sum(isinstance(package, AbsentPackage) for package in moving)
     parts = [f"install {len(moving) - gone}" if gone < len(moving) else "", f"remove {gone}" if gone else ""]
     title = f"{' and '.join(filter(None, parts))} packages of {' and '.join(units)}".capitalize()

@@ -71,9 +71,11 @@ def wanted(lock: HostLock) -> tuple[Resource, ...]:
             KernelModule(kernel=kernel, version=lock.driver_version.value, flavour=flavour_of(lock.modules.value))
             for kernel in lock.kernels
         ]
-    if lock.runtime is not None:
+    if lock.engine.startswith("docker"):
         resources.append(Settings(path=DOCKER_SETTINGS, values=DOCKER_VALUES, restarts=("docker.service",)))
         resources.append(Service(name="docker.service"))
+    elif lock.engine == "containerd":
+        resources.append(Service(name="containerd.service"))
     resources.append(File(path=CLIENTS_TARGET, content=CLIENTS_TARGET_TEXT))
     if running is not None:
         resources.append(running)

@@ -231,7 +231,9 @@ def _counted(changes: Sequence[Change]) -> list[str]:
 
 
 def _not_seen(name: str, problem: HostError, width: int) -> list[str]:
-    lines = [f"{name.ljust(width)}  {paint(safe(problem.message), 'red')}   [{problem.reference}]"]
+    lines = [
+        f"{name.ljust(width)}  {paint(safe(problem.message.removeprefix(f'{name}: ')), 'red')}   [{problem.reference}]"
+    ]
     lines += [f"{' ' * width}  {safe(line)}" for line in problem.context]
     if problem.hint:
         lines.append(f"{' ' * width}  {safe(problem.hint)}")
