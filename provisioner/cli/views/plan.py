@@ -201,7 +201,7 @@ def phase_lines(plan: HostPlan) -> Iterable[tuple[str, str]]:
         units = [c.wanted.name for c in plan.in_phase("reboot") if isinstance(c.wanted, Service)]
         yield "reboot", "once" + (f", then start {', '.join(units)}" if units else "")
     if not plan.blocked:
-        yield "verify", "all checks, then enrol"
+        yield "verify", "all checks, then enrol" if plan.verified else "look again; it was not enrolled then"
 
 
 def _fetched(fresh: Sequence[Change], plan: HostPlan) -> str:
