@@ -11,7 +11,7 @@ from provisioner.model.version import DebianVersion
 
 # Inst NAME [OLD] (NEW ORIGIN, ORIGIN [ARCH]) [broken for now …]; the name may carry `:i386`.
 _LINE = re.compile(
-    r"(?P<verb>Inst|Remv|Purg) (?P<name>[a-z0-9][a-z0-9+.:-]*)"
+    r"(?P<verb>Inst|Remv|Purg) (?P<name>[a-z0-9][a-z0-9+.:-]*)(?= |$)"
     r"(?: \[(?P<before>[A-Za-z0-9.+~:-]+)\])?"
     r"(?: \((?P<after>[A-Za-z0-9.+~:-]+) (?P<origin>.*?) ?\[(?P<arch>[^\]]+)\]\))?"
 )
@@ -42,7 +42,7 @@ def parse(answer: CommandOutput) -> Simulation:
     said, _, relations = answer.stdout.partition("\n# relations\n")
     for line in said.splitlines():
         match = _LINE.match(line)
-        if match is None:
+        if match is None or (match["verb"] == "Inst" and match["after"] is None):
             continue
         name, before, after = match["name"], match["before"], match["after"]
         known = moves.get(name)
