@@ -231,7 +231,7 @@ class Rig:
     def simulate(self, line: str) -> CommandOutput:
         """What apt-get would say to `… install a=1 /kept/b_2_all.deb c-`: each named package, and nothing else."""
         told = []
-        for word in shlex.split(line.rpartition(" install ")[2]):
+        for word in shlex.split(line.partition("); code=$?")[0].rpartition(" install ")[2]):
             name, _, version = (word.rpartition("/")[2] if word.startswith("/") else word).partition(
                 "_" if word.startswith("/") else "="
             )

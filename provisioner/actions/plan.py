@@ -116,7 +116,8 @@ def plan_for(seen: Seen, goal: Goal, signatures: Signatures) -> HostPlan:
         resources = (*goal.resources, *strangers(entry, seen.facts.packages))
         return host_plan(seen.host.name, entry, difference(resources, seen.facts, seen.capture), enrolled=enrolled)
     differences = difference(goal.resources, seen.facts, seen.capture)
-    return plan_from(seen.host.name, differences, policy=goal.policy, networks=goal.networks, enrolled=enrolled)
+    plan = plan_from(seen.host.name, differences, policy=goal.policy, networks=goal.networks, enrolled=enrolled)
+    return plan.model_copy(update={"verified": goal.stack is not None})
 
 
 def _enrolled(seen: Seen, stack: Stack, signatures: Signatures) -> bool:
