@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioner.cli import matrix_combos
+from provisioner.cli import matrix_combos, matrix_diff
 from provisioner.errors import BadInput, Exit
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     matrix_combos.arguments(combos)
     page = what.add_parser("html", parents=[common], help="a page to explore what fits; one file, needs no network")
     page.add_argument("out", type=Path, metavar="OUT", help="the file to write, such as matrix.html")
+    diff = what.add_parser("diff", help="which claims differ between two matrices, which hosts would move, and why")
+    diff.add_argument("--json", action="store_true", help="print JSON instead of text")
+    matrix_diff.arguments(diff)
     schema = what.add_parser("schema", parents=[common], help="JSON schema of the entries, for editors")
     schema.add_argument("room", nargs="?", metavar="ROOM", help="of one room alone")
     reference = what.add_parser("reference", parents=[common], help="pages with every entry, as in docs/reference")
@@ -49,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
         return Exit.OK
     if args.matrix_command == "lint":
         return _lint(args)
+    if args.matrix_command == "diff":
+        return matrix_diff.run(args)
     from provisioner.matrix.reader import load
 
     matrix = load(args.matrix)
