@@ -6,9 +6,7 @@ import argparse
 from pathlib import Path
 
 from provisioner.cli import options
-from provisioner.errors import BadInput, Exit
-
-SHIPPED = "shipped"
+from provisioner.errors import Exit
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,10 +51,12 @@ def run(args: argparse.Namespace) -> int:
 
 def folder(name: str) -> Path:
     """The folder of a matrix by what a person calls it. Raises BadInput `matrix-not-found`."""
-    from provisioner.model.paths import data_dir
+    from provisioner.cli.matrix_update import SHIPPED, fetched
+    from provisioner.matrix.files import matrix_dir
+    from provisioner.model.paths import FETCHED, data_dir
 
     if name == SHIPPED:
         return data_dir("matrix")
-    if Path(name).is_dir():
-        return Path(name)
-    raise BadInput("matrix-not-found", f"there is no matrix at {name}", hint=f"a folder, or '{SHIPPED}'")
+    if name == "in-use":
+        return matrix_dir()
+    return Path(name) if Path(name).is_dir() else FETCHED / fetched(name)
