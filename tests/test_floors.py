@@ -28,7 +28,7 @@ FLOORS = {
     "errors": 0,
 }
 # The only importers of what acts on the world.
-EFFECTS = {"ansible", "ansible_runner", "asyncio", "docker", "subprocess", "testinfra"}
+EFFECTS = {"ansible", "ansible_runner", "asyncio", "docker", "subprocess", "testinfra", "tuf"}
 ALLOWED_EFFECTS = {
     "cli/wiring.py": {"asyncio"},  # drives the adapters' coroutines for the synchronous actions
 }

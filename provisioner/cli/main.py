@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("provisioner.cli.status", "show every host and its state"),
     "facts": ("provisioner.cli.facts", "show what a host is, or record it in a file"),
     "trust": ("provisioner.cli.trust", "record a host's ssh key after showing its fingerprint"),
+    "rehearse": ("provisioner.cli.rehearse", "try a new lock on throwaway hosts: each stack of the fleet, up and back"),
     "matrix": ("provisioner.cli.matrix", "read and check the compatibility matrix"),
     "lab": ("provisioner.cli.lab", "throwaway hosts with simulated GPUs, for trying things out"),
 }
