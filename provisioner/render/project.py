@@ -285,6 +285,7 @@ def _packages(changes: Sequence[Change]) -> list[str]:
             "tasks/package.yml.j2",
             title=title + (" (module builds take minutes)" if "driver" in units and gone < len(moving) else ""),
             argv=argv(moving) if moving else (),
+            automatic=[p.name for p in moving if isinstance(p, Package) and p.auto],
             held=[package.name for package, _ in wanted if package.held],
             released=[package.name for package, keys in wanted if not package.held and "held" in keys],
         )
