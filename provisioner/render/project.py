@@ -81,7 +81,7 @@ def project(
 
 
 def _fingerprint(plan: HostPlan) -> str:
-    same = plan.model_dump(mode="json", include={"changes", "drain", "reboot", "transaction", "keep"})
+    same = plan.model_dump(mode="json", include={"changes", "drain", "reboot", "transaction", "keep", "takes_back"})
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
 
 
@@ -135,6 +135,8 @@ def _play(name: str, tasks: Sequence[str]) -> dict[str, str] | None:
 def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[str]:
     """Keep, pin, fetch, compare: whatever can fail or take long does so while the host still serves."""
     tasks = [_keep(plan, plan.keep, group, run, files)] if plan.keep is not None and plan.changes else []
+    if plan.takes_back:
+        tasks.append(fill("tasks/reopen.yml.j2", marks=[f"{HISTORY}/{run}/done" for run in plan.takes_back]))
     tasks += _files_and_folders(plan.in_phase("stage"), group, files)
     packages = plan.moving
     fetched = [p for p in packages if isinstance(p, Package) and p.archive is None]
