@@ -213,6 +213,7 @@ class Rig:
         """What a rollback of the newest change that is not taken back yet leaves behind."""
         record = [e.record for e in self.history() if e.record.run not in self.taken_back][-1]
         self.taken_back.add(record.run)
+        self.files.pop(f"{record.folder}/done", None)
         for name, kept in record.packages.items():
             self.packages.pop(name, None)
             if kept.version is not None:

@@ -117,7 +117,7 @@ def plan_for(seen: Seen, goal: Goal, signatures: Signatures) -> HostPlan:
         return host_plan(seen.host.name, entry, difference(resources, seen.facts, seen.capture), enrolled=enrolled)
     differences = difference(goal.resources, seen.facts, seen.capture)
     plan = plan_from(seen.host.name, differences, policy=goal.policy, networks=goal.networks, enrolled=enrolled)
-    return plan.model_copy(update={"verified": goal.stack is not None})
+    return plan.model_copy(update={"verified": goal.stack is not None, "takes_back": goal.undone})
 
 
 def _enrolled(seen: Seen, stack: Stack, signatures: Signatures) -> bool:
