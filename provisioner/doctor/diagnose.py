@@ -1,0 +1,232 @@
+"""Mechanisms held against one host: findings with their consequences, suspicions, and what was not seen.
+
+Theory: every mechanism gets a three-valued answer. Those that hold are folded: what a more exact one covers is not
+shown beside it, what it explains becomes its consequence, transitively, also through mechanisms that could not be
+seen. What is left are the findings, ordered by expected cost: how sure the cause is times what it costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from provisioner.doctor.agreement import Chain, agreement, count_chain
+from provisioner.doctor.facts import FACTS
+from provisioner.doctor.host import PLACES, Host
+from provisioner.doctor.judge import fill, of_mechanism, verdict
+from provisioner.doctor.mechanism import Certainty, Mechanism
+from provisioner.doctor.truth import Evidence, Look, Truth, Verdict
+from provisioner.model.capture import UNKNOWN, Capture
+
+if TYPE_CHECKING:
+    from provisioner.matrix.reader import Matrix
+
+_SURE = {"certain": 1.0, "likely": 0.75, "possible": 0.35}
+_COST = {"down": 100.0, "degraded": 45.0, "risk": 15.0, "notice": 3.0}
+_SYMPTOM = 0.4  # a cause is worth more than what it shows as
+_SUPPORT = 0.04
+
+# What a diagnosis should have seen before it calls a host healthy.
+_CORE = (
+    "kernel.running", "cards.on_bus", "driver.loaded", "driver.library", "driver.on_disk", "nvidia-smi",
+    "driver.packaged", "packages.broken", "disk.free", "units.failed",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a repair, with this host's values filled in."""
+
+    do: str
+    run: str | None
+
+
+@dataclass(frozen=True)
+class Consequence:
+    """What follows from a finding."""
+
+    id: str
+    words: str
+    evidence: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A mechanism that holds on this host, with the evidence as seen here."""
+
+    mechanism: Mechanism
+    certainty: Certainty
+    score: float
+    evidence: tuple[Evidence, ...]
+    cause: str
+    steps: tuple[Step, ...]
+    follows: tuple[Consequence, ...]
+    covers: tuple[str, ...]
+    may_come_from: tuple[Suspicion, ...] = ()
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """A mechanism that may hold: what was seen of it, and what would settle it."""
+
+    mechanism: Mechanism
+    evidence: tuple[Evidence, ...]
+    missing: tuple[Look, ...]
+
+
+State = Literal["found", "incomplete", "clean"]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All that doctor has to say of one host."""
+
+    host: str
+    findings: tuple[Finding, ...]
+    suspicions: tuple[Suspicion, ...]
+    not_seen: tuple[Look, ...]
+    agreement: Chain
+    counts: Chain
+
+    @property
+    def state(self) -> State:
+        """`clean` needs everything that matters to have been seen."""
+        if self.findings:
+            return "found"
+        return "incomplete" if self.suspicions or self.not_seen else "clean"
+
+    @property
+    def serious(self) -> bool:
+        """Whether anything costs now or at the next change."""
+        return any(finding.mechanism.costs.level != "notice" for finding in self.findings)
+
+
+def diagnose(capture: Capture, mechanisms: Mapping[str, Mechanism], matrix: Matrix | None = None) -> Diagnosis:
+    """Hold every mechanism against the capture."""
+    host = Host(capture, matrix)
+    judged = {name: of_mechanism(mechanism, host) for name, mechanism in mechanisms.items()}
+    answers = {name: answer for name, (answer, _) in judged.items()}
+    unsure = {name for name, (_, sure) in judged.items() if not sure}
+    holding = [name for name, answer in answers.items() if answer.truth is Truth.YES]
+    reach = {name: _closure(name, mechanisms) for name in holding}
+    roots = [name for name in holding if not any(name in reach[other] for other in holding if other != name)]
+    open_ones = {
+        name: answer for name, answer in answers.items() if answer.truth is Truth.UNSEEN and not _reached(name, roots, reach)
+    }
+    findings = [
+        _finding(name, mechanisms, answers, holding, reach, open_ones, unsure, host) for name in roots
+    ]
+    findings.sort(key=lambda finding: (-finding.score, finding.mechanism.id))
+    told = {item.mechanism.id for finding in findings for item in finding.may_come_from}
+    suspicions = [
+        Suspicion(mechanisms[name], answer.evidence, answer.missing)
+        for name, answer in open_ones.items()
+        if answer.telling and name not in told and mechanisms[name].kind == "cause"
+    ]
+    suspicions.sort(key=lambda item: (-score(item.mechanism), item.mechanism.id))
+    return Diagnosis(
+        host=capture.host,
+        findings=tuple(findings),
+        suspicions=tuple(suspicions),
+        not_seen=tuple(_not_seen(host)),
+        agreement=agreement(host),
+        counts=count_chain(host),
+    )
+
+
+def score(mechanism: Mechanism) -> float:
+    """How sure times how dear; a symptom counts less than a cause."""
+    return _SURE[mechanism.certainty] * _weight(mechanism)
+
+
+def _weight(mechanism: Mechanism) -> float:
+    return _COST[mechanism.costs.level] * (_SYMPTOM if mechanism.kind == "symptom" else 1.0)
+
+
+def _closure(name: str, mechanisms: Mapping[str, Mechanism]) -> frozenset[str]:
+    """Everything that `name` covers or explains, through others too; never itself."""
+    found: set[str] = set()
+    todo = [name]
+    while todo:
+        here = mechanisms[todo.pop()]
+        for other in (*here.covers, *here.explains):
+            if other not in found and other in mechanisms:
+                found.add(other)
+                todo.append(other)
+    return frozenset(found - {name})
+
+
+def _covered(name: str, mechanisms: Mapping[str, Mechanism]) -> frozenset[str]:
+    found: set[str] = set()
+    todo = [name]
+    while todo:
+        for other in mechanisms[todo.pop()].covers:
+            if other not in found and other in mechanisms:
+                found.add(other)
+                todo.append(other)
+    return frozenset(found - {name})
+
+
+def _reached(name: str, roots: Iterable[str], reach: Mapping[str, frozenset[str]]) -> bool:
+    return any(name in reach[root] for root in roots)
+
+
+def _finding(
+    name: str,
+    mechanisms: Mapping[str, Mechanism],
+    answers: Mapping[str, Verdict],
+    holding: list[str],
+    reach: Mapping[str, frozenset[str]],
+    open_ones: Mapping[str, Verdict],
+    unsure: set[str],
+    host: Host,
+) -> Finding:
+    mechanism = mechanisms[name]
+    certainty: Certainty = "likely" if name in unsure and mechanism.certainty == "certain" else mechanism.certainty
+    below = [other for other in holding if other in reach[name]]
+    covered = _covered(name, mechanisms)
+    supports = [answer for answer in (verdict(part, host) for part in mechanism.supports) if answer.truth is Truth.YES]
+    evidence = dict.fromkeys(
+        item
+        for answer in (answers[name], *supports, *(answers[other] for other in below if other in covered))
+        for item in answer.evidence
+    )
+    follows = [other for other in below if other not in covered]
+    causes = sorted(
+        (other for other, answer in open_ones.items() if name in _closure(other, mechanisms) and mechanisms[other].kind == "cause"),
+        key=lambda other: (-open_ones[other].telling, -score(mechanisms[other]), other),
+    )
+    return Finding(
+        mechanism=mechanism,
+        certainty=certainty,
+        score=_SURE[certainty] * _weight(mechanism) * (1 + _SUPPORT * len(supports)),
+        evidence=tuple(evidence),
+        cause=fill(mechanism.cause, host),
+        steps=tuple(
+            Step(fill(step.do, host), fill(step.run, host) if step.run else None) for step in mechanism.repair.steps
+        ),
+        follows=tuple(
+            Consequence(other, mechanisms[other].short or mechanisms[other].title, answers[other].evidence) for other in follows
+        ),
+        covers=tuple(other for other in below if other in covered),
+        may_come_from=tuple(
+            Suspicion(mechanisms[other], open_ones[other].evidence, open_ones[other].missing) for other in causes[:4]
+        )
+        if mechanism.kind == "symptom"
+        else (),
+    )
+
+
+def _not_seen(host: Host) -> Iterable[Look]:
+    """Looks that a clean bill would need and that the capture does not have."""
+    for name in _CORE:
+        fact = FACTS[name]
+        if fact.of(host).value is UNKNOWN:
+            yield Look(fact.words, fact.show)
+    places = ["kernel-log"]
+    if FACTS["docker.version"].of(host).value is not None:
+        places.append("containers")
+    for name in places:
+        if not host.texts((name,)):
+            yield Look(PLACES[name].words, PLACES[name].show)
