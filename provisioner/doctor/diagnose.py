@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from provisioner.doctor.agreement import Chain, agreement, count_chain
 from provisioner.doctor.facts import FACTS
 from provisioner.doctor.host import PLACES, Host
-from provisioner.doctor.judge import fill, of_mechanism, verdict
+from provisioner.doctor.judge import fill, fill_command, of_mechanism, verdict
 from provisioner.doctor.mechanism import Certainty, Mechanism
 from provisioner.doctor.truth import Evidence, Look, Truth, Verdict
 from provisioner.model.capture import UNKNOWN, Capture
@@ -102,20 +102,30 @@ class Diagnosis:
         return any(finding.mechanism.costs.level != "notice" for finding in self.findings)
 
 
-def diagnose(capture: Capture, mechanisms: Mapping[str, Mechanism], matrix: Matrix | None = None) -> Diagnosis:
+class Catalogue:
+    """The mechanisms with what each reaches, worked out once for all hosts."""
+
+    def __init__(self, mechanisms: Mapping[str, Mechanism], matrix: Matrix | None = None) -> None:
+        self.mechanisms = mechanisms
+        self.matrix = matrix
+        self.reach = {name: _closure(name, mechanisms, ("covers", "explains")) for name in mechanisms}
+        self.covered = {name: _closure(name, mechanisms, ("covers",)) for name in mechanisms}
+
+
+def diagnose(capture: Capture, catalogue: Catalogue) -> Diagnosis:
     """Hold every mechanism against the capture."""
-    host = Host(capture, matrix)
+    mechanisms, reach = catalogue.mechanisms, catalogue.reach
+    host = Host(capture, catalogue.matrix)
     judged = {name: of_mechanism(mechanism, host) for name, mechanism in mechanisms.items()}
     answers = {name: answer for name, (answer, _) in judged.items()}
     unsure = {name for name, (_, sure) in judged.items() if not sure}
     holding = [name for name, answer in answers.items() if answer.truth is Truth.YES]
-    reach = {name: _closure(name, mechanisms) for name in holding}
     roots = [name for name in holding if not any(name in reach[other] for other in holding if other != name)]
     open_ones = {
         name: answer for name, answer in answers.items() if answer.truth is Truth.UNSEEN and not _reached(name, roots, reach)
     }
     findings = [
-        _finding(name, mechanisms, answers, holding, reach, open_ones, unsure, host) for name in roots
+        _finding(name, catalogue, answers, holding, open_ones, unsure, host) for name in roots
     ]
     findings.sort(key=lambda finding: (-finding.score, finding.mechanism.id))
     told = {item.mechanism.id for finding in findings for item in finding.may_come_from}
@@ -144,24 +154,13 @@ def _weight(mechanism: Mechanism) -> float:
     return _COST[mechanism.costs.level] * (_SYMPTOM if mechanism.kind == "symptom" else 1.0)
 
 
-def _closure(name: str, mechanisms: Mapping[str, Mechanism]) -> frozenset[str]:
-    """Everything that `name` covers or explains, through others too; never itself."""
+def _closure(name: str, mechanisms: Mapping[str, Mechanism], fields: tuple[str, ...]) -> frozenset[str]:
+    """Everything that `name` covers (or explains), through others too; never itself."""
     found: set[str] = set()
     todo = [name]
     while todo:
         here = mechanisms[todo.pop()]
-        for other in (*here.covers, *here.explains):
-            if other not in found and other in mechanisms:
-                found.add(other)
-                todo.append(other)
-    return frozenset(found - {name})
-
-
-def _covered(name: str, mechanisms: Mapping[str, Mechanism]) -> frozenset[str]:
-    found: set[str] = set()
-    todo = [name]
-    while todo:
-        for other in mechanisms[todo.pop()].covers:
+        for other in (other for field in fields for other in getattr(here, field)):
             if other not in found and other in mechanisms:
                 found.add(other)
                 todo.append(other)
@@ -174,18 +173,18 @@ def _reached(name: str, roots: Iterable[str], reach: Mapping[str, frozenset[str]
 
 def _finding(
     name: str,
-    mechanisms: Mapping[str, Mechanism],
+    catalogue: Catalogue,
     answers: Mapping[str, Verdict],
     holding: list[str],
-    reach: Mapping[str, frozenset[str]],
     open_ones: Mapping[str, Verdict],
     unsure: set[str],
     host: Host,
 ) -> Finding:
+    mechanisms = catalogue.mechanisms
     mechanism = mechanisms[name]
     certainty: Certainty = "likely" if name in unsure and mechanism.certainty == "certain" else mechanism.certainty
-    below = [other for other in holding if other in reach[name]]
-    covered = _covered(name, mechanisms)
+    below = [other for other in holding if other in catalogue.reach[name]]
+    covered = catalogue.covered[name]
     supports = [answer for answer in (verdict(part, host) for part in mechanism.supports) if answer.truth is Truth.YES]
     evidence = dict.fromkeys(
         item
@@ -194,7 +193,7 @@ def _finding(
     )
     follows = [other for other in below if other not in covered]
     causes = sorted(
-        (other for other, answer in open_ones.items() if name in _closure(other, mechanisms) and mechanisms[other].kind == "cause"),
+        (other for other, answer in open_ones.items() if name in catalogue.reach[other] and mechanisms[other].kind == "cause"),
         key=lambda other: (-open_ones[other].telling, -score(mechanisms[other]), other),
     )
     return Finding(
@@ -204,17 +203,15 @@ def _finding(
         evidence=tuple(evidence),
         cause=fill(mechanism.cause, host),
         steps=tuple(
-            Step(fill(step.do, host), fill(step.run, host) if step.run else None) for step in mechanism.repair.steps
+            Step(fill(step.do, host), fill_command(step.run, host) if step.run else None) for step in mechanism.repair.steps
         ),
         follows=tuple(
             Consequence(other, mechanisms[other].short or mechanisms[other].title, answers[other].evidence) for other in follows
         ),
         covers=tuple(other for other in below if other in covered),
         may_come_from=tuple(
-            Suspicion(mechanisms[other], open_ones[other].evidence, open_ones[other].missing) for other in causes[:4]
-        )
-        if mechanism.kind == "symptom"
-        else (),
+            Suspicion(mechanisms[other], open_ones[other].evidence, open_ones[other].missing) for other in causes
+        ),
     )
 
 

@@ -42,6 +42,8 @@ _APT = (
     r"apt\b|apt-get\b|aptitude\b|dpkg(?!-query)\b|unattended-upgrade|dnf\b|yum\b|zypper\b|/usr/bin/apt"
     r"|(journalctl|systemctl status)\b.*(apt-daily|unattended)"
 )
+# Listings in which nobody says anything; some are large.
+_SILENT = r"set -- |apt-cache|dpkg-query|systemctl show|ls |readlink|df |lsmod|modinfo|uname|stat |date|lsinitramfs|ps "
 PLACES: dict[str, Place] = {
     "kernel-log": Place(
         "the kernel's log",
@@ -73,7 +75,7 @@ PLACES: dict[str, Place] = {
     "modprobe": Place("what loading the module says", "modprobe nvidia", _words(r"modprobe\b|insmod\b|systemctl|journalctl")),
     "units": Place("what a unit's journal says", "systemctl status UNIT", _words(r"systemctl status|journalctl\b")),
     "anywhere": Place(
-        "what clients and networks say", "the client's own log", _words(r".*"), re.compile(r"/var/log/"), open_end=True
+        "what clients and networks say", "the client's own log", _words(rf"(?!{_SILENT}).*"), re.compile(r"/var/log/"), open_end=True
     ),
 }  # fmt: skip
 
@@ -222,8 +224,10 @@ class Host:
                     continue
             elif name.startswith("/") or not fnmatchcase(line, name):
                 continue
+            if answer.rc == 127:
+                continue  # what a shell says of a missing program is no word of that program
             text = "\n".join(part for part in (answer.stdout, answer.stderr) if part)
-            nothing = answer.rc in (124, 127) or (answer.rc != 0 and _FAILED_LOOK.search(text) and not answer.stdout)
+            nothing = answer.rc == 124 or (answer.rc != 0 and _FAILED_LOOK.search(text) and not answer.stdout)
             if text or not nothing:
                 yield line, _shortened(text)
         for path, content in self.capture.files.items():

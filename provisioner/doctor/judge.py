@@ -11,7 +11,7 @@ from provisioner.doctor.facts import FACTS
 from provisioner.doctor.facts.cards import plugin_xids, xids
 from provisioner.doctor.host import PLACES, Host, shown
 from provisioner.doctor.mechanism import Condition, Mechanism
-from provisioner.doctor.truth import Evidence, Look, Truth, Verdict, both, either, neither
+from provisioner.doctor.truth import NO, Evidence, Look, Truth, Verdict, both, either, neither
 from provisioner.matrix.specifier import Answer, judge
 from provisioner.model.capture import UNKNOWN
 from provisioner.model.version import DottedVersion, Specifier
@@ -41,7 +41,7 @@ def of_mechanism(mechanism: Mechanism, host: Host) -> tuple[Verdict, bool]:
         return answer, True
     exceptions = either(verdict(part, host) for part in mechanism.unless)
     if exceptions.truth is Truth.YES:
-        return Verdict(Truth.NO), True
+        return NO, True
     return answer, exceptions.truth is Truth.NO
 
 
@@ -80,7 +80,7 @@ def _fact(condition: Condition, host: Host) -> Verdict:
     answer = _COMPARE[operator](seen.value, wanted)
     if answer is None:
         return _unseen(name)
-    return Verdict(Truth.YES, seen.evidence) if answer else Verdict(Truth.NO)
+    return Verdict(Truth.YES, seen.evidence) if answer else NO
 
 
 def _unseen(*names: str) -> Verdict:
@@ -92,7 +92,7 @@ def _compared(name: str, operator: str, other: str, host: Host) -> Verdict:
     mine, theirs = FACTS[name].of(host), FACTS[other].of(host)
     values = [(fact, seen.value) for fact, seen in ((name, mine), (other, theirs))]
     if any(value is None or value == () for _, value in values):
-        return Verdict(Truth.NO)
+        return NO
     unknown = [fact for fact, value in values if value is UNKNOWN]
     if unknown:
         return _unseen(*unknown)
@@ -105,7 +105,7 @@ def _compared(name: str, operator: str, other: str, host: Host) -> Verdict:
         a, b = _version(mine.value), _version(theirs.value)
         answer = a > b if operator == "newer_than" else a < b
     evidence = (*mine.evidence, *theirs.evidence)
-    return Verdict(Truth.YES, evidence) if answer else Verdict(Truth.NO)
+    return Verdict(Truth.YES, evidence) if answer else NO
 
 
 def _many(value: Any) -> set[str]:
@@ -199,7 +199,7 @@ def _said(condition: Condition, host: Host) -> Verdict:
     open_end = any(place in PLACES and PLACES[place].open_end for place in places)
     if pattern is None or open_end or not (heard or silent):
         return Verdict(Truth.UNSEEN, missing=tuple(_place_look(place) for place in places[:1]))
-    return Verdict(Truth.NO)
+    return NO
 
 
 def _place_look(place: str) -> Look:
@@ -238,13 +238,29 @@ def fill(text: str, host: Host) -> str:
     return _FACT_IN_TEXT.sub(lambda match: fill_one(match[1], host) if match[1] in FACTS else match[0], text)
 
 
+_HARMLESS = re.compile(r"[A-Za-z0-9][\w.+~:-]*")
+
+
+def fill_command(text: str, host: Host) -> str:
+    """A command with `{fact}` filled in, of a list the first; a value that a shell could mistake is not put in."""
+
+    def word(match: re.Match[str]) -> str:
+        if match[1] not in FACTS:
+            return match[0]
+        value = FACTS[match[1]].of(host).value
+        first = value[0] if isinstance(value, tuple) and value else value
+        return first if isinstance(first, str) and _HARMLESS.fullmatch(first) else match[1].upper().replace(".", "_")
+
+    return _FACT_IN_TEXT.sub(word, text)
+
+
 def _exit(condition: Condition, host: Host) -> Verdict:
     command = str(condition.of)
     if command == "nvidia-smi":
         seen = FACTS["nvidia-smi"].of(host)
         if seen.value is UNKNOWN:
             return _unseen("nvidia-smi")
-        return Verdict(Truth.YES, seen.evidence) if seen.value in (condition.exit or ()) else Verdict(Truth.NO)
+        return Verdict(Truth.YES, seen.evidence) if seen.value in (condition.exit or ()) else NO
     from fnmatch import fnmatchcase
 
     ended = [(line, answer) for line, answer in host.capture.commands.items() if fnmatchcase(line, command)]
@@ -255,7 +271,7 @@ def _exit(condition: Condition, host: Host) -> Verdict:
         if answer.rc in (condition.exit or ()):
             text = (answer.stderr or answer.stdout).strip().splitlines()
             evidence.append(shown("exit", f"{answer.rc}: {text[0] if text else ''}", line))
-    return Verdict(Truth.YES, tuple(evidence[:2])) if evidence else Verdict(Truth.NO)
+    return Verdict(Truth.YES, tuple(evidence[:2])) if evidence else NO
 
 
 def _xid(condition: Condition, host: Host) -> Verdict:
@@ -274,7 +290,7 @@ def _xid(condition: Condition, host: Host) -> Verdict:
         return Verdict(Truth.YES, tuple(shown("Xid", said.text, said.where) for said in told[:2]))
     if events is None:
         return Verdict(Truth.UNSEEN, missing=(Look(PLACES["kernel-log"].words, PLACES["kernel-log"].show),))
-    return Verdict(Truth.NO)
+    return NO
 
 
 # The requirement language.
@@ -312,8 +328,8 @@ def _host(condition: Condition, host: Host) -> Verdict:
     if answer is Answer.UNKNOWN:
         absent = name is not None and FACTS[name].of(host).value is None
         if absent:
-            return Verdict(Truth.NO)
+            return NO
         return _unseen(name) if name else Verdict(Truth.UNSEEN, missing=(Look(key, "provision facts"),))
     if answer is Answer.NO:
-        return Verdict(Truth.NO)
+        return NO
     return Verdict(Truth.YES, FACTS[name].of(host).evidence if name else ())

@@ -6,6 +6,7 @@ docs/reference/failure-language.md describes the language; every field is valida
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
@@ -108,11 +109,11 @@ class Condition(Frozen):
             _ = self.requirement
         return self
 
-    @property
-    def operators(self) -> list[str]:
-        return [name for name in _OPERATORS if name in self.model_fields_set]
+    @cached_property
+    def operators(self) -> tuple[str, ...]:
+        return tuple(name for name in _OPERATORS if name in self.model_fields_set)
 
-    @property
+    @cached_property
     def requirement(self) -> Requirement:
         """The item of the requirement language that `host` is."""
         return Requirement.model_validate({**(self.host or {}), "because": "a mechanism asks for it"})

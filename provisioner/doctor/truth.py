@@ -46,13 +46,18 @@ class Verdict:
     telling: int = 0
 
 
+NO = Verdict(Truth.NO)
+
+
 def both(verdicts: Iterable[Verdict]) -> Verdict:
     """All of them; one no decides. What was seen of an open one is kept, for it may be half a finding."""
-    parts = tuple(verdicts)
-    if any(part.truth is Truth.NO for part in parts):
-        return Verdict(Truth.NO)
+    parts = []
+    for part in verdicts:
+        if part.truth is Truth.NO:
+            return NO  # the rest need not be asked
+        parts.append(part)
     truth = Truth.UNSEEN if any(part.truth is Truth.UNSEEN for part in parts) else Truth.YES
-    return _joined(truth, parts)
+    return _joined(truth, tuple(parts))
 
 
 def either(verdicts: Iterable[Verdict]) -> Verdict:
@@ -62,14 +67,14 @@ def either(verdicts: Iterable[Verdict]) -> Verdict:
     if holding:
         return _joined(Truth.YES, holding)
     still_open = tuple(part for part in parts if part.truth is Truth.UNSEEN)
-    return _joined(Truth.UNSEEN, still_open) if still_open else Verdict(Truth.NO)
+    return _joined(Truth.UNSEEN, still_open) if still_open else NO
 
 
 def neither(verdicts: Iterable[Verdict]) -> Verdict:
     """None of them holds. That something is not so has no line to show."""
     found = either(verdicts)
     if found.truth is Truth.YES:
-        return Verdict(Truth.NO)
+        return NO
     return Verdict(Truth.YES) if found.truth is Truth.NO else Verdict(Truth.UNSEEN, missing=found.missing)
 
 

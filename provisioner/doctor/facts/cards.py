@@ -183,21 +183,27 @@ def xids(host: Host) -> tuple[Xid, ...] | None:
     texts = host.texts(("kernel-log",))
     if not texts:
         return None
-    seen: dict[tuple[str, int, str], Xid] = {}
-    for where, text in texts:
-        if "Xid" not in text:
+    sources = [list(_events(where, text)) for where, text in texts if "Xid" in text]
+    # dmesg and the journal tell of the same events in other words for the time: counting both would count twice.
+    best = max(sources, key=len, default=[])
+    known = {(event.card, event.root) for event in best}
+    others = [event for source in sources if source is not best for event in source]
+    return (*best, *(event for event in others if (event.card, event.root) not in known))
+
+
+def _events(where: str, text: str) -> Iterator[Xid]:
+    """The Xids of one log; several channels that one fault closed at once are one event."""
+    seen: set[tuple[str, int, str]] = set()
+    for number, line in enumerate(text.splitlines(), 1):
+        match = _XID.search(line) if "Xid" in line else None
+        if match is None:
             continue
-        for number, line in enumerate(text.splitlines(), 1):
-            match = _XID.search(line)
-            if match is None:
-                continue
-            caused, stamp = _CAUSED.search(match[3]), _STAMP.match(line.strip())
-            event = Xid(
-                slot(match[1] if "." in match[1] else f"{match[1]}.0"), int(match[2]), int(caused[1]) if caused else int(match[2]),
-                stamp[1] if stamp else f"line {number}", line.strip(), f"{where}:{number}" if where[0] == "/" else where,
-            )  # fmt: skip
-            seen.setdefault((event.card, event.root, event.at), event)
-    return tuple(seen.values())
+        caused, stamp = _CAUSED.search(match[3]), _STAMP.match(line.strip())
+        card, code = slot(match[1] if "." in match[1] else f"{match[1]}.0"), int(match[2])
+        root, at = int(caused[1]) if caused else code, stamp[1] if stamp else f"line {number}"
+        if (card, root, at) not in seen:
+            seen.add((card, root, at))
+            yield Xid(card, code, root, at, line.strip(), f"{where}:{number}" if where.startswith("/") else where)
 
 
 def _xid_codes(host: Host) -> Seen:
@@ -254,6 +260,15 @@ def _throttle(host: Host) -> Seen:
 def _devices(host: Host) -> list[dict[str, Any]]:
     devices = (host.capture.nvml or {}).get("devices")
     return [item for item in devices if isinstance(item, dict)] if isinstance(devices, list) else []
+
+
+def _errors(host: Host) -> Seen:
+    """What NVML says of cards that it lists and cannot open."""
+    if host.nvml is UNKNOWN:
+        return UNSEEN
+    found = [(str(item["error"]), item.get("index")) for item in _devices(host) if item.get("error")]
+    rows = tuple(shown("NVML", f"GPU {index}: {error}", "NVML") for error, index in found)
+    return Seen(tuple(dict.fromkeys(error for error, _ in found)), rows)
 
 
 def _remapped(host: Host) -> Seen:
@@ -471,6 +486,7 @@ FACTS = (
     Fact("cards.bound_to", "texts", "kernel drivers that hold the cards", "lspci -k -d 10de:", _bound),
     Fact("cards.boards", "texts", "vendors of boards other than NVIDIA", "lspci -nnv -d 10de:", _boards),
     Fact("cards.xids", "texts", "Xids in the kernel's log, by root event", "dmesg | grep Xid", _xid_codes),
+    Fact("cards.errors", "texts", "errors of cards that NVML cannot open", "nvidia-smi", _errors),
     Fact("cards.throttle", "texts", "why clocks are held down", "nvidia-smi -q -d PERFORMANCE", _throttle),
     Fact("cards.remapped", "texts", "rows of memory to be remapped", "nvidia-smi -q -d ROW_REMAPPER", _remapped),
     Fact("cards.bar1", "texts", "sizes of the cards' memory windows, MiB", "nvidia-smi -q -d MEMORY", _bar1_sizes),

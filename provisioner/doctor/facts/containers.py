@@ -255,10 +255,11 @@ def _kubernetes(host: Host) -> Seen:
             state = host.units.get(name)
             if state is not None and state.load == "loaded" and state.enabled not in ("disabled", "masked"):
                 return Seen(True, (shown("cluster", f"{name} {state.active}", "systemctl show"),))
-    for line, answer in host.answers("kubectl *", "crictl *", "journalctl*kubelet*"):
-        return Seen(True, (shown("cluster", answer.stdout + answer.stderr, line),))
-    known = host.units is not UNKNOWN and "kubelet.service" in host.units
-    return Seen(False) if known else UNSEEN
+        if "kubelet.service" in host.units:
+            return Seen(False)
+    for line, answer in host.answers("kubectl *", "crictl *", "journalctl -u kubelet*", "systemctl * kubelet*"):
+        return Seen(True, (shown("cluster", (answer.stdout + answer.stderr)[:200], line),))
+    return UNSEEN
 
 
 # CDI.

@@ -6,7 +6,8 @@ All of these must be of one version, except packages that have versions of their
 from __future__ import annotations
 
 import re
-from fnmatch import fnmatchcase
+from fnmatch import translate
+from functools import lru_cache
 
 from provisioner.doctor.facts.fact import UNSEEN, Fact, Seen
 from provisioner.doctor.host import Host, shown
@@ -91,12 +92,19 @@ def _on_disk(host: Host) -> Seen:
     return Seen(version, (shown("on disk", version or f"no module for {host.running}", where),))
 
 
-def _known(host: Host, pattern: tuple[str, ...]) -> tuple[dict[str, Package], bool]:
+@lru_cache(maxsize=64)
+def named(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """One expression for names with stars."""
+    return re.compile("|".join(translate(pattern) for pattern in patterns))
+
+
+def _known(host: Host, patterns: tuple[str, ...]) -> tuple[dict[str, Package], bool]:
     """Installed packages whose name matches, and whether such names were looked for at all."""
     packages = host.packages
     if packages is UNKNOWN:
         return {}, False
-    found = {name: item for name, item in packages.items() if any(fnmatchcase(name, one) for one in pattern)}
+    matches = named(patterns).match
+    found = {name: item for name, item in packages.items() if "nvidia" in name or "cuda" in name if matches(name)}
     return found, host.package("nvidia-driver") is not UNKNOWN or bool(found)
 
 
@@ -310,7 +318,7 @@ def _branch(host: Host) -> Seen:
 
 def _held_libraries(host: Host) -> Seen:
     """Versions of NVIDIA's libraries that running processes have open."""
-    for line, answer in host.answers("grep *libnvidia*/proc/*maps*", "*/proc/[[]0-9]*/maps*"):
+    for line, answer in host.answers("grep*/proc/*maps*"):
         versions = re.findall(rf"lib(?:cuda|nvidia-ml)\.so\.({VERSION})", answer.stdout)
         rows = tuple(shown("in use", row, line) for row in answer.stdout.splitlines()[:3])
         return Seen(tuple(sorted(set(versions), key=natural)), rows)

@@ -103,8 +103,15 @@ def _mtu(host: Host) -> Seen:
     return UNSEEN
 
 
+def _missing(host: Host, program: str) -> bool:
+    """Whether the host was found to have no such program."""
+    return any(answer.rc == 127 and line.split()[0] == program for line, answer in host.capture.commands.items() if line)
+
+
 def _firewall(host: Host) -> Seen:
     """Whether ufw is on."""
+    if _missing(host, "ufw"):
+        return Seen(False)
     for line, answer in host.answers("ufw status*"):
         match = re.search(r"^Status: (\w+)", answer.stdout, re.MULTILINE)
         if match:
@@ -117,6 +124,8 @@ def _firewall(host: Host) -> Seen:
 
 def _published(host: Host) -> Seen:
     """Ports that containers publish on every address."""
+    if _missing(host, "docker"):
+        return Seen(())
     for line, answer in host.answers("docker ps*"):
         ports = re.findall(r"(?:0\.0\.0\.0|\[?::\]?):(\d+)->", answer.stdout)
         return Seen(tuple(dict.fromkeys(ports)), (shown("published", answer.stdout[:200], line),) if ports else ())

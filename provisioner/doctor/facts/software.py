@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from provisioner.doctor.facts.driver import LOCKSTEP
+from provisioner.doctor.facts.driver import LOCKSTEP, named
 from provisioner.doctor.facts.fact import UNSEEN, Fact, Seen
 from provisioner.doctor.host import Host, shown
 from provisioner.facts import driver as facts_of_driver
@@ -151,9 +151,7 @@ def _kernel_held_back(host: Host) -> Seen:
     """Whether the driver's packages can move on their own: none of them is on hold."""
     if host.packages is UNKNOWN:
         return UNSEEN
-    from fnmatch import fnmatchcase
-
-    mine = [item for name, item in host.packages.items() if any(fnmatchcase(name, one) for one in LOCKSTEP)]
+    mine = [item for name, item in host.packages.items() if named(LOCKSTEP).match(name)]
     free = [item for item in mine if not item.held]
     return Seen(bool(free) and len(free) == len(mine), tuple(shown("not held", f"{i.name} {i.version}", host.package_line) for i in free[:1]))
 
