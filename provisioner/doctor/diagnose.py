@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from provisioner.doctor.agreement import Chain, agreement, count_chain
 from provisioner.doctor.facts import FACTS
 from provisioner.doctor.host import PLACES, Host
-from provisioner.doctor.judge import fill, fill_command, of_mechanism, verdict
+from provisioner.doctor.judge import fill, fill_command, look_for, of_mechanism, place_look, verdict
 from provisioner.doctor.mechanism import Certainty, Mechanism
 from provisioner.doctor.truth import Evidence, Look, Truth, Verdict
 from provisioner.model.capture import UNKNOWN, Capture
@@ -94,7 +94,7 @@ class Diagnosis:
         """`clean` needs everything that matters to have been seen."""
         if self.findings:
             return "found"
-        return "incomplete" if self.suspicions or self.not_seen else "clean"
+        return "incomplete" if self.suspicions or any(look.asked for look in self.not_seen) else "clean"
 
     @property
     def serious(self) -> bool:
@@ -139,7 +139,7 @@ def diagnose(capture: Capture, catalogue: Catalogue) -> Diagnosis:
         host=capture.host,
         findings=tuple(findings),
         suspicions=tuple(suspicions),
-        not_seen=tuple(_not_seen(host)),
+        not_seen=tuple(dict.fromkeys(_not_seen(host, open_ones))),
         agreement=agreement(host),
         counts=count_chain(host),
     )
@@ -215,15 +215,19 @@ def _finding(
     )
 
 
-def _not_seen(host: Host) -> Iterable[Look]:
-    """Looks that a clean bill would need and that the capture does not have."""
+def _not_seen(host: Host, open_ones: Mapping[str, Verdict]) -> Iterable[Look]:
+    """Looks that a clean bill needs: what every look should have, and what would settle a mechanism that is open."""
     for name in _CORE:
-        fact = FACTS[name]
-        if fact.of(host).value is UNKNOWN:
-            yield Look(fact.words, fact.show)
-    places = ["kernel-log"]
+        if FACTS[name].of(host).value is UNKNOWN:
+            yield look_for(name)
+    for place in ("kernel-log", "past-xids"):
+        if not host.texts((place,)):
+            yield place_look(place)
+    for answer in open_ones.values():
+        yield from (look for look in answer.missing if look.asked)
+    tried = ["apt", "anywhere"]
     if FACTS["docker.version"].of(host).value is not None:
-        places.append("containers")
-    for name in places:
-        if not host.texts((name,)):
-            yield Look(PLACES[name].words, PLACES[name].show)
+        tried.insert(0, "containers")
+    for name in tried:
+        if PLACES[name].open_end or not any(not line.startswith("journalctl") for line, _ in host.texts((name,))):
+            yield place_look(name)

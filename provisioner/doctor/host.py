@@ -31,6 +31,7 @@ class Place:
     show: str
     commands: re.Pattern[str]
     files: re.Pattern[str] | None = None
+    asked: bool = False  # doctor's own look shows it
     open_end: bool = False  # much may be said there that no capture holds: silence proves nothing
 
 
@@ -48,9 +49,11 @@ PLACES: dict[str, Place] = {
     "kernel-log": Place(
         "the kernel's log",
         "dmesg",
-        _words(r"dmesg\b|journalctl\b.*(\s-\w*k\b|--dmesg|_TRANSPORT=kernel)"),
+        _words(r"dmesg\b|journalctl\b(?!.*--grep).*(\s-\w*k\b|--dmesg|_TRANSPORT=kernel)"),
         re.compile(r"/var/log/(kern\.log|dmesg|syslog|messages)"),
+        asked=True,
     ),
+    "past-xids": Place("Xids of the last month", "journalctl -k --grep Xid", _words(r"journalctl\b.*--grep.*Xid"), asked=True),
     "containers": Place(
         "a container that asks for a GPU",
         "docker run --rm --gpus all ubuntu nvidia-smi",
@@ -151,6 +154,16 @@ class Host:
         if "ls -d /sys/bus/pci/devices/*/vendor" in self.capture.commands:
             return "/sys/bus/pci/devices"
         return next((line for line in self.capture.commands if line.startswith("lspci")), "lspci")
+
+    def shown_by(self, *lines: str) -> str:
+        """The first of these commands or files that the capture has, else the first of them."""
+        known = (*self.capture.commands, *self.capture.files)
+        return next((line for line in lines if line in known), lines[0])
+
+    @cached_property
+    def unit_line(self) -> str:
+        """The command that told of units."""
+        return next((line for line in self.capture.commands if line.startswith("systemctl show -p Id,")), "systemctl show")
 
     @cached_property
     def nvml(self) -> NvmlFacts | Unknown:

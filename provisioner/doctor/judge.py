@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any
 
@@ -15,8 +16,16 @@ from provisioner.doctor.truth import NO, Evidence, Look, Truth, Verdict, both, e
 from provisioner.matrix.specifier import Answer, judge
 from provisioner.model.capture import UNKNOWN
 from provisioner.model.version import DottedVersion, Specifier
+from provisioner.probe.request import DOCTOR, Request
 
 _COMPARED = ("same_as", "differs_from", "older_than", "newer_than", "fewer_than")
+# What doctor's own look leaves in a capture.
+_OWN_LINES = (
+    *(command.line for command in Request(DOCTOR).commands),
+    *(f"ls -d {pattern}" for pattern in (*DOCTOR.listings, *(path for path in DOCTOR.files if "*" in path))),
+    *(f"ls {folder}" for folder in DOCTOR.folders),
+    *(f"readlink -f {path}" for path in DOCTOR.links),
+)
 _TELLING = set(_COMPARED[1:])
 
 
@@ -83,8 +92,14 @@ def _fact(condition: Condition, host: Host) -> Verdict:
     return Verdict(Truth.YES, seen.evidence) if answer else NO
 
 
+def look_for(name: str) -> Look:
+    """The look that a fact takes."""
+    fact = FACTS[name]
+    return Look(fact.words, fact.show, fact.asked)
+
+
 def _unseen(*names: str) -> Verdict:
-    return Verdict(Truth.UNSEEN, missing=tuple(Look(FACTS[name].words, FACTS[name].show) for name in names))
+    return Verdict(Truth.UNSEEN, missing=tuple(look_for(name) for name in names))
 
 
 def _compared(name: str, operator: str, other: str, host: Host) -> Verdict:
@@ -173,7 +188,7 @@ def _below(value: Any, wanted: float) -> bool | None:
 
 _COMPARE: dict[str, Callable[[Any, Any], bool | None]] = {
     "is_": _is,
-    "one_of": lambda value, wanted: any(_is(value, one) for one in wanted),
+    "one_of": lambda value, wanted: any(str(one) in _many(value) if isinstance(value, tuple) else _is(value, one) for one in wanted),
     "version": _in_versions,
     "matches": _matches,
     "contains": lambda value, wanted: value is not None and str(wanted) in _many(value),
@@ -198,14 +213,24 @@ def _said(condition: Condition, host: Host) -> Verdict:
     silent = all(host.absent_place(place) for place in places)
     open_end = any(place in PLACES and PLACES[place].open_end for place in places)
     if pattern is None or open_end or not (heard or silent):
-        return Verdict(Truth.UNSEEN, missing=tuple(_place_look(place) for place in places[:1]))
+        return Verdict(Truth.UNSEEN, missing=tuple(place_look(place) for place in _first_asked(places)))
     return NO
 
 
-def _place_look(place: str) -> Look:
+def _first_asked(places: tuple[str, ...]) -> tuple[str, ...]:
+    """One place stands for all: one that doctor itself looks at, if there is any."""
+    asked = [place for place in places if place_look(place).asked]
+    return tuple(asked[:1]) or places[:1]
+
+
+@lru_cache(maxsize=512)
+def place_look(place: str) -> Look:
+    """The look that would show what is said in a place."""
     if place in PLACES:
-        return Look(PLACES[place].words, PLACES[place].show)
-    return Look(place, f"cat {place}") if place.startswith("/") else Look(place.rstrip("*"), place.rstrip("*"))
+        return Look(PLACES[place].words, PLACES[place].show, PLACES[place].asked)
+    if place.startswith("/"):
+        return Look(place, f"cat {place}", any(fnmatchcase(path, place) or path == place for path in DOCTOR.files))
+    return Look(place.strip("*"), place.strip("*"), any(fnmatchcase(line, place) for line in _OWN_LINES))
 
 
 _FACT_IN_TEXT = re.compile(r"\{([a-z_.-]+)\}")
@@ -261,11 +286,9 @@ def _exit(condition: Condition, host: Host) -> Verdict:
         if seen.value is UNKNOWN:
             return _unseen("nvidia-smi")
         return Verdict(Truth.YES, seen.evidence) if seen.value in (condition.exit or ()) else NO
-    from fnmatch import fnmatchcase
-
     ended = [(line, answer) for line, answer in host.capture.commands.items() if fnmatchcase(line, command)]
     if not ended:
-        return Verdict(Truth.UNSEEN, missing=(Look(command.rstrip("*"), command.rstrip("*")),))
+        return Verdict(Truth.UNSEEN, missing=(place_look(command),))
     evidence: list[Evidence] = []
     for line, answer in ended:
         if answer.rc in (condition.exit or ()):
@@ -289,7 +312,7 @@ def _xid(condition: Condition, host: Host) -> Verdict:
     if told and condition.times == 1:
         return Verdict(Truth.YES, tuple(shown("Xid", said.text, said.where) for said in told[:2]))
     if events is None:
-        return Verdict(Truth.UNSEEN, missing=(Look(PLACES["kernel-log"].words, PLACES["kernel-log"].show),))
+        return Verdict(Truth.UNSEEN, missing=(place_look("kernel-log"),))
     return NO
 
 
@@ -329,7 +352,7 @@ def _host(condition: Condition, host: Host) -> Verdict:
         absent = name is not None and FACTS[name].of(host).value is None
         if absent:
             return NO
-        return _unseen(name) if name else Verdict(Truth.UNSEEN, missing=(Look(key, "provision facts"),))
+        return _unseen(name) if name else Verdict(Truth.UNSEEN, missing=(Look(key, "provision facts", asked=False),))
     if answer is Answer.NO:
         return NO
     return Verdict(Truth.YES, FACTS[name].of(host).evidence if name else ())

@@ -30,10 +30,11 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Look:
-    """Something that was not seen, and the command that would show it."""
+    """Something that was not seen, and the command that would show it; `asked`: doctor's own look should have shown it."""
 
     what: str
     show: str
+    asked: bool = True
 
 
 @dataclass(frozen=True)

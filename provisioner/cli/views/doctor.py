@@ -16,6 +16,7 @@ from provisioner.doctor.truth import Evidence, Look
 _MOST_EVIDENCE = 7
 _MOST_SUSPICIONS = 3
 _ALIGNED = 56  # characters of a text up to which the places behind it are aligned
+_LONGEST_PLACE = 72
 _LONGEST = 110  # characters of a line of evidence
 _MARKS = {"down": ("✗", "red"), "degraded": ("✗", "yellow"), "risk": ("!", "yellow"), "notice": ("·", "dim")}
 
@@ -85,11 +86,16 @@ def _finding(finding: Finding) -> Iterator[str]:
 
 def _evidence(items: tuple[Evidence, ...]) -> Iterator[str]:
     """Label, the very text, where it stands; a long text does not push the places of the others away."""
-    rows = [(safe(item.label), _line(item.text), safe(item.where)) for item in items]
+    rows = [(safe(item.label), _line(item.text), _where(item.where)) for item in items]
     label = max(8, *(len(row[0]) for row in rows)) if rows else 8
     width = max((len(row[1]) for row in rows if len(row[1]) <= _ALIGNED), default=0)
     for name, text, where in rows:
         yield f"  {name:<{label}} {text:<{width}}  {where}"
+
+
+def _where(where: str) -> str:
+    where = safe(where)
+    return where if len(where) <= _LONGEST_PLACE else where[: _LONGEST_PLACE - 1] + "…"
 
 
 def _line(text: str) -> str:
@@ -132,9 +138,11 @@ def _rest(diagnosis: Diagnosis, recorded: bool) -> Iterator[str]:
             yield from _labelled([("", f"{item.mechanism.title}: {_looks(item.missing[:2])} would tell")])
         if len(diagnosis.suspicions) > len(shown):
             yield f"           and {len(diagnosis.suspicions) - len(shown)} more (--json lists them)"
-    if diagnosis.not_seen:
-        yield "Not seen:"
-        yield table([(safe(look.what), safe(look.show)) for look in diagnosis.not_seen], indent=2)
+    for title, asked in (("Not seen:", True), ("Not tried, for doctor changes and starts nothing:", False)):
+        looks = [look for look in diagnosis.not_seen if look.asked is asked]
+        if looks:
+            yield title
+            yield table([(safe(look.what), safe(look.show)) for look in looks], indent=2)
     if diagnosis.findings and not recorded:
         plans = sorted({finding.mechanism.repair.plan for finding in diagnosis.findings if finding.mechanism.repair.plan})
         if plans:

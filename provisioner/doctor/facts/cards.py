@@ -38,8 +38,8 @@ def _smi(host: Host) -> Seen:
         return Seen(answer.rc, (shown("nvidia-smi", f"exit {answer.rc}: {text}", "nvidia-smi"),))
     if host.nvml is not UNKNOWN:
         error = host.nvml.error
-        code = 0 if error is None else _NVML_CODES.get(error, 255)
-        return Seen(code, (shown("NVML", error or "answers", "NVML"),))
+        if error is not None:
+            return Seen(_NVML_CODES.get(error, 255), (shown("NVML", error, "NVML"),))
     return UNSEEN
 
 
@@ -180,7 +180,7 @@ def xids(host: Host) -> tuple[Xid, ...] | None:
 
     An event that says "caused by previous Xid N" is counted as N: one fault tears down many channels.
     """
-    texts = host.texts(("kernel-log",))
+    texts = host.texts(("kernel-log", "past-xids"))
     if not texts:
         return None
     sources = [list(_events(where, text)) for where, text in texts if "Xid" in text]
@@ -294,8 +294,8 @@ def _remapped(host: Host) -> Seen:
                         states.setdefault(state, shown("rows", row, line))
     for device in _devices(host):
         rows_ = device.get("remapped_rows")
+        looked = looked or "remapped_rows" in device  # null: a card that has no row remapping
         if isinstance(rows_, dict):
-            looked = True
             for name, state in (("pending", "pending"), ("failed", "failed")):
                 if rows_.get(name):
                     states.setdefault(state, shown("rows", f"GPU {device.get('index')}: {rows_}", "NVML"))
@@ -378,9 +378,19 @@ def _mig(host: Host) -> Seen:
 _LINK = re.compile(r"LnkSta:\s*Speed ([\d.]+)GT/s(?: \((\w+)\))?, Width x(\d+)(?: \((\w+)\))?")
 
 
+def _lost_buses(host: Host) -> frozenset[str]:
+    """Bus numbers of cards that fell off."""
+    cards = {event.card for event in xids(host) or () if event.root == 79}
+    for _, answer in host.answers("nvidia-smi"):
+        cards |= {slot(name) for name in re.findall(r"GPU ?\d?:? ?([0-9A-Fa-f]{4}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.\d)", answer.stdout)}
+    cards |= {slot(name) for name in _lost(host).value or () if isinstance(name, str)}
+    return frozenset(card.split(":")[1] for card in cards)
+
+
 def _link(host: Host) -> Seen:
-    """`narrow` and `slow` links of cards and the ports above them. An idle card's slow link is normal, a narrow one never."""
+    """`narrow`: fewer lanes than both ends have. `slow`: only above a card that is lost, for idle cards slow down to save power."""
     found: dict[str, Evidence] = {}
+    lost = _lost_buses(host)
     looked = False
     for line, answer in host.answers("lspci*"):
         for block in re.split(r"\n(?=\S)", answer.stdout):
@@ -389,7 +399,8 @@ def _link(host: Host) -> Seen:
                 continue
             looked = True
             row = shown("link", f"{block.splitlines()[0][:40]} {match[0]}", line)
-            if match[2] == "downgraded":
+            below = re.search(r"secondary=([0-9a-f]{2})", block)
+            if match[2] == "downgraded" and below and below[1] in lost:
                 found.setdefault("slow", row)
             if match[4] == "downgraded" and "NVIDIA" in block:
                 found.setdefault("narrow", row)
@@ -418,6 +429,8 @@ def _acs(host: Host) -> Seen:
         if rows:
             redirect = [row for row in rows if "ReqRedir+" in row and "CmpltRedir+" in row]
             return Seen(bool(redirect), tuple(shown("ACS", row, line) for row in (redirect or rows)[:1]))
+        if "bridge" in answer.stdout and "-v" in line:
+            return Seen(False)
     return UNSEEN
 
 
@@ -478,8 +491,8 @@ FACTS = (
     Fact("nvidia-smi.installed", "truth", "whether there is an nvidia-smi", "nvidia-smi", _no_smi),
     Fact("cards.on_bus", "number", "cards on the PCI bus", "lspci -nn -d 10de:", _on_bus),
     Fact("cards.in_nvml", "number", "cards that NVML can open", "nvidia-smi -L", _in_nvml),
-    Fact("cards.allocatable", "number", "cards that the cluster may give away", "kubectl describe node", _allocatable),
-    Fact("cards.advertised", "number", "cards that the network's agent advertises", "the provider's status", _advertised),
+    Fact("cards.allocatable", "number", "cards that the cluster may give away", "kubectl describe node", _allocatable, asked=False),
+    Fact("cards.advertised", "number", "cards that the network's agent advertises", "the provider's status", _advertised, asked=False),
     Fact("cards.architectures", "texts", "architectures of the cards", "lspci -nn -d 10de:", _architectures),
     Fact("cards.last_branch", "number", "the last driver branch for these cards", "lspci -nn -d 10de:", _last_branch),
     Fact("cards.flavours", "texts", "flavours of modules that drive these cards", "lspci -nn -d 10de:", _wants_modules),

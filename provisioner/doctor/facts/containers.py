@@ -10,6 +10,7 @@ from provisioner.doctor.facts.driver import VERSION, upstream
 from provisioner.doctor.facts.fact import UNSEEN, Fact, Seen
 from provisioner.doctor.host import Host, shown
 from provisioner.doctor.truth import Evidence
+from provisioner.facts.listing import contents
 from provisioner.model.capture import UNKNOWN, Unknown
 
 _DAEMON = "/etc/docker/daemon.json"
@@ -118,7 +119,8 @@ def _lost_settings(host: Host) -> Seen:
     now = _config(host)
     copies = {path: text for path, text in host.files(f"{_DAEMON}*").items() if path != _DAEMON}
     copies |= host.files("/var/lib/provision/backup/*daemon.json*")
-    if now is UNKNOWN or (not copies and f"ls -d {_DAEMON}*" not in host.capture.commands):
+    beside = contents(host.capture, f"{_DAEMON}*")
+    if now is UNKNOWN or (beside is UNKNOWN and not copies):
         return UNSEEN
     rows: dict[str, Evidence] = {}
     for path, text in copies.items():
@@ -126,6 +128,8 @@ def _lost_settings(host: Host) -> Seen:
         for key in _KEPT if isinstance(before, dict) else ():
             if key in before and key not in (now or {}):
                 rows.setdefault(key, shown("lost", f'"{key}": {before[key]}', path))
+    if not rows and beside is UNKNOWN:
+        return UNSEEN
     return Seen(tuple(rows), (*rows.values(), shown("now", "not set", _DAEMON)) if rows else ())
 
 
@@ -254,7 +258,7 @@ def _kubernetes(host: Host) -> Seen:
         for name in ("kubelet.service", "k3s.service", "k3s-agent.service"):
             state = host.units.get(name)
             if state is not None and state.load == "loaded" and state.enabled not in ("disabled", "masked"):
-                return Seen(True, (shown("cluster", f"{name} {state.active}", "systemctl show"),))
+                return Seen(True, (shown("cluster", f"{name} {state.active}", host.unit_line),))
         if "kubelet.service" in host.units:
             return Seen(False)
     for line, answer in host.answers("kubectl *", "crictl *", "journalctl -u kubelet*", "systemctl * kubelet*"):
@@ -269,6 +273,11 @@ def _specs(host: Host) -> dict[str, str]:
     return {path: text for path, text in host.capture.files.items() if isinstance(text, str) and _CDI.fullmatch(path)}
 
 
+def _unread_specs(host: Host) -> bool:
+    """Whether a spec was listed and not read."""
+    return any(contents(host.capture, f"{folder}/*") is UNKNOWN for folder in ("/etc/cdi", "/var/run/cdi"))
+
+
 def _cdi_version(host: Host) -> Seen:
     for path, text in _specs(host).items():
         match = re.search(r"[\"']?cdiVersion[\"']?:\s*[\"']?v?(\d+\.\d+\.\d+)", text)
@@ -278,8 +287,7 @@ def _cdi_version(host: Host) -> Seen:
 
 
 def _no_specs(host: Host) -> Seen:
-    looked = [line for line in host.capture.commands if line.startswith(("ls -d /etc/cdi/", "ls -d /var/run/cdi/"))]
-    return Seen(None) if len(looked) >= 2 and not _specs(host) else UNSEEN
+    return UNSEEN if _unread_specs(host) or _specs(host) else Seen(None)
 
 
 _HOST_PATH = re.compile(r"[\"']?(?:hostPath|path)[\"']?:\s*[\"']?(/[^\s\"',]+)")
@@ -299,7 +307,8 @@ def _cdi_absent(host: Host) -> Seen:
             if there is False and match[1] not in absent:
                 number = text.count("\n", 0, match.start()) + 1
                 absent[match[1]] = shown("CDI spec", f"{match[1]} is absent", f"{spec}:{number}")
-    return Seen(tuple(absent), tuple(absent.values())[:3]) if absent or not unknown else UNSEEN
+    seen = absent or not (unknown or _unread_specs(host))
+    return Seen(tuple(absent), tuple(absent.values())[:3]) if seen else UNSEEN
 
 
 def _cdi_driver(host: Host) -> Seen:
@@ -309,8 +318,7 @@ def _cdi_driver(host: Host) -> Seen:
         if match:
             number = text.count("\n", 0, match.start()) + 1
             return Seen(match[1], (shown("CDI spec", match[0], f"{path}:{number}"),))
-    empty = _no_specs(host)
-    return empty if empty.value is UNKNOWN and not _specs(host) else Seen(None)
+    return UNSEEN if _unread_specs(host) else Seen(None)
 
 
 _DATED = re.compile(r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d)?)\S*\s+(?:[+-]\d{4}\s+)?(\S+)$")
@@ -375,7 +383,7 @@ FACTS = (
     Fact("cdi.version", "version", "the version of the CDI spec", "grep cdiVersion /etc/cdi/* /var/run/cdi/*", _cdi_version),
     Fact("cdi.absent", "texts", "files that a CDI spec names and are gone", "nvidia-ctk cdi generate; diff it with /etc/cdi", _cdi_absent),
     Fact("cdi.driver", "version", "the driver that a CDI spec names", "grep libcuda /etc/cdi/* /var/run/cdi/*", _cdi_driver),
-    Fact("cdi.older", "truth", "whether a CDI spec is older than the packages", "ls -l /etc/cdi /var/run/cdi", _cdi_older),
+    Fact("cdi.older", "truth", "whether a CDI spec is older than the packages", "ls -l /etc/cdi /var/run/cdi", _cdi_older, asked=False),
     Fact("persistenced.version", "version", "the persistence daemon", "dpkg-query -W nvidia-persistenced", _persistenced),
-    Fact("store.mib", "number", "what container images take", "du -sh /var/lib/containerd /var/lib/docker", _gone_images),
+    Fact("store.mib", "number", "what container images take", "du -sh /var/lib/containerd /var/lib/docker", _gone_images, asked=False),
 )  # fmt: skip

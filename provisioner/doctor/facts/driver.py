@@ -88,7 +88,8 @@ def _on_disk(host: Host) -> Seen:
     told = host.capture.command("modinfo -F version nvidia")
     if version is not None and told is not UNKNOWN and told.rc == 0 and version in told.stdout:
         return Seen(version, (shown("on disk", version, "modinfo -F version nvidia"),))
-    where = "readlink -f /var/lib/dkms/*/kernel-*" if version else "ls -d /lib/modules/*/updates/dkms/nvidia*"
+    tree, listing = "readlink -f /var/lib/dkms/*/kernel-*", "ls -d /lib/modules/*/updates/dkms/nvidia*"
+    where = host.shown_by(tree, "modinfo -F version nvidia") if version else host.shown_by(listing, "modinfo -F version nvidia")
     return Seen(version, (shown("on disk", version or f"no module for {host.running}", where),))
 
 
@@ -202,7 +203,7 @@ def _run_file(host: Host) -> Seen:
     if found is UNKNOWN:
         log = host.capture.file("/var/log/nvidia-installer.log")
         return Seen(True, (shown("installer", "NVIDIA's .run file", "/var/log/nvidia-installer.log"),)) if log else UNSEEN
-    where = "ls -d /usr/bin/nvidia-uninstall"
+    where = host.shown_by("ls -d /usr/bin/nvidia-uninstall", "ls /usr/bin/nvidia-uninstall")
     return Seen(found, (shown("installer", "NVIDIA's .run file" if found else "no .run file", where),))
 
 
@@ -291,7 +292,7 @@ def _prebuilt_running(host: Host) -> Seen:
     if not seen.value:
         return Seen(None)
     mine = any(host.running == kernel or host.running.startswith(f"{kernel}.") for kernel in seen.value)
-    return Seen(mine, (*seen.evidence, shown("running", host.running, "uname -r")))
+    return Seen(mine, (*seen.evidence, shown("running", host.running, host.shown_by("/proc/sys/kernel/osrelease", "uname -r"))))
 
 
 def _held(host: Host) -> Seen:

@@ -31,6 +31,7 @@ class Fact:
     words: str
     show: str
     read: Callable[[Host], Seen]
+    asked: bool = True  # False: only a person can show it, doctor's own look does not
 
     def of(self, host: Host) -> Seen:
         """Read once per host."""

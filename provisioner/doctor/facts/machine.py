@@ -53,7 +53,7 @@ def _clock(host: Host) -> Seen:
 def _kind(host: Host) -> Seen:
     """`lxc`, `docker`, `kvm`, `wsl`, …; None for bare metal."""
     if host.running is not UNKNOWN and "microsoft" in host.running.lower():
-        return Seen("wsl", (shown("kernel", host.running, "uname -r"),))
+        return Seen("wsl", (shown("kernel", host.running, host.shown_by("/proc/sys/kernel/osrelease", "uname -r")),))
     for line, answer in host.answers("systemd-detect-virt", "systemd-detect-virt -c"):
         kind = answer.stdout.strip()
         if kind:
@@ -161,7 +161,7 @@ def _failed(host: Host) -> Seen:
         looked = True
         for state in host.units.values():
             if state.active == "failed":
-                names.setdefault(state.name, shown("unit", f"{state.name} failed", "systemctl show"))
+                names.setdefault(state.name, shown("unit", f"{state.name} failed", host.unit_line))
     for line, answer in host.capture.commands.items():
         match = re.match(r"systemctl (?:is-failed|is-active|status) ([\w@.-]+)", line)
         if match:

@@ -14,7 +14,7 @@ from provisioner.model.capture import UNKNOWN
 
 
 def _running(host: Host) -> Seen:
-    return UNSEEN if host.running is UNKNOWN else Seen(host.running, (shown("running", host.running, "uname -r"),))
+    return UNSEEN if host.running is UNKNOWN else Seen(host.running, (shown("running", host.running, host.shown_by("/proc/sys/kernel/osrelease", "uname -r")),))
 
 
 def _next(host: Host) -> Seen:
@@ -27,7 +27,7 @@ def _headers(host: Host) -> Seen:
     """Whether modules can be built for the running kernel."""
     if host.running is UNKNOWN:
         return UNSEEN
-    where = f"ls -d /lib/modules/{host.running}/build"
+    where = host.shown_by(f"ls -d /lib/modules/{host.running}/build", "ls -d /lib/modules/*/build/Makefile")
     for path in (f"/lib/modules/{host.running}/build", f"/lib/modules/{host.running}/build/Makefile"):
         there = host.exists(path)
         if there is not UNKNOWN:
