@@ -11,9 +11,7 @@ from provisioner.model.inventory import InventoryHost
 from provisioner.probe.request import DOCTOR, Request
 
 
-def doctor(
-    hosts: Sequence[InventoryHost], prober: Prober, catalogue: Catalogue
-) -> Iterator[Diagnosis | HostError]:
+def doctor(hosts: Sequence[InventoryHost], prober: Prober, catalogue: Catalogue) -> Iterator[Diagnosis | HostError]:
     """One diagnosis per host, or why it could not be seen, in the order of the hosts."""
     answers = prober.probe(hosts, {host.name: Request(DOCTOR) for host in hosts})
     for host in hosts:

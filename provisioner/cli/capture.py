@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from provisioner.cli import options
@@ -32,14 +31,18 @@ def run(args: argparse.Namespace) -> int:
     limit = ",".join([*([args.host] if args.host else []), *([args.limit] if args.limit else [])]) or None
     hosts, prober = prober_for(() if args.capture else inventory.read(tuple(args.inventory), limit), args)
     if len(hosts) != 1:
-        raise BadInput("capture-one-host", f"one file holds one host, and {len(hosts)} were named", hint="Name one HOST.")
+        raise BadInput(
+            "capture-one-host", f"one file holds one host, and {len(hosts)} were named", hint="Name one HOST."
+        )
     answer = prober.probe(hosts, {host.name: Request(DOCTOR) for host in hosts})[hosts[0].name]
     if isinstance(answer, HostError):
         raise answer
     capture, cut = scrub(answer)
     save(capture, args.output)
-    size = args.output.stat().st_size
-    print(f"wrote {args.output}: {safe(capture.host)}, {len(capture.files)} files, {len(capture.commands)} commands, {size // 1000} kB")
-    print(f"Secrets: none was found{'' if not cut and not capture.redacted else f' but {cut + len(capture.redacted)} that were taken out'}.")
-    print(f"\nIt still tells much about the host: look at it before you show it. provision doctor --capture {args.output}", file=sys.stderr)
+    size = args.output.stat().st_size // 1000
+    taken = f"{cut} here" + (f", in {len(answer.redacted)} files on the host itself" if answer.redacted else "")
+    looked = f"{len(capture.files)} files, {len(capture.commands)} commands"
+    print(f"wrote {args.output}: {safe(capture.host)}, {looked}, {size} kB")
+    print(f"secrets: none is left that was found; taken out: {taken}")
+    print(f"\nIt still tells much about the host. See what it shows: provision doctor --capture {args.output}")
     return Exit.OK

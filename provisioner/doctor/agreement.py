@@ -26,7 +26,7 @@ _COUNTS = (
     ("cards.allocatable", "allocatable in the cluster"),
     ("cards.advertised", "advertised to the network"),
 )
-# Versions that may lawfully differ: Debian builds the persistence daemon on its own, old firmware may stay beside the new.
+# Debian builds the persistence daemon on its own, with a version that lawfully differs.
 _MAY_LAG = {"persistenced.version"}
 
 
@@ -81,6 +81,12 @@ def _chain(host: Host, places: tuple[tuple[str, str], ...]) -> Chain:
             continue
         if first is None:
             first = texts[0]
-        agrees = None if name in _MAY_LAG else first in texts if name in ("driver.firmware", "driver.initramfs") else set(texts) == {first}
+        agrees = (
+            None
+            if name in _MAY_LAG
+            else first in texts
+            if name in ("driver.firmware", "driver.initramfs")
+            else set(texts) == {first}
+        )
         links.append(Link(name, words, ", ".join(texts), True, agrees, where))
     return Chain(tuple(links))

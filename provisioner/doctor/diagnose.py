@@ -29,9 +29,17 @@ _SUPPORT = 0.04
 
 # What a diagnosis should have seen before it calls a host healthy.
 _CORE = (
-    "kernel.running", "cards.on_bus", "driver.loaded", "driver.library", "driver.on_disk", "nvidia-smi",
-    "driver.packaged", "packages.broken", "disk.free", "units.failed",
-)  # fmt: skip
+    "kernel.running",
+    "cards.on_bus",
+    "driver.loaded",
+    "driver.library",
+    "driver.on_disk",
+    "nvidia-smi",
+    "driver.packaged",
+    "packages.broken",
+    "disk.free",
+    "units.failed",
+)
 
 
 @dataclass(frozen=True)
@@ -122,11 +130,11 @@ def diagnose(capture: Capture, catalogue: Catalogue) -> Diagnosis:
     holding = [name for name, answer in answers.items() if answer.truth is Truth.YES]
     roots = [name for name in holding if not any(name in reach[other] for other in holding if other != name)]
     open_ones = {
-        name: answer for name, answer in answers.items() if answer.truth is Truth.UNSEEN and not _reached(name, roots, reach)
+        name: answer
+        for name, answer in answers.items()
+        if answer.truth is Truth.UNSEEN and not _reached(name, roots, reach)
     }
-    findings = [
-        _finding(name, catalogue, answers, holding, open_ones, unsure, host) for name in roots
-    ]
+    findings = [_finding(name, catalogue, answers, holding, open_ones, unsure, host) for name in roots]
     findings.sort(key=lambda finding: (-finding.score, finding.mechanism.id))
     told = {item.mechanism.id for finding in findings for item in finding.may_come_from}
     suspicions = [
@@ -193,7 +201,11 @@ def _finding(
     )
     follows = [other for other in below if other not in covered]
     causes = sorted(
-        (other for other, answer in open_ones.items() if name in catalogue.reach[other] and mechanisms[other].kind == "cause"),
+        (
+            other
+            for other, answer in open_ones.items()
+            if name in catalogue.reach[other] and mechanisms[other].kind == "cause"
+        ),
         key=lambda other: (-open_ones[other].telling, -score(mechanisms[other]), other),
     )
     return Finding(
@@ -203,10 +215,12 @@ def _finding(
         evidence=tuple(evidence),
         cause=fill(mechanism.cause, host),
         steps=tuple(
-            Step(fill(step.do, host), fill_command(step.run, host) if step.run else None) for step in mechanism.repair.steps
+            Step(fill(step.do, host), fill_command(step.run, host) if step.run else None)
+            for step in mechanism.repair.steps
         ),
         follows=tuple(
-            Consequence(other, mechanisms[other].short or mechanisms[other].title, answers[other].evidence) for other in follows
+            Consequence(other, mechanisms[other].short or mechanisms[other].title, answers[other].evidence)
+            for other in follows
         ),
         covers=tuple(other for other in below if other in covered),
         may_come_from=tuple(
@@ -223,8 +237,11 @@ def _not_seen(host: Host, open_ones: Mapping[str, Verdict]) -> Iterable[Look]:
     for place in ("kernel-log", "past-xids"):
         if not host.texts((place,)):
             yield place_look(place)
+    silent = host.nvml is not UNKNOWN and host.nvml.error is not None  # then what NVML would tell is no secret of ours
     for answer in open_ones.values():
-        yield from (look for look in answer.missing if look.asked)
+        yield from (
+            look for look in answer.missing if look.asked and not (silent and look.show.startswith("nvidia-smi"))
+        )
     tried = ["apt", "anywhere"]
     if FACTS["docker.version"].of(host).value is not None:
         tried.insert(0, "containers")

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 LONGEST_LINE = 2000
 """Characters of a line that are looked at: a hostile line of megabytes must not cost minutes of matching."""
 
-_FAILED_LOOK = re.compile(r"permission denied|operation not permitted|not permitted|cannot connect", re.IGNORECASE)
+_REFUSED = re.compile(r"permission denied|not permitted|no permission", re.IGNORECASE)
+_LOGS = ("kernel-log", "past-xids")
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ PLACES: dict[str, Place] = {
         re.compile(r"/var/log/(kern\.log|dmesg|syslog|messages)"),
         asked=True,
     ),
-    "past-xids": Place("Xids of the last month", "journalctl -k --grep Xid", _words(r"journalctl\b.*--grep.*Xid"), asked=True),
+    "past-xids": Place(
+        "Xids of the last month", "journalctl -k --grep Xid", _words(r"journalctl\b.*--grep.*Xid"), asked=True
+    ),
     "containers": Place(
         "a container that asks for a GPU",
         "docker run --rm --gpus all ubuntu nvidia-smi",
@@ -75,12 +78,18 @@ PLACES: dict[str, Place] = {
         _words(rf"dkms\b|.*make\.log|{_APT}"),
         re.compile(r"/var/lib/dkms/.*make\.log|/var/log/apt/term\.log"),
     ),
-    "modprobe": Place("what loading the module says", "modprobe nvidia", _words(r"modprobe\b|insmod\b|systemctl|journalctl")),
+    "modprobe": Place(
+        "what loading the module says", "modprobe nvidia", _words(r"modprobe\b|insmod\b|systemctl|journalctl")
+    ),
     "units": Place("what a unit's journal says", "systemctl status UNIT", _words(r"systemctl status|journalctl\b")),
     "anywhere": Place(
-        "what clients and networks say", "the client's own log", _words(rf"(?!{_SILENT}).*"), re.compile(r"/var/log/"), open_end=True
+        "what clients and networks say",
+        "the client's own log",
+        _words(rf"(?!{_SILENT}).*"),
+        re.compile(r"/var/log/"),
+        open_end=True,
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,7 @@ class Host:
     """What the mechanisms ask of one capture. `matrix` tells of cards; without it their architecture is unknown."""
 
     def __init__(self, capture: Capture, matrix: Matrix | None = None) -> None:
-        self.capture = capture
+        self.capture = _tamed(capture)
         self.matrix = matrix
         self.facts: dict[str, Any] = {}
         self._places: dict[str, tuple[tuple[str, str], ...]] = {}
@@ -163,7 +172,9 @@ class Host:
     @cached_property
     def unit_line(self) -> str:
         """The command that told of units."""
-        return next((line for line in self.capture.commands if line.startswith("systemctl show -p Id,")), "systemctl show")
+        return next(
+            (line for line in self.capture.commands if line.startswith("systemctl show -p Id,")), "systemctl show"
+        )
 
     @cached_property
     def nvml(self) -> NvmlFacts | Unknown:
@@ -240,8 +251,8 @@ class Host:
             if answer.rc == 127:
                 continue  # what a shell says of a missing program is no word of that program
             text = "\n".join(part for part in (answer.stdout, answer.stderr) if part)
-            nothing = answer.rc == 124 or (answer.rc != 0 and _FAILED_LOOK.search(text) and not answer.stdout)
-            if text or not nothing:
+            refused = name in _LOGS and answer.rc != 0 and not answer.stdout and _REFUSED.search(text)
+            if not refused and (text or answer.rc != 124):
                 yield line, _shortened(text)
         for path, content in self.capture.files.items():
             if not isinstance(content, str):
@@ -275,6 +286,27 @@ class Host:
             number = f":{text.count(chr(10), 0, start) + 1}" if where.startswith("/") else ""
             found.append(Said(line, where + number))
         return tuple(found)
+
+
+_ENDLESS = re.compile(r"(\d{40})\d{60,}")
+
+
+def _tamed(capture: Capture) -> Capture:
+    """Numbers of thousands of digits are cut: Python refuses to read them, and no host means them."""
+    texts = (
+        *capture.files.values(),
+        *(part for item in capture.commands.values() for part in (item.stdout, item.stderr)),
+    )
+    if not any(text and _ENDLESS.search(text) for text in texts):
+        return capture
+    files = {path: text if text is None else _ENDLESS.sub(r"\1", text) for path, text in capture.files.items()}
+    commands = {
+        line: CommandOutput(
+            rc=item.rc, stdout=_ENDLESS.sub(r"\1", item.stdout), stderr=_ENDLESS.sub(r"\1", item.stderr)
+        )
+        for line, item in capture.commands.items()
+    }
+    return capture.model_copy(update={"files": files, "commands": commands})
 
 
 def _shortened(text: str) -> str:

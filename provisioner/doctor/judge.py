@@ -115,12 +115,19 @@ def _compared(name: str, operator: str, other: str, host: Host) -> Verdict:
         left, right = _many(mine.value), _many(theirs.value)
         answer = bool(left & right) if operator == "same_as" else not left <= right
     elif operator in ("same_as", "differs_from"):
-        answer = (_version(mine.value) == _version(theirs.value)) is (operator == "same_as")
+        answer = _alike(mine.value, theirs.value) is (operator == "same_as")
     else:
         a, b = _version(mine.value), _version(theirs.value)
         answer = a > b if operator == "newer_than" else a < b
     evidence = (*mine.evidence, *theirs.evidence)
     return Verdict(Truth.YES, evidence) if answer else NO
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """`535.261.03` is `535.261.3`; words are alike when they are the same."""
+    if str(one)[:1].isdecimal() and str(other)[:1].isdecimal():
+        return _version(one) == _version(other)
+    return str(one) == str(other)
 
 
 def _many(value: Any) -> set[str]:
@@ -129,7 +136,7 @@ def _many(value: Any) -> set[str]:
 
 def _version(value: Any) -> DottedVersion:
     """Numbers as far as the text has them; what has none compares as 0."""
-    numbers = re.match(r"\d+(?:\.\d+)*", str(value))
+    numbers = re.match(r"[0-9]+(?:\.[0-9]+)*", str(value))
     return DottedVersion(numbers[0] if numbers else "0")
 
 
@@ -158,7 +165,7 @@ def compiled(pattern: str) -> re.Pattern[str]:
 def _in_versions(value: Any, wanted: str) -> bool | None:
     if value is None:
         return False
-    found = re.match(r"v?(\d+(?:\.\d+)*)", str(value))
+    found = re.match(r"v?([0-9]+(?:\.[0-9]+)*)", str(value))
     return _set(wanted).allows(DottedVersion(found[1])) if found else None
 
 
@@ -188,7 +195,9 @@ def _below(value: Any, wanted: float) -> bool | None:
 
 _COMPARE: dict[str, Callable[[Any, Any], bool | None]] = {
     "is_": _is,
-    "one_of": lambda value, wanted: any(str(one) in _many(value) if isinstance(value, tuple) else _is(value, one) for one in wanted),
+    "one_of": lambda value, wanted: any(
+        str(one) in _many(value) if isinstance(value, tuple) else _is(value, one) for one in wanted
+    ),
     "version": _in_versions,
     "matches": _matches,
     "contains": lambda value, wanted: value is not None and str(wanted) in _many(value),
@@ -339,9 +348,18 @@ def _situation(host: Host) -> dict[str, Any]:
     return situation
 
 
-_SHOWN_BY = {"driver": "driver.loaded", "modules": "driver.flavour", "kernel": "kernel.running", "docker": "docker.version",
-             "containerd": "containerd.version", "toolkit": "toolkit.version", "cgroup_driver": "docker.cgroup_driver",
-             "os": "os", "clock_skew_s": "clock.skew", "gpu.count": "cards.on_bus"}  # fmt: skip
+_SHOWN_BY = {
+    "driver": "driver.loaded",
+    "modules": "driver.flavour",
+    "kernel": "kernel.running",
+    "docker": "docker.version",
+    "containerd": "containerd.version",
+    "toolkit": "toolkit.version",
+    "cgroup_driver": "docker.cgroup_driver",
+    "os": "os",
+    "clock_skew_s": "clock.skew",
+    "gpu.count": "cards.on_bus",
+}
 
 
 def _host(condition: Condition, host: Host) -> Verdict:

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
+from provisioner.doctor.facts import FACTS
+from provisioner.doctor.host import PLACES
 from provisioner.matrix.specifier import KEYS, Claim, Confidence, Day, Frozen, Id, Requirement, Text
 from provisioner.model.version import DottedVersion, Specifier
 
@@ -32,6 +34,7 @@ _OPERATORS = (
     "newer_than",
     "fewer_than",
 )
+_PROGRAMS = ("nvidia-smi",)  # command lines of one word
 _HEADS = ("all", "any", "none", "fact", "said", "exit", "xid", "host")
 
 
@@ -101,6 +104,12 @@ class Condition(Frozen):
             raise ValueError("said needs `in`: where it is said")
         if heads[0] == "exit" and not self.of:
             raise ValueError("exit needs `of`: the command line it belongs to")
+        for name in (self.fact, self.same_as, self.differs_from, self.older_than, self.newer_than, self.fewer_than):
+            if name is not None and name not in FACTS:
+                raise ValueError(f"there is no fact '{name}'")
+        for place in self.in_:
+            if place not in PLACES and place not in _PROGRAMS and not any(sign in place for sign in "* /"):
+                raise ValueError(f"'{place}' is no place, path or command line")
         if self.version is not None and Specifier.parse(self.version, DottedVersion).is_empty():
             raise ValueError("version: no version satisfies this specifier")
         if self.host is not None:
@@ -184,9 +193,19 @@ class Mechanism(Claim):
     short: Text | None = None
     """How it reads among the consequences of another finding."""
     area: Literal[
-        "driver", "kernel", "packages", "container", "cdi", "kubernetes", "gpu", "pcie", "fabric", "network", "machine",
+        "driver",
+        "kernel",
+        "packages",
+        "container",
+        "cdi",
+        "kubernetes",
+        "gpu",
+        "pcie",
+        "fabric",
+        "network",
+        "machine",
         "client",
-    ]  # fmt: skip
+    ]
     kind: Literal["cause", "symptom"] = "cause"
     """A symptom is shown as a finding only while no cause that explains it was found."""
     certainty: Certainty

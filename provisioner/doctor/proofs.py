@@ -8,10 +8,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioner.doctor.facts import FACTS
-from provisioner.doctor.host import PLACES, Host
+from provisioner.doctor.host import Host
 from provisioner.doctor.judge import of_mechanism
-from provisioner.doctor.mechanism import Condition, Mechanism, Proof
+from provisioner.doctor.mechanism import Mechanism, Proof
 from provisioner.doctor.reader import ROOM, contents_of, problems
 from provisioner.doctor.truth import Truth
 from provisioner.errors import BadInput
@@ -73,22 +72,6 @@ def _references(mechanism: Mechanism, mechanisms: Mapping[str, Mechanism]) -> It
         for number, other in enumerate(getattr(mechanism, field)):
             if other not in mechanisms or other == mechanism.id:
                 yield Complaint(mechanism.id, f"{field}.{number}", f"no other mechanism is called '{other}'")
-    for field, condition in (("when", mechanism.when), *(("supports", part) for part in (*mechanism.unless, *mechanism.supports))):
-        for part in _parts(condition):
-            names = [part.fact, part.same_as, part.differs_from, part.older_than, part.newer_than, part.fewer_than]
-            for name in names:
-                if name is not None and name not in FACTS:
-                    yield Complaint(mechanism.id, field, f"there is no fact '{name}'")
-            for place in part.in_:
-                if place not in PLACES and "*" not in place and " " not in place and not place.startswith("/"):
-                    if place not in ("nvidia-smi",):
-                        yield Complaint(mechanism.id, field, f"'{place}' is no place, path or command line")
-
-
-def _parts(condition: Condition) -> Iterator[Condition]:
-    yield condition
-    for part in condition.parts:
-        yield from _parts(part)
 
 
 def _circles(mechanisms: Mapping[str, Mechanism]) -> Iterator[Complaint]:

@@ -32,7 +32,10 @@ def load(matrix: Path | None = None) -> dict[str, Mechanism]:
     complaints = [line for document in documents for line in problems(document)]
     if complaints:
         raise BadInput(
-            "matrix-bad-entry", complaints[0], context=complaints[1:20], hint="provision matrix lint lists every complaint"
+            "matrix-bad-entry",
+            complaints[0],
+            context=complaints[1:20],
+            hint="provision matrix lint lists every complaint",
         )
     canonical = json.dumps({document.data["id"]: document.data for document in documents}, ensure_ascii=False)
     found = _ALL.validate_json(canonical)

@@ -22,7 +22,9 @@ _NAME = (
 _BY_NAME = re.compile(
     rf"(?P<head>[\"']?\b{_NAME}[\"']?\s*(?:=|:)\s*)(?P<value>\"[^\"\n]*\"|'[^'\n]*'|[^\s,;}}\]]+)", re.IGNORECASE
 )
-_PHRASE = re.compile(r"(?P<head>(?:mnemonic|seed[ _-]?phrase)\W{1,4})(?P<value>(?:[a-z]{3,8}[ \t]+){11,23}[a-z]{3,8})", re.IGNORECASE)
+_PHRASE = re.compile(
+    r"(?P<head>(?:mnemonic|seed[ _-]?phrase)\W{1,4})(?P<value>(?:[a-z]{3,8}[ \t]+){11,23}[a-z]{3,8})", re.IGNORECASE
+)
 _SHAPES = tuple(
     re.compile(pattern)
     for pattern in (
@@ -46,7 +48,9 @@ _AFTER = (
     re.compile(r"(?P<head>\blogin\s+\S+\s+password\s+)(?P<value>\S+)", re.IGNORECASE),
     re.compile(r"(?P<head>\"auth\"\s*:\s*\")(?P<value>[A-Za-z0-9+/=]{8,})"),
     re.compile(r"(?P<head>--(?:password|token|api-?key|secret|auth-?key)[= ])(?P<value>[^\s\"']+)", re.IGNORECASE),
-    re.compile(r"(?P<head>\s-p\s?)(?P<value>[^\s\"'-][^\s\"']{5,})(?=.*\b(?:docker login|mysql|sshpass)\b)", re.IGNORECASE),
+    re.compile(
+        r"(?P<head>\s-p\s?)(?P<value>[^\s\"'-][^\s\"']{5,})(?=.*\b(?:docker login|mysql|sshpass)\b)", re.IGNORECASE
+    ),
 )
 
 

@@ -30,7 +30,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Look:
-    """Something that was not seen, and the command that would show it; `asked`: doctor's own look should have shown it."""
+    """What was not seen, and the command that would show it; `asked`: doctor's own look should have shown it."""
 
     what: str
     show: str

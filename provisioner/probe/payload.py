@@ -43,7 +43,11 @@ def payload(request: Request, shaken_pynvml: str | None = None) -> bytes:
     """Script and request, compressed; hosts that are asked the same get the same bytes, made once."""
     asked = _plain(request)
     if request.profile.nvml and shaken_pynvml is not None:
-        asked |= {"nvml": shaken_pynvml, "nvml_calls": nvml_calls(health=request.profile.nvml_health), "nvml_limit": request.profile.nvml_limit_s}
+        asked |= {
+            "nvml": shaken_pynvml,
+            "nvml_calls": nvml_calls(health=request.profile.nvml_health),
+            "nvml_limit": request.profile.nvml_limit_s,
+        }
     return zlib.compress(f"{_script()}\nmain({asked!r})\n".encode(), 9)
 
 

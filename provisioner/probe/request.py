@@ -261,7 +261,7 @@ DOCTOR = Profile(
     nvml=True,
     nvml_health=True,
 )
-"""What doctor looks at besides: logs, links, what runs and what fails. Offers of the package sources it does not need."""
+"""What doctor looks at besides: logs, links, what runs and what fails; offers of the package sources it leaves out."""
 
 
 @dataclass(frozen=True)

@@ -74,9 +74,7 @@ class Rig:
             files.pop(key, None)
             commands.pop(key, None)
         nvml = self._nvml() if self.nvml is None else self.nvml
-        return Capture(
-            host=name, taken_at=TAKEN_AT, probe="0.1.0", files=files, commands=commands, nvml=nvml or None
-        )
+        return Capture(host=name, taken_at=TAKEN_AT, probe="0.1.0", files=files, commands=commands, nvml=nvml or None)
 
     @property
     def kernel(self) -> str:
@@ -110,10 +108,16 @@ class Rig:
             revision = f"{version}-0ubuntu0.{self.system[-5:]}.1"
             flavour = "-open" if self.open else ""
             names = [
-                f"nvidia-driver-{self.branch}{flavour}", f"libnvidia-compute-{self.branch}", f"nvidia-utils-{self.branch}",
-                f"nvidia-compute-utils-{self.branch}", f"libnvidia-cfg1-{self.branch}", f"nvidia-kernel-common-{self.branch}",
-                f"nvidia-dkms-{self.branch}{flavour}" if self.dkms else f"linux-modules-nvidia-{self.branch}{flavour}-{self.kernel}",
-            ]  # fmt: skip
+                f"nvidia-driver-{self.branch}{flavour}",
+                f"libnvidia-compute-{self.branch}",
+                f"nvidia-utils-{self.branch}",
+                f"nvidia-compute-utils-{self.branch}",
+                f"libnvidia-cfg1-{self.branch}",
+                f"nvidia-kernel-common-{self.branch}",
+                f"nvidia-dkms-{self.branch}{flavour}"
+                if self.dkms
+                else f"linux-modules-nvidia-{self.branch}{flavour}-{self.kernel}",
+            ]
             more = {"nvidia-prime": "0.8.17.1", "nvidia-settings": "510.47.03-0ubuntu1"}
         if self.toolkit:
             more["nvidia-container-toolkit"] = f"{self.toolkit}-1"
@@ -121,9 +125,14 @@ class Rig:
             more["docker-ce"] = f"5:{self.docker}-1~{self.system}"
             more["containerd.io"] = "1.7.27-1"
         held = "h" if self.held else "i"
-        rows = {name: f"{revision}\t{held}i " for name in names}
+        rows = dict.fromkeys(names, f"{revision}\t{held}i ")
         rows |= {name: f"{number}\tii " for name, number in more.items()}
-        rows |= {"bash": "5.2-1\tii ", "linux-base": "4.9\tii ", f"linux-image-{self.kernel}": "1\tii ", "old": "1\trc "}
+        rows |= {
+            "bash": "5.2-1\tii ",
+            "linux-base": "4.9\tii ",
+            f"linux-image-{self.kernel}": "1\tii ",
+            "old": "1\trc ",
+        }
         return rows
 
     def dpkg(self, **changes: str) -> str:
@@ -139,15 +148,30 @@ class Rig:
             "cuda_driver_version": 12040,
             "devices": [
                 {
-                    "index": number, "name": name, "uuid": f"GPU-{number}", "bus_id": f"0000{slot.upper()}",
-                    "memory_total": memory << 20, "memory_used": 4 << 20, "temperature_c": 44, "power_mw": 25000,
-                    "power_limit_mw": 350000, "compute_processes": 0, "pcie_width": 16, "persistence_mode": 1,
-                    "pcie_width_max": 16, "pcie_generation": 1, "pcie_generation_max": 4, "throttle_reasons": 1,
-                    "bar1_total": 32 << 30, "mig_mode": None, "fan_percent": 30, "remapped_rows": None,
+                    "index": number,
+                    "name": name,
+                    "uuid": f"GPU-{number}",
+                    "bus_id": f"0000{slot.upper()}",
+                    "memory_total": memory << 20,
+                    "memory_used": 4 << 20,
+                    "temperature_c": 44,
+                    "power_mw": 25000,
+                    "power_limit_mw": 350000,
+                    "compute_processes": 0,
+                    "pcie_width": 16,
+                    "persistence_mode": 1,
+                    "pcie_width_max": 16,
+                    "pcie_generation": 1,
+                    "pcie_generation_max": 4,
+                    "throttle_reasons": 1,
+                    "bar1_total": 32 << 30,
+                    "mig_mode": None,
+                    "fan_percent": 30,
+                    "remapped_rows": None,
                 }
                 for number, slot in enumerate(self.slots)
             ],
-        }  # fmt: skip
+        }
 
     def smi(self, driver: str | None = None) -> str:
         version = driver or self.driver
@@ -157,16 +181,23 @@ class Rig:
             f"| 30%   44C    P8             25W /  350W |       4MiB /  24564MiB |      0%      Default |\n"
             for number, slot in enumerate(self.slots)
         )
-        return f"Tue Nov 24 03:07:00 2026\n+-----+\n| NVIDIA-SMI {version}   Driver Version: {version}   CUDA Version: 12.4 |\n{rows}+-----+\n"
+        head = f"| NVIDIA-SMI {version}   Driver Version: {version}   CUDA Version: 12.4 |"
+        return f"Tue Nov 24 03:07:00 2026\n+-----+\n{head}\n{rows}+-----+\n"
 
     def docker_info(self, **changes: Any) -> str:
         runtimes: dict[str, Any] = {"runc": {"path": "runc"}, "io.containerd.runc.v2": {"path": "runc"}}
         if self.toolkit:
             runtimes["nvidia"] = {"path": "nvidia-container-runtime"}
         info = {
-            "ServerVersion": self.docker, "Runtimes": runtimes, "DefaultRuntime": "runc", "CgroupDriver": "systemd",
-            "CgroupVersion": "2", "DiscoveredDevices": [], "ContainersRunning": 1, "DockerRootDir": "/var/lib/docker",
-        }  # fmt: skip
+            "ServerVersion": self.docker,
+            "Runtimes": runtimes,
+            "DefaultRuntime": "runc",
+            "CgroupDriver": "systemd",
+            "CgroupVersion": "2",
+            "DiscoveredDevices": [],
+            "ContainersRunning": 1,
+            "DockerRootDir": "/var/lib/docker",
+        }
         return json.dumps({**info, **changes}) + "\n"
 
     def units(self, **states: str) -> str:
@@ -176,10 +207,18 @@ class Rig:
         for unit in DOCTOR.units:
             name = unit.partition(".")[0]
             there = {
-                "docker": bool(self.docker), "containerd": bool(self.docker), "nvidia-persistenced": True, "ssh": True,
-                "systemd-timesyncd": True, "kubelet": self.cluster, "apt-daily": True, "apt-daily-upgrade": True,
-            }.get(name, False)  # fmt: skip
-            state = changed.pop(name, None) or ("active" if there and unit != "apt-daily-upgrade.service" else "inactive")
+                "docker": bool(self.docker),
+                "containerd": bool(self.docker),
+                "nvidia-persistenced": True,
+                "ssh": True,
+                "systemd-timesyncd": True,
+                "kubelet": self.cluster,
+                "apt-daily": True,
+                "apt-daily-upgrade": True,
+            }.get(name, False)
+            state = changed.pop(name, None) or (
+                "active" if there and unit != "apt-daily-upgrade.service" else "inactive"
+            )
             load = "loaded" if there or state == "failed" else "not-found"
             enabled = "enabled" if there else ""
             blocks.append(f"Id={unit}\nLoadState={load}\nActiveState={state}\nSubState=x\nUnitFileState={enabled}\n")
@@ -194,7 +233,8 @@ class Rig:
         system, _, number = self.system.partition("-")
         kind = "NVIDIA UNIX Open Kernel Module for x86_64" if self.open else "NVIDIA UNIX x86_64 Kernel Module"
         files: dict[str, str | None] = {
-            "/etc/os-release": f'PRETTY_NAME="{pretty}"\nID={system}\nVERSION_ID="{number}"\nVERSION_CODENAME={codename}\n',
+            "/etc/os-release": f'PRETTY_NAME="{pretty}"\nID={system}\nVERSION_ID="{number}"\n'
+            f"VERSION_CODENAME={codename}\n",
             "/proc/sys/kernel/osrelease": f"{kernel}\n",
             "/proc/version": f"Linux version {kernel} (gcc-12)\n",
             "/proc/cmdline": f"BOOT_IMAGE=/boot/vmlinuz-{kernel} root=/dev/sda1 ro quiet\n",
@@ -222,9 +262,12 @@ class Rig:
                 '{\n    "runtimes": {\n        "nvidia": {\n            "args": [],\n'
                 '            "path": "nvidia-container-runtime"\n        }\n    }\n}\n'
             )
-            files["/etc/containerd/config.toml"] = 'disabled_plugins = ["cri"]\n' if not self.cluster else "version = 2\n"
+            files["/etc/containerd/config.toml"] = (
+                'disabled_plugins = ["cri"]\n' if not self.cluster else "version = 2\n"
+            )
             files["/etc/nvidia-container-runtime/config.toml"] = (
-                'disable-require = false\n\n[nvidia-container-cli]\nenvironment = []\nldconfig = "@/sbin/ldconfig.real"\n'
+                "disable-require = false\n\n[nvidia-container-cli]\nenvironment = []\n"
+                'ldconfig = "@/sbin/ldconfig.real"\n'
                 '#root = "/run/nvidia/driver"\n\n[nvidia-container-runtime]\nmode = "auto"\n'
             )
         if self.cluster:
@@ -235,11 +278,16 @@ class Rig:
             root = f"/sys/bus/pci/devices/{slot}"
             device = CARDS[self.card][0]
             files |= {
-                f"{root}/vendor": "0x10de\n", f"{root}/device": f"0x{device}\n", f"{root}/class": "0x030000\n",
-                f"{root}/subsystem_vendor": "0x1462\n", f"{root}/subsystem_device": "0x5102\n",
-                f"{root}/current_link_width": "16\n", f"{root}/max_link_width": "16\n",
-                f"{root}/current_link_speed": "2.5 GT/s PCIe\n", f"{root}/max_link_speed": "16.0 GT/s PCIe\n",
-            }  # fmt: skip
+                f"{root}/vendor": "0x10de\n",
+                f"{root}/device": f"0x{device}\n",
+                f"{root}/class": "0x030000\n",
+                f"{root}/subsystem_vendor": "0x1462\n",
+                f"{root}/subsystem_device": "0x5102\n",
+                f"{root}/current_link_width": "16\n",
+                f"{root}/max_link_width": "16\n",
+                f"{root}/current_link_speed": "2.5 GT/s PCIe\n",
+                f"{root}/max_link_speed": "16.0 GT/s PCIe\n",
+            }
         return files
 
     def _commands(self) -> dict[str, CommandOutput]:
@@ -258,7 +306,7 @@ class Rig:
             f"\tRegion 0: Memory at f8000000 (32-bit, non-prefetchable) [size=16M]\n"
             f"\tRegion 1: Memory at 6000000000 (64-bit, prefetchable) [size=32G]\n"
             f"\t\tLnkCap:\tPort #0, Speed 16GT/s, Width x16, ASPM L1\n"
-            f"\t\tLnkSta:\tSpeed 2.5GT/s (downgraded), Width x16\n\tKernel driver in use: nvidia\n"
+            f"\t\tLnkSta:\tSpeed 2.5GT/s (downgraded), Width x16\n"
             for slot in self.slots
         )
         library = f"{self.folder}/libnvidia-ml.so.{driver}"
@@ -319,21 +367,32 @@ class Rig:
             "ls -d /sys/firmware/efi": none,
             "ls -d /sys/bus/pci/devices/*/vendor": out(pci),
             "lspci -nnvv -d 10de:": out(lspci),
-            "lspci -vv -d ::0604": out("00:01.0 PCI bridge: Intel Corporation\n\t\tLnkSta:\tSpeed 2.5GT/s, Width x16\n"),
-            "dmesg": out(f"[    6.1] NVRM: loading NVIDIA UNIX x86_64 Kernel Module  {driver}\n[    9.9] eth0: link up\n"),
+            "lspci -vv -d ::0604": out(
+                "00:01.0 PCI bridge: Intel Corporation\n\t\tLnkSta:\tSpeed 2.5GT/s, Width x16\n"
+            ),
+            "dmesg": out(
+                f"[    6.1] NVRM: loading NVIDIA UNIX x86_64 Kernel Module  {driver}\n[    9.9] eth0: link up\n"
+            ),
             XIDS_LINE: CommandOutput(rc=1),
-            ENGINES_LINE: out("Nov 24 02:50:00 rig dockerd[900]: level=warning msg=\"cleaning up after shim disconnected\"\n"),
+            ENGINES_LINE: out(
+                'Nov 24 02:50:00 rig dockerd[900]: level=warning msg="cleaning up after shim disconnected"\n'
+            ),
             APT_LINE: out("Nov 24 02:00:00 rig systemd[1]: Finished Daily apt download activities.\n"),
             "ip -o link": out(
                 "1: lo: <LOOPBACK,UP> mtu 65536 qdisc noqueue\n2: eth0: <BROADCAST,UP> mtu 1500 qdisc mq\n"
-                "3: wg0: <POINTOPOINT,NOARP,UP> mtu 1420 qdisc noqueue\n4: docker0: <BROADCAST,UP> mtu 1500 qdisc noqueue\n"
+                "3: wg0: <POINTOPOINT,NOARP,UP> mtu 1420 qdisc noqueue\n"
+                "4: docker0: <BROADCAST,UP> mtu 1500 qdisc noqueue\n"
             ),
-            "ps -eo stat,pid,ppid,comm": out("STAT PID PPID COMMAND\nSs 1 0 systemd\nD 77 2 kworker/u8:1\nZ 90 80 sh\n"),
+            "ps -eo stat,pid,ppid,comm": out(
+                "STAT PID PPID COMMAND\nSs 1 0 systemd\nD 77 2 kworker/u8:1\nZ 90 80 sh\n"
+            ),
             "iptables -S DOCKER-USER": out("-N DOCKER-USER\n-A DOCKER-USER -j RETURN\n"),
             "ufw status": CommandOutput(rc=127, stderr="No such file or directory: 'ufw'\n"),
             "podman --version": CommandOutput(rc=127, stderr="No such file or directory: 'podman'\n"),
             INITRAMFS_LINE: out("etc/modprobe.d/blacklist-nouveau.conf\n"),
-            MAKE_LOG_LINE: out("/var/lib/dkms/nvidia/550/build/make.log:3: echo >&2; echo ERROR: Kernel configuration\n"),
+            MAKE_LOG_LINE: out(
+                "/var/lib/dkms/nvidia/550/build/make.log:3: echo >&2; echo ERROR: Kernel configuration\n"
+            ),
             LOCK_LINE: CommandOutput(rc=1),
             MAPS_LINE: out(f"      2 {library}\n" if self.count else ""),
         }

@@ -15,7 +15,7 @@ from provisioner.doctor.truth import Evidence, Look
 
 _MOST_EVIDENCE = 7
 _MOST_SUSPICIONS = 3
-_ALIGNED = 56  # characters of a text up to which the places behind it are aligned
+_ALIGNED = 76  # characters of a text up to which the places behind it are aligned
 _LONGEST_PLACE = 72
 _LONGEST = 110  # characters of a line of evidence
 _MARKS = {"down": ("✗", "red"), "degraded": ("✗", "yellow"), "risk": ("!", "yellow"), "notice": ("·", "dim")}
@@ -44,7 +44,9 @@ def _head(diagnosis: Diagnosis) -> str:
 
 def _agreed(chain: Chain) -> str:
     known = [link for link in chain.links if link.agrees]
-    return f"driver {safe(str(known[0].value))} agrees in {len(known)} places" if len(known) > 1 and chain.agrees else ""
+    return (
+        f"driver {safe(str(known[0].value))} agrees in {len(known)} places" if len(known) > 1 and chain.agrees else ""
+    )
 
 
 def _counted(chain: Chain) -> str:
@@ -72,7 +74,11 @@ def _finding(finding: Finding) -> Iterator[str]:
         [
             ("cause", safe(finding.cause)),
             *([("follows", " · ".join(safe(item.words) for item in finding.follows))] if finding.follows else []),
-            *(("may be", _may_be(item)) for item in finding.may_come_from[:_MOST_SUSPICIONS] if mechanism.kind == "symptom"),
+            *(
+                ("may be", _may_be(item))
+                for item in finding.may_come_from[:_MOST_SUSPICIONS]
+                if mechanism.kind == "symptom"
+            ),
         ]
     )
     for number, step in enumerate(finding.steps):
@@ -144,7 +150,9 @@ def _rest(diagnosis: Diagnosis, recorded: bool) -> Iterator[str]:
             yield title
             yield table([(safe(look.what), safe(look.show)) for look in looks], indent=2)
     if diagnosis.findings and not recorded:
-        plans = sorted({finding.mechanism.repair.plan for finding in diagnosis.findings if finding.mechanism.repair.plan})
+        plans = sorted(
+            {finding.mechanism.repair.plan for finding in diagnosis.findings if finding.mechanism.repair.plan}
+        )
         if plans:
             yield f"\nNext: provision plan --limit {safe(diagnosis.host)}     (mends: {', '.join(plans)})"
 
@@ -210,8 +218,8 @@ def _evidence_json(item: Evidence) -> dict[str, str]:
     return {"label": item.label, "text": item.text, "where": item.where}
 
 
-def _look_json(look: Look) -> dict[str, str]:
-    return {"what": look.what, "show": look.show}
+def _look_json(look: Look) -> dict[str, Any]:
+    return {"what": look.what, "show": look.show, "asked": look.asked}
 
 
 def _suspicion_json(item: Suspicion) -> dict[str, Any]:
@@ -227,7 +235,14 @@ def _chain_json(chain: Chain) -> dict[str, Any]:
     return {
         "agrees": chain.agrees,
         "places": [
-            {"fact": link.name, "words": link.words, "value": link.value, "seen": link.seen, "agrees": link.agrees, "where": link.where}
+            {
+                "fact": link.name,
+                "words": link.words,
+                "value": link.value,
+                "seen": link.seen,
+                "agrees": link.agrees,
+                "where": link.where,
+            }
             for link in chain.links
         ],
     }

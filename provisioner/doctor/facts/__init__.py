@@ -6,8 +6,7 @@ from provisioner.doctor.facts import cards, containers, driver, machine, softwar
 from provisioner.doctor.facts.fact import Fact
 
 FACTS: dict[str, Fact] = {
-    fact.name: fact
-    for fact in (*driver.FACTS, *cards.FACTS, *software.FACTS, *containers.FACTS, *machine.FACTS)
-}  # fmt: skip
+    fact.name: fact for fact in (*driver.FACTS, *cards.FACTS, *software.FACTS, *containers.FACTS, *machine.FACTS)
+}
 
 __all__ = ["FACTS", "Fact"]

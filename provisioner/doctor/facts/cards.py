@@ -16,11 +16,20 @@ from provisioner.model.capture import UNKNOWN
 
 # nvidia-smi exits with NVML's return codes; both stand for one answer.
 _NVML_CODES = {
-    "NVML_ERROR_NO_PERMISSION": 4, "NVML_ERROR_NOT_FOUND": 6, "NVML_ERROR_INSUFFICIENT_POWER": 8,
-    "NVML_ERROR_DRIVER_NOT_LOADED": 9, "NVML_ERROR_IRQ_ISSUE": 11, "library-not-found": 12, "NVML_ERROR_LIBRARY_NOT_FOUND": 12,
-    "NVML_ERROR_FUNCTION_NOT_FOUND": 13, "NVML_ERROR_CORRUPTED_INFOROM": 14, "NVML_ERROR_GPU_IS_LOST": 15,
-    "NVML_ERROR_RESET_REQUIRED": 16, "NVML_ERROR_LIB_RM_VERSION_MISMATCH": 18, "timed-out": 124,
-}  # fmt: skip
+    "NVML_ERROR_NO_PERMISSION": 4,
+    "NVML_ERROR_NOT_FOUND": 6,
+    "NVML_ERROR_INSUFFICIENT_POWER": 8,
+    "NVML_ERROR_DRIVER_NOT_LOADED": 9,
+    "NVML_ERROR_IRQ_ISSUE": 11,
+    "library-not-found": 12,
+    "NVML_ERROR_LIBRARY_NOT_FOUND": 12,
+    "NVML_ERROR_FUNCTION_NOT_FOUND": 13,
+    "NVML_ERROR_CORRUPTED_INFOROM": 14,
+    "NVML_ERROR_GPU_IS_LOST": 15,
+    "NVML_ERROR_RESET_REQUIRED": 16,
+    "NVML_ERROR_LIB_RM_VERSION_MISMATCH": 18,
+    "timed-out": 124,
+}
 _DRIVER_TOLD = re.compile(r"couldn't communicate with the NVIDIA driver", re.IGNORECASE)
 
 
@@ -69,7 +78,9 @@ def _in_nvml(host: Host) -> Seen:
             return Seen(count, (shown("NVML", f"{count} cards", "NVML"),))
     answer = host.capture.command("nvidia-smi")
     if answer is not UNKNOWN and answer.rc in (0, 14):
-        rows = re.findall(r"^\|\s+(\d+)\s+\S.*?\|\s*(?:[0-9A-Fa-f]{4,8}:)?[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.\d", answer.stdout, re.M)
+        rows = re.findall(
+            r"^\|\s+(\d+)\s+\S.*?\|\s*(?:[0-9A-Fa-f]{4,8}:)?[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.\d", answer.stdout, re.M
+        )
         return Seen(len(rows), (shown("nvidia-smi", f"{len(rows)} cards", "nvidia-smi"),)) if rows else UNSEEN
     if answer is not UNKNOWN and answer.rc == 6:
         return Seen(0, (shown("nvidia-smi", answer.stdout + answer.stderr, "nvidia-smi"),))
@@ -225,9 +236,19 @@ def plugin_xids(host: Host) -> tuple[tuple[int, Said], ...]:
     return tuple(found)
 
 
-_BITS = {0x4: "power cap", 0x8: "hardware slowdown", 0x20: "software thermal", 0x40: "hardware thermal", 0x80: "power brake"}
-_WORDS = {"hw power brake slowdown": "power brake", "hw thermal slowdown": "hardware thermal",
-          "sw thermal slowdown": "software thermal", "hw slowdown": "hardware slowdown"}  # fmt: skip
+_BITS = {
+    0x4: "power cap",
+    0x8: "hardware slowdown",
+    0x20: "software thermal",
+    0x40: "hardware thermal",
+    0x80: "power brake",
+}
+_WORDS = {
+    "hw power brake slowdown": "power brake",
+    "hw thermal slowdown": "hardware thermal",
+    "sw thermal slowdown": "software thermal",
+    "hw slowdown": "hardware slowdown",
+}
 
 
 def _throttle(host: Host) -> Seen:
@@ -242,11 +263,13 @@ def _throttle(host: Host) -> Seen:
                     for bit, word in _BITS.items():
                         if int(mask, 16) & bit:
                             reasons.setdefault(word, shown("clocks", row, line))
-        for match in re.finditer(r"^\s*([HS]W [\w ]+?Slowdown|HW Slowdown)\s*: (Active|Not Active)", answer.stdout, re.M):
+        for match in re.finditer(
+            r"^\s*([HS]W [\w ]+?Slowdown|HW Slowdown)\s*: (Active|Not Active)", answer.stdout, re.M
+        ):
             looked = True
-            word = _WORDS.get(match[1].lower())
-            if match[2] == "Active" and word:
-                reasons.setdefault(word, shown("clocks", match[0], line))
+            named = _WORDS.get(match[1].lower())
+            if match[2] == "Active" and named:
+                reasons.setdefault(named, shown("clocks", match[0], line))
     for device in _devices(host):
         mask = device.get("throttle_reasons")
         if isinstance(mask, int):
@@ -322,23 +345,20 @@ def _bar1(host: Host) -> Iterator[tuple[str, int, Evidence]]:
                 size = int(region[1]) * (1024 if region[2] == "G" else 1)
                 yield line, size, shown("BAR1", region[0], line)
     for device in _devices(host):
-        size = device.get("bar1_total")
-        if isinstance(size, int) and size:
-            yield str(device.get("name")), size >> 20, shown("BAR1", f"GPU {device.get('index')} {size >> 20} MiB", "NVML")
-
-
-def _bar1_sizes(host: Host) -> Seen:
-    found = list(_bar1(host))
-    sizes = tuple(str(size) for size in sorted({size for _, size, _ in found}))
-    return Seen(sizes, tuple(item for _, _, item in found[:4])) if found else UNSEEN
+        total_bytes = device.get("bar1_total")
+        if isinstance(total_bytes, int) and total_bytes:
+            mib = total_bytes >> 20
+            yield str(device.get("name")), mib, shown("BAR1", f"GPU {device.get('index')} {mib} MiB", "NVML")
 
 
 def _bar1_differs(host: Host) -> Seen:
     """Whether cards of one model have windows of different sizes."""
     found = list(_bar1(host))
     names = {name for name, *_ in _models(host)}
+    if not found or not names:
+        return UNSEEN
     if len(found) < 2 or len(names) != 1:
-        return Seen(False) if found else UNSEEN
+        return Seen(False)
     return Seen(len({size for _, size, _ in found}) > 1, tuple(item for _, _, item in found[:4]))
 
 
@@ -368,9 +388,9 @@ def _mig(host: Host) -> Seen:
     if modes_:
         words = tuple(sorted("Enabled" if mode else "Disabled" for mode in modes_))
         return Seen(words, (shown("MIG", ", ".join(words), "NVML"),))
-    answer = host.capture.command("nvidia-smi")
-    if answer is not UNKNOWN and answer.rc == 0:
-        modes = re.findall(r"\|\s+(Enabled|Disabled)\s+\|\s*$", answer.stdout, re.M)
+    table = host.capture.command("nvidia-smi")
+    if table is not UNKNOWN and table.rc == 0:
+        modes = re.findall(r"\|\s+(Enabled|Disabled)\s+\|\s*$", table.stdout, re.M)
         return Seen(tuple(sorted(set(modes))), (shown("MIG", ", ".join(modes), "nvidia-smi"),) if modes else ())
     return UNSEEN
 
@@ -382,13 +402,16 @@ def _lost_buses(host: Host) -> frozenset[str]:
     """Bus numbers of cards that fell off."""
     cards = {event.card for event in xids(host) or () if event.root == 79}
     for _, answer in host.answers("nvidia-smi"):
-        cards |= {slot(name) for name in re.findall(r"GPU ?\d?:? ?([0-9A-Fa-f]{4}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.\d)", answer.stdout)}
+        cards |= {
+            slot(name)
+            for name in re.findall(r"GPU ?\d?:? ?([0-9A-Fa-f]{4}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.\d)", answer.stdout)
+        }
     cards |= {slot(name) for name in _lost(host).value or () if isinstance(name, str)}
     return frozenset(card.split(":")[1] for card in cards)
 
 
 def _link(host: Host) -> Seen:
-    """`narrow`: fewer lanes than both ends have. `slow`: only above a card that is lost, for idle cards slow down to save power."""
+    """`narrow`: fewer lanes than both ends have. `slow`: above a card that is lost alone, for idle cards slow down."""
     found: dict[str, Evidence] = {}
     lost = _lost_buses(host)
     looked = False
@@ -414,7 +437,12 @@ def _link(host: Host) -> Seen:
         for gpu in host.gpus:
             root = f"/sys/bus/pci/devices/{gpu.slot}"
             now_, most_ = host.capture.file(f"{root}/current_link_width"), host.capture.file(f"{root}/max_link_width")
-            if isinstance(now_, str) and isinstance(most_, str) and now_.strip().isdigit() and most_.strip().isdigit():
+            if (
+                isinstance(now_, str)
+                and isinstance(most_, str)
+                and now_.strip().isdecimal()
+                and most_.strip().isdecimal()
+            ):
                 looked = True
                 if 0 < int(now_) < int(most_):
                     row = shown("link", f"{gpu.slot} x{now_.strip()} of x{most_.strip()}", f"{root}/current_link_width")
@@ -445,7 +473,11 @@ def _lost(host: Host) -> Seen:
 
 
 def _hottest(host: Host) -> Seen:
-    temperatures = [(gpu.temperature_c, gpu.index) for gpu in host.nvml.gpus if gpu.temperature_c] if host.nvml is not UNKNOWN else []
+    temperatures = (
+        [(gpu.temperature_c, gpu.index) for gpu in host.nvml.gpus if gpu.temperature_c]
+        if host.nvml is not UNKNOWN
+        else []
+    )
     if temperatures:
         most, index = max(temperatures)
         return Seen(most, (shown("heat", f"GPU {index}: {most} °C", "NVML"),))
@@ -453,7 +485,7 @@ def _hottest(host: Host) -> Seen:
         columns = re.sub(r".*query-gpu=(\S+).*", r"\1", line).split(",")
         place = columns.index("temperature.gpu") if "temperature.gpu" in columns else 0
         values = [row.split(",")[place].strip() for row in answer.stdout.splitlines() if row.count(",") >= place]
-        numbers = [int(value) for value in values if value.isdigit()]
+        numbers = [int(value) for value in values if value.isdecimal()]
         if numbers:
             return Seen(max(numbers), (shown("heat", answer.stdout, line),))
     return UNSEEN
@@ -491,8 +523,22 @@ FACTS = (
     Fact("nvidia-smi.installed", "truth", "whether there is an nvidia-smi", "nvidia-smi", _no_smi),
     Fact("cards.on_bus", "number", "cards on the PCI bus", "lspci -nn -d 10de:", _on_bus),
     Fact("cards.in_nvml", "number", "cards that NVML can open", "nvidia-smi -L", _in_nvml),
-    Fact("cards.allocatable", "number", "cards that the cluster may give away", "kubectl describe node", _allocatable, asked=False),
-    Fact("cards.advertised", "number", "cards that the network's agent advertises", "the provider's status", _advertised, asked=False),
+    Fact(
+        "cards.allocatable",
+        "number",
+        "cards that the cluster may give away",
+        "kubectl describe node",
+        _allocatable,
+        asked=False,
+    ),
+    Fact(
+        "cards.advertised",
+        "number",
+        "cards that the network's agent advertises",
+        "the provider's status",
+        _advertised,
+        asked=False,
+    ),
     Fact("cards.architectures", "texts", "architectures of the cards", "lspci -nn -d 10de:", _architectures),
     Fact("cards.last_branch", "number", "the last driver branch for these cards", "lspci -nn -d 10de:", _last_branch),
     Fact("cards.flavours", "texts", "flavours of modules that drive these cards", "lspci -nn -d 10de:", _wants_modules),
@@ -502,7 +548,6 @@ FACTS = (
     Fact("cards.errors", "texts", "errors of cards that NVML cannot open", "nvidia-smi", _errors),
     Fact("cards.throttle", "texts", "why clocks are held down", "nvidia-smi -q -d PERFORMANCE", _throttle),
     Fact("cards.remapped", "texts", "rows of memory to be remapped", "nvidia-smi -q -d ROW_REMAPPER", _remapped),
-    Fact("cards.bar1", "texts", "sizes of the cards' memory windows, MiB", "nvidia-smi -q -d MEMORY", _bar1_sizes),
     Fact("cards.bar1_differs", "truth", "memory windows of equal cards", "nvidia-smi -q -d MEMORY", _bar1_differs),
     Fact("cards.bar1_smallest", "number", "the smallest memory window, MiB", "lspci -vv -d 10de:", _bar1_smallest),
     Fact("cards.mig", "texts", "MIG modes", "nvidia-smi --query-gpu=mig.mode.current --format=csv", _mig),

@@ -39,14 +39,14 @@ def _from_info(host: Host, key: str) -> Seen:
     if not isinstance(info, tuple):
         return UNSEEN if info is UNKNOWN else Seen(None)
     line, data = info
-    value = data.get(key, UNKNOWN)
-    if value is UNKNOWN:
+    value = data.get(key)
+    if not isinstance(value, (str, dict)):
         return UNSEEN
     return Seen(value, (shown("Docker", f"{key}: {value if isinstance(value, str) else ', '.join(value)}", line),))
 
 
 def _docker(host: Host) -> Seen:
-    seen = _from_info(host, "ServerVersion")
+    seen = _text(_from_info(host, "ServerVersion"))
     if isinstance(seen.value, str):
         return seen
     for name in ("docker-ce", "docker.io", "docker"):
@@ -59,15 +59,21 @@ def _docker(host: Host) -> Seen:
 
 def _runtimes(host: Host) -> Seen:
     seen = _from_info(host, "Runtimes")
-    return Seen(tuple(seen.value), seen.evidence) if isinstance(seen.value, dict) else Seen(seen.value)
+    if isinstance(seen.value, dict):
+        return Seen(tuple(seen.value), seen.evidence)
+    return Seen(None) if seen.value is None else UNSEEN
+
+
+def _text(seen: Seen) -> Seen:
+    return seen if isinstance(seen.value, str) or seen.value is None else UNSEEN
 
 
 def _default_runtime(host: Host) -> Seen:
-    return _from_info(host, "DefaultRuntime")
+    return _text(_from_info(host, "DefaultRuntime"))
 
 
 def _cgroup_driver(host: Host) -> Seen:
-    return _from_info(host, "CgroupDriver")
+    return _text(_from_info(host, "CgroupDriver"))
 
 
 def _docker_cdi(host: Host) -> Seen:
@@ -76,7 +82,9 @@ def _docker_cdi(host: Host) -> Seen:
     if not isinstance(info, tuple):
         return UNSEEN if info is UNKNOWN else Seen(())
     devices = info[1].get("DiscoveredDevices")
-    names = tuple(str(item.get("ID")) for item in devices if isinstance(item, dict)) if isinstance(devices, list) else ()
+    names = (
+        tuple(str(item.get("ID")) for item in devices if isinstance(item, dict)) if isinstance(devices, list) else ()
+    )
     return Seen(names, tuple(shown("CDI", name, info[0]) for name in names[:1]))
 
 
@@ -111,6 +119,8 @@ def _daemon_default(host: Host) -> Seen:
     if data is UNKNOWN:
         return UNSEEN
     name = (data or {}).get("default-runtime")
+    if name is not None and not isinstance(name, str):
+        return UNSEEN
     return Seen(name, (shown("daemon.json", f"default-runtime: {name or 'not set'}", _DAEMON),))
 
 
@@ -195,7 +205,9 @@ def _root_empty(host: Host) -> Seen:
     if not isinstance(root.value, str) or root.value == "/":
         return Seen(False) if root.value is None or root.value == "/" else UNSEEN
     path = root.value.rstrip("/")
-    for line, answer in host.answers(f"ls {path}", f"ls -A {path}", f"ls -d {path}", f"ls -d {path}/usr", f"ls -d {path}/*"):
+    for line, answer in host.answers(
+        f"ls {path}", f"ls -A {path}", f"ls -d {path}", f"ls -d {path}/usr", f"ls -d {path}/*"
+    ):
         gone = not answer.stdout.strip()
         return Seen(gone, (*root.evidence, shown("root", answer.stdout or "empty", line)))
     there = host.exists(path)
@@ -333,7 +345,13 @@ def _cdi_older(host: Host) -> Seen:
             if match is None:
                 continue
             name = match[2] if match[2].startswith("/") else f"{line.split()[-1]}/{match[2]}"
-            kind = "spec" if "cdi" in name else "package" if re.search(r"nvidia-container-toolkit|libnvidia-compute|libcuda1", name) else ""
+            kind = (
+                "spec"
+                if "cdi" in name
+                else "package"
+                if re.search(r"nvidia-container-toolkit|libnvidia-compute|libcuda1", name)
+                else ""
+            )
             if kind and (kind not in dates or match[1] > dates[kind][0]):
                 dates[kind] = (match[1].replace("T", " "), shown(kind, f"{match[1]} {name}", line))
     if len(dates) < 2:
@@ -366,24 +384,84 @@ FACTS = (
     Fact("docker.cgroup_driver", "text", "Docker's cgroup driver", "docker info", _cgroup_driver),
     Fact("docker.cdi_devices", "texts", "CDI devices that Docker found", "docker info", _docker_cdi),
     Fact("docker.config_broken", "truth", "daemon.json as JSON", "cat /etc/docker/daemon.json", _daemon_broken),
-    Fact("docker.configured_runtimes", "texts", "runtimes in daemon.json", "cat /etc/docker/daemon.json", _daemon_runtimes),
-    Fact("docker.configured_default", "text", "the default runtime in daemon.json", "cat /etc/docker/daemon.json", _daemon_default),
-    Fact("docker.lost_settings", "texts", "settings that daemon.json lost", "diff /etc/docker/daemon.json*", _lost_settings),
-    Fact("docker.missing_programs", "texts", "programs of runtimes that are absent", "cat /etc/docker/daemon.json", _runtime_binary),
+    Fact(
+        "docker.configured_runtimes",
+        "texts",
+        "runtimes in daemon.json",
+        "cat /etc/docker/daemon.json",
+        _daemon_runtimes,
+    ),
+    Fact(
+        "docker.configured_default",
+        "text",
+        "the default runtime in daemon.json",
+        "cat /etc/docker/daemon.json",
+        _daemon_default,
+    ),
+    Fact(
+        "docker.lost_settings",
+        "texts",
+        "settings that daemon.json lost",
+        "diff /etc/docker/daemon.json*",
+        _lost_settings,
+    ),
+    Fact(
+        "docker.missing_programs",
+        "texts",
+        "programs of runtimes that are absent",
+        "cat /etc/docker/daemon.json",
+        _runtime_binary,
+    ),
     Fact("toolkit.version", "version", "the container toolkit", "nvidia-ctk --version", _toolkit),
     Fact("toolkit.mode", "text", "the toolkit's mode", f"cat {_TOOLKIT}", _toolkit_mode),
     Fact("toolkit.root", "text", "where the toolkit looks for the driver", f"cat {_TOOLKIT}", _toolkit_root),
     Fact("toolkit.root_empty", "truth", "whether the toolkit's root is empty", "ls /run/nvidia/driver", _root_empty),
     Fact("toolkit.ldconfig", "text", "the toolkit's ldconfig", f"cat {_TOOLKIT}", _toolkit_ldconfig),
     Fact("containerd.version", "version", "containerd", "containerd --version", _containerd),
-    Fact("containerd.runtimes", "texts", "runtimes that containerd knows", "containerd config dump", _containerd_runtimes),
+    Fact(
+        "containerd.runtimes", "texts", "runtimes that containerd knows", "containerd config dump", _containerd_runtimes
+    ),
     Fact("containerd.cri_disabled", "truth", "whether containerd's CRI is off", f"cat {_CONTAINERD}", _cri_disabled),
     Fact("podman.version", "version", "podman", "podman --version", _podman),
     Fact("kubernetes", "truth", "whether the host is a node of a cluster", "systemctl status kubelet", _kubernetes),
-    Fact("cdi.version", "version", "the version of the CDI spec", "grep cdiVersion /etc/cdi/* /var/run/cdi/*", _cdi_version),
-    Fact("cdi.absent", "texts", "files that a CDI spec names and are gone", "nvidia-ctk cdi generate; diff it with /etc/cdi", _cdi_absent),
-    Fact("cdi.driver", "version", "the driver that a CDI spec names", "grep libcuda /etc/cdi/* /var/run/cdi/*", _cdi_driver),
-    Fact("cdi.older", "truth", "whether a CDI spec is older than the packages", "ls -l /etc/cdi /var/run/cdi", _cdi_older, asked=False),
-    Fact("persistenced.version", "version", "the persistence daemon", "dpkg-query -W nvidia-persistenced", _persistenced),
-    Fact("store.mib", "number", "what container images take", "du -sh /var/lib/containerd /var/lib/docker", _gone_images, asked=False),
-)  # fmt: skip
+    Fact(
+        "cdi.version",
+        "version",
+        "the version of the CDI spec",
+        "grep cdiVersion /etc/cdi/* /var/run/cdi/*",
+        _cdi_version,
+    ),
+    Fact(
+        "cdi.absent",
+        "texts",
+        "files that a CDI spec names and are gone",
+        "nvidia-ctk cdi generate; diff it with /etc/cdi",
+        _cdi_absent,
+    ),
+    Fact(
+        "cdi.driver",
+        "version",
+        "the driver that a CDI spec names",
+        "grep libcuda /etc/cdi/* /var/run/cdi/*",
+        _cdi_driver,
+    ),
+    Fact(
+        "cdi.older",
+        "truth",
+        "whether a CDI spec is older than the packages",
+        "ls -l /etc/cdi /var/run/cdi",
+        _cdi_older,
+        asked=False,
+    ),
+    Fact(
+        "persistenced.version", "version", "the persistence daemon", "dpkg-query -W nvidia-persistenced", _persistenced
+    ),
+    Fact(
+        "store.mib",
+        "number",
+        "what container images take",
+        "du -sh /var/lib/containerd /var/lib/docker",
+        _gone_images,
+        asked=False,
+    ),
+)

@@ -22,17 +22,44 @@ _LIBRARY_LINE = re.compile(rf"/libnvidia-ml\.so\.({VERSION})\s*$")
 # Packages of the driver that must have exactly its version. What is not named here (settings, prime, modprobe,
 # persistenced on Debian, the container toolkit, firmware of other vendors) has versions of its own.
 LOCKSTEP = (
-    "libnvidia-compute*", "libnvidia-ml1", "libnvidia-ml", "libcuda1", "libnvidia-cfg1*", "libnvidia-gl-*",
-    "nvidia-utils*", "nvidia-smi", "nvidia-compute-utils*", "nvidia-dkms*", "nvidia-kernel-dkms", "nvidia-open-kernel-dkms",
-    "nvidia-kernel-open-dkms", "nvidia-kernel-source*", "nvidia-kernel-common-[0-9]*", "nvidia-driver",
-    "nvidia-driver-[0-9]*", "nvidia-driver-cuda*", "nvidia-headless-*", "nvidia-alternative", "nvidia-kernel-support",
-    "linux-modules-nvidia-*", "nvidia-open", "nvidia-open-[0-9]*", "cuda-drivers", "cuda-drivers-[0-9]*", "nvidia-firmware-[0-9]*",
-    "firmware-nvidia-gsp", "nvidia-[0-9][0-9][0-9]",
-)  # fmt: skip
-MODULE_PACKAGES = (
-    "nvidia-dkms*", "nvidia-kernel-dkms", "nvidia-open-kernel-dkms", "nvidia-kernel-open-dkms", "linux-modules-nvidia-*",
+    "libnvidia-compute*",
+    "libnvidia-ml1",
+    "libnvidia-ml",
+    "libcuda1",
+    "libnvidia-cfg1*",
+    "libnvidia-gl-*",
+    "nvidia-utils*",
+    "nvidia-smi",
+    "nvidia-compute-utils*",
+    "nvidia-dkms*",
+    "nvidia-kernel-dkms",
+    "nvidia-open-kernel-dkms",
+    "nvidia-kernel-open-dkms",
     "nvidia-kernel-source*",
-)  # fmt: skip
+    "nvidia-kernel-common-[0-9]*",
+    "nvidia-driver",
+    "nvidia-driver-[0-9]*",
+    "nvidia-driver-cuda*",
+    "nvidia-headless-*",
+    "nvidia-alternative",
+    "nvidia-kernel-support",
+    "linux-modules-nvidia-*",
+    "nvidia-open",
+    "nvidia-open-[0-9]*",
+    "cuda-drivers",
+    "cuda-drivers-[0-9]*",
+    "nvidia-firmware-[0-9]*",
+    "firmware-nvidia-gsp",
+    "nvidia-[0-9][0-9][0-9]",
+)
+MODULE_PACKAGES = (
+    "nvidia-dkms*",
+    "nvidia-kernel-dkms",
+    "nvidia-open-kernel-dkms",
+    "nvidia-kernel-open-dkms",
+    "linux-modules-nvidia-*",
+    "nvidia-kernel-source*",
+)
 _UPSTREAM = re.compile(rf"^(?:\d+:)?({VERSION})(?=[-~+]|$)")
 _BRANCH_IN_NAME = re.compile(r"-(\d{3})(?=-|$)")
 
@@ -69,7 +96,9 @@ def _library(host: Host) -> Seen:
         if match:
             return Seen(match[1], (shown("library", answer.stdout, line),))
     version = facts_of_driver.library(host.capture, host.os)
-    return UNSEEN if version is UNKNOWN else Seen(version, (shown("library", "none", "readlink -f …/libnvidia-ml.so.1"),))
+    return (
+        UNSEEN if version is UNKNOWN else Seen(version, (shown("library", "none", "readlink -f …/libnvidia-ml.so.1"),))
+    )
 
 
 def _libcuda(host: Host) -> Seen:
@@ -89,7 +118,11 @@ def _on_disk(host: Host) -> Seen:
     if version is not None and told is not UNKNOWN and told.rc == 0 and version in told.stdout:
         return Seen(version, (shown("on disk", version, "modinfo -F version nvidia"),))
     tree, listing = "readlink -f /var/lib/dkms/*/kernel-*", "ls -d /lib/modules/*/updates/dkms/nvidia*"
-    where = host.shown_by(tree, "modinfo -F version nvidia") if version else host.shown_by(listing, "modinfo -F version nvidia")
+    where = (
+        host.shown_by(tree, "modinfo -F version nvidia")
+        if version
+        else host.shown_by(listing, "modinfo -F version nvidia")
+    )
     return Seen(version, (shown("on disk", version or f"no module for {host.running}", where),))
 
 
@@ -202,7 +235,9 @@ def _run_file(host: Host) -> Seen:
     found = facts_of_driver.run_file_install(host.capture)
     if found is UNKNOWN:
         log = host.capture.file("/var/log/nvidia-installer.log")
-        return Seen(True, (shown("installer", "NVIDIA's .run file", "/var/log/nvidia-installer.log"),)) if log else UNSEEN
+        return (
+            Seen(True, (shown("installer", "NVIDIA's .run file", "/var/log/nvidia-installer.log"),)) if log else UNSEEN
+        )
     where = host.shown_by("ls -d /usr/bin/nvidia-uninstall", "ls /usr/bin/nvidia-uninstall")
     return Seen(found, (shown("installer", "NVIDIA's .run file" if found else "no .run file", where),))
 
@@ -238,6 +273,8 @@ def _dkms(host: Host) -> Seen:
     """Whether DKMS is to build the module: its state for the running kernel, `added` when it is built for none."""
     rows = _dkms_rows(host)
     if rows is UNKNOWN:
+        return UNSEEN
+    if host.running is UNKNOWN and any(row[2] for row in rows):
         return UNSEEN
     mine = [row for row in rows if row[2] == host.running] or rows
     if not mine:
@@ -292,7 +329,9 @@ def _prebuilt_running(host: Host) -> Seen:
     if not seen.value:
         return Seen(None)
     mine = any(host.running == kernel or host.running.startswith(f"{kernel}.") for kernel in seen.value)
-    return Seen(mine, (*seen.evidence, shown("running", host.running, host.shown_by("/proc/sys/kernel/osrelease", "uname -r"))))
+    return Seen(
+        mine, (*seen.evidence, shown("running", host.running, host.shown_by("/proc/sys/kernel/osrelease", "uname -r")))
+    )
 
 
 def _held(host: Host) -> Seen:
@@ -303,9 +342,11 @@ def _held(host: Host) -> Seen:
     held = [package for package in found.values() if package.held]
     told = host.capture.command("apt-mark showhold")
     rows = _rows(host, held[:3], "held")
-    return Seen(tuple(package.name for package in held), rows or (shown("held", "none", "apt-mark showhold"),)) if (
-        held or told is not UNKNOWN or found
-    ) else Seen(())  # fmt: skip
+    return (
+        Seen(tuple(package.name for package in held), rows or (shown("held", "none", "apt-mark showhold"),))
+        if (held or told is not UNKNOWN or found)
+        else Seen(())
+    )
 
 
 def _branch(host: Host) -> Seen:
@@ -340,23 +381,67 @@ def _initramfs(host: Host) -> Seen:
 FACTS = (
     Fact("driver.loaded", "version", "the driver in the kernel", "cat /sys/module/nvidia/version", _loaded),
     Fact("driver.flavour", "text", "the modules' flavour, open or proprietary", "modinfo -F license nvidia", _flavour),
-    Fact("driver.library", "version", "NVML's library", "readlink -f /usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1", _library),
+    Fact(
+        "driver.library",
+        "version",
+        "NVML's library",
+        "readlink -f /usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1",
+        _library,
+    ),
     Fact("driver.libcuda", "version", "CUDA's library", "readlink -f /usr/lib/x86_64-linux-gnu/libcuda.so.1", _libcuda),
     Fact("driver.on_disk", "version", "the module on disk", "modinfo -F version nvidia", _on_disk),
     Fact("driver.packaged", "versions", "versions of the driver's packages", "dpkg-query -W '*nvidia*'", _packaged),
-    Fact("driver.odd_names", "texts", "packages whose name and version differ in branch", "dpkg-query -W '*nvidia*'", _odd_names),
+    Fact(
+        "driver.odd_names",
+        "texts",
+        "packages whose name and version differ in branch",
+        "dpkg-query -W '*nvidia*'",
+        _odd_names,
+    ),
     Fact("driver.origins", "texts", "whose packages the driver's are", "dpkg-query -W '*nvidia*'", _origins),
-    Fact("driver.module_packages", "texts", "packages that bring the module", "dpkg-query -W '*nvidia*'", _module_package),
+    Fact(
+        "driver.module_packages", "texts", "packages that bring the module", "dpkg-query -W '*nvidia*'", _module_package
+    ),
     Fact("driver.present", "truth", "whether a driver was installed", "dpkg-query -W '*nvidia*'", _present),
     Fact("driver.run_file", "truth", "whether NVIDIA's .run file was used", "ls /usr/bin/nvidia-uninstall", _run_file),
-    Fact("driver.fabric_manager", "version", "the fabric manager", "dpkg-query -W 'nvidia-fabricmanager*'", _fabric_manager),
+    Fact(
+        "driver.fabric_manager",
+        "version",
+        "the fabric manager",
+        "dpkg-query -W 'nvidia-fabricmanager*'",
+        _fabric_manager,
+    ),
     Fact("driver.dkms", "text", "DKMS's state for the running kernel", "dkms status", _dkms),
     Fact("driver.dkms_versions", "versions", "versions that DKMS knows", "dkms status", _dkms_versions),
     Fact("driver.firmware", "versions", "GSP firmware on disk", "ls /lib/firmware/nvidia", _firmware),
-    Fact("driver.prebuilt", "texts", "kernels with a prebuilt module", "dpkg-query -W 'linux-modules-nvidia-*'", _prebuilt),
-    Fact("driver.prebuilt_for_running", "truth", "a prebuilt module for the running kernel", "uname -r", _prebuilt_running),
+    Fact(
+        "driver.prebuilt",
+        "texts",
+        "kernels with a prebuilt module",
+        "dpkg-query -W 'linux-modules-nvidia-*'",
+        _prebuilt,
+    ),
+    Fact(
+        "driver.prebuilt_for_running",
+        "truth",
+        "a prebuilt module for the running kernel",
+        "uname -r",
+        _prebuilt_running,
+    ),
     Fact("driver.held", "texts", "holds on the driver's packages", "apt-mark showhold", _held),
     Fact("driver.branch", "number", "the driver's branch", "cat /sys/module/nvidia/version", _branch),
-    Fact("driver.in_use", "versions", "driver libraries that processes hold", "grep -h libcuda /proc/[0-9]*/maps", _held_libraries),
-    Fact("driver.initramfs", "versions", "the driver in the initramfs", "lsinitramfs /boot/initrd.img-$(uname -r)", _initramfs),
+    Fact(
+        "driver.in_use",
+        "versions",
+        "driver libraries that processes hold",
+        "grep -h libcuda /proc/[0-9]*/maps",
+        _held_libraries,
+    ),
+    Fact(
+        "driver.initramfs",
+        "versions",
+        "the driver in the initramfs",
+        "lsinitramfs /boot/initrd.img-$(uname -r)",
+        _initramfs,
+    ),
 )

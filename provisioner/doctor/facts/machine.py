@@ -17,8 +17,11 @@ _STORES = ("/", "/var", "/var/lib/docker", "/var/lib/containerd", "/var/lib/ranc
 def _free(host: Host) -> dict[str, tuple[float, Evidence]]:
     """MiB free by path, from any df that somebody ran."""
     found: dict[str, tuple[float, Evidence]] = {}
-    for path, mib in (machine.disk_free_mib(host.capture) or {}).items():
-        line = next((line for line in host.capture.commands if line.startswith("df -B1M") and path in line.split()), "df -B1M")
+    known = machine.disk_free_mib(host.capture)
+    for path, mib in known.items() if known is not UNKNOWN else ():
+        line = next(
+            (line for line in host.capture.commands if line.startswith("df -B1M") and path in line.split()), "df -B1M"
+        )
         found[path] = (mib, shown("free", f"{mib} MiB on {path}", line))
     for line, answer in host.answers("df*"):
         if line.startswith("df -B1M"):
@@ -66,7 +69,7 @@ def _zombies(host: Host) -> Seen:
     counts: list[tuple[int, Evidence]] = []
     for line, answer in host.answers("ps *"):
         if "grep -c" in line and "Z" in line:
-            if answer.stdout.strip().isdigit():
+            if answer.stdout.strip().isdecimal():
                 counts.append((int(answer.stdout), shown("zombies", answer.stdout, line)))
         elif "stat" in line:
             rows = [row for row in answer.stdout.splitlines() if row.split()[:1] and row.split()[0].startswith("Z")]
@@ -105,7 +108,9 @@ def _mtu(host: Host) -> Seen:
 
 def _missing(host: Host, program: str) -> bool:
     """Whether the host was found to have no such program."""
-    return any(answer.rc == 127 and line.split()[0] == program for line, answer in host.capture.commands.items() if line)
+    return any(
+        answer.rc == 127 and line.split()[0] == program for line, answer in host.capture.commands.items() if line
+    )
 
 
 def _firewall(host: Host) -> Seen:

@@ -14,7 +14,13 @@ from provisioner.model.capture import UNKNOWN
 
 
 def _running(host: Host) -> Seen:
-    return UNSEEN if host.running is UNKNOWN else Seen(host.running, (shown("running", host.running, host.shown_by("/proc/sys/kernel/osrelease", "uname -r")),))
+    return (
+        UNSEEN
+        if host.running is UNKNOWN
+        else Seen(
+            host.running, (shown("running", host.running, host.shown_by("/proc/sys/kernel/osrelease", "uname -r")),)
+        )
+    )
 
 
 def _next(host: Host) -> Seen:
@@ -44,11 +50,16 @@ def _without_initrd(host: Host) -> Seen:
     names = listed(host.capture, "ls /boot")
     if names is UNKNOWN or host.installed is UNKNOWN:
         return UNSEEN
-    images = {re.sub(r"^(initrd\.img-|initramfs-|initrd-)|(\.img)$", "", name) for name in names if name.startswith("init")}
+    images = {
+        re.sub(r"^(initrd\.img-|initramfs-|initrd-)|(\.img)$", "", name) for name in names if name.startswith("init")
+    }
     if not images:
         return Seen(())
     missing = tuple(release for release in host.installed if release not in images)
-    return Seen(missing, tuple(shown("boot", f"vmlinuz-{release} without initrd.img-{release}", "ls /boot") for release in missing))
+    return Seen(
+        missing,
+        tuple(shown("boot", f"vmlinuz-{release} without initrd.img-{release}", "ls /boot") for release in missing),
+    )
 
 
 def _without_module(host: Host) -> Seen:
@@ -59,7 +70,9 @@ def _without_module(host: Host) -> Seen:
     if not have:
         return Seen(())
     missing = tuple(release for release in host.installed if release not in have)
-    return Seen(missing, tuple(shown("no module", release, "ls -d /lib/modules/*/updates/dkms/nvidia*") for release in missing))
+    return Seen(
+        missing, tuple(shown("no module", release, "ls -d /lib/modules/*/updates/dkms/nvidia*") for release in missing)
+    )
 
 
 def _other_module(host: Host) -> Seen:
@@ -68,7 +81,10 @@ def _other_module(host: Host) -> Seen:
     if host.modules is UNKNOWN or library is UNKNOWN:
         return UNSEEN
     wrong = [build for build in host.modules if isinstance(build.version, str) and library and build.version != library]
-    rows = tuple(shown("on disk", f"{build.version} for {build.kernel}", "readlink -f /var/lib/dkms/*/kernel-*") for build in wrong)
+    rows = tuple(
+        shown("on disk", f"{build.version} for {build.kernel}", "readlink -f /var/lib/dkms/*/kernel-*")
+        for build in wrong
+    )
     return Seen(tuple(build.kernel for build in wrong), rows)
 
 
@@ -120,7 +136,9 @@ def _automatic(host: Host) -> Seen:
     return Seen(False, (shown("unattended", "no such file", path),)) if text is None else UNSEEN
 
 
-_UPGRADE = re.compile(r"^(?:Start-Date: (?P<date>.*))$|^Commandline: (?P<line>.*)$|^(?P<kind>Upgrade|Install): (?P<what>.*)$", re.M)
+_UPGRADE = re.compile(
+    r"^(?:Start-Date: (?P<date>.*))$|^Commandline: (?P<line>.*)$|^(?P<kind>Upgrade|Install): (?P<what>.*)$", re.M
+)
 
 
 def _moved_by(host: Host) -> Seen:
@@ -139,7 +157,9 @@ def _moved_by(host: Host) -> Seen:
             number = text.count("\n", 0, match.start()) + 1
             moved = re.search(r"\b(?:lib)?nvidia-(?!container|settings)[\w-]*:\w+ \([^)]*\)", match["what"])
             row = f"{date}: {command or 'apt'}: {moved[0] if moved else ''}"
-            last = Seen("unattended" if "unattended" in command else "by hand", (shown("moved by", row, f"{path}:{number}"),))
+            last = Seen(
+                "unattended" if "unattended" in command else "by hand", (shown("moved by", row, f"{path}:{number}"),)
+            )
     return last
 
 
@@ -153,7 +173,10 @@ def _kernel_held_back(host: Host) -> Seen:
         return UNSEEN
     mine = [item for name, item in host.packages.items() if named(LOCKSTEP).match(name)]
     free = [item for item in mine if not item.held]
-    return Seen(bool(free) and len(free) == len(mine), tuple(shown("not held", f"{i.name} {i.version}", host.package_line) for i in free[:1]))
+    return Seen(
+        bool(free) and len(free) == len(mine),
+        tuple(shown("not held", f"{i.name} {i.version}", host.package_line) for i in free[:1]),
+    )
 
 
 FACTS = (
@@ -161,13 +184,25 @@ FACTS = (
     Fact("kernel.next", "text", "the kernel that boots next", "grub-editenv list; ls /boot", _next),
     Fact("kernel.headers", "truth", "headers of the running kernel", "ls -d /lib/modules/$(uname -r)/build", _headers),
     Fact("kernel.without_initrd", "texts", "kernels without an initramfs", "ls /boot", _without_initrd),
-    Fact("kernel.without_module", "texts", "bootable kernels without the module", "ls -d /lib/modules/*/updates/dkms/nvidia*", _without_module),
+    Fact(
+        "kernel.without_module",
+        "texts",
+        "bootable kernels without the module",
+        "ls -d /lib/modules/*/updates/dkms/nvidia*",
+        _without_module,
+    ),
     Fact("kernel.other_module", "texts", "kernels with a module of another version", "dkms status", _other_module),
     Fact("kernel.nouveau", "truth", "whether nouveau is loaded", "lsmod | grep nouveau", _nouveau),
     Fact("secure_boot", "truth", "Secure Boot", "mokutil --sb-state", _secure_boot),
     Fact("packages.broken", "texts", "half-installed packages", "dpkg --audit", _broken),
     Fact("packages.automatic", "truth", "unattended upgrades", "cat /etc/apt/apt.conf.d/20auto-upgrades", _automatic),
-    Fact("packages.driver_free", "truth", "whether no package of the driver is held", "apt-mark showhold", _kernel_held_back),
+    Fact(
+        "packages.driver_free",
+        "truth",
+        "whether no package of the driver is held",
+        "apt-mark showhold",
+        _kernel_held_back,
+    ),
     Fact("packages.moved_by", "text", "who moved the driver last", "less /var/log/apt/history.log", _moved_by),
     Fact("os", "text", "the operating system", "cat /etc/os-release", _os_family),
-)  # fmt: skip
+)
