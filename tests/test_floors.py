@@ -13,6 +13,7 @@ FLOORS = {
     "cli": 5,
     "actions": 4,
     "adapters": 3,
+    "doctor": 3,
     "resolve": 3,
     "checks": 2,
     "facts": 2,

@@ -27,6 +27,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("provisioner.cli.verify", "check hosts against the lock, independently of planning"),
     "status": ("provisioner.cli.status", "show every host and its state"),
     "facts": ("provisioner.cli.facts", "show what a host is, or record it in a file"),
+    "doctor": ("provisioner.cli.doctor", "say what is wrong with hosts, why, and what mends it"),
+    "capture": ("provisioner.cli.capture", "record one host in a file without secrets, to show it to others"),
     "trust": ("provisioner.cli.trust", "record a host's ssh key after showing its fingerprint"),
     "rehearse": ("provisioner.cli.rehearse", "try a new lock on throwaway hosts: each stack of the fleet, up and back"),
     "matrix": ("provisioner.cli.matrix", "read and check the compatibility matrix"),
