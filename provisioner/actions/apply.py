@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from provisioner import __version__
-from provisioner.actions import hostlock
+from provisioner.actions import hostlock, switch
 from provisioner.actions.observe import observe
 from provisioner.actions.plan import Planned, plan_of, request_for
 from provisioner.actions.ports import (
     Enroller,
     HostShell,
+    Paths,
     PlaybookRunner,
     Prober,
     RunStore,
@@ -43,6 +44,7 @@ class ApplyPorts:
     verifier: Verifier
     enroller: Enroller
     signatures: Signatures
+    paths: Paths
     alive: Callable[[int], bool]
 
 
@@ -176,25 +178,76 @@ def _run(
     changing = [host for host in hosts if plans[host.name].changes]
     if not changing:
         return list(hosts)
+    first = {name: switch.without_switch(plan) for name, plan in plans.items()}
+    good = _play(
+        [host for host in changing if first[host.name].changes], first, applied.run, planned, ports, applied, on_event
+    )
+    good += [host for host in changing if not first[host.name].changes]
+    good = _switch(good, plans, planned, ports, applied, on_event)
+    left = _left_over(good, planned, ports, applied)
+    return [host for host in hosts if host not in changing or (host in good and host.name not in left)]
+
+
+def _play(
+    hosts: Sequence[InventoryHost],
+    plans: Mapping[str, HostPlan],
+    run: str,
+    planned: Planned,
+    ports: ApplyPorts,
+    applied: Applied,
+    on_event: Callable[[RunEvent], None],
+) -> list[InventoryHost]:
+    """Render and run the plans; return the hosts on which every task ended well."""
+    if not hosts:
+        return []
     rendered = project(
-        [plans[host.name] for host in changing],
-        {host.name: host.variables for host in changing},
+        [plans[host.name] for host in hosts],
+        {host.name: host.variables for host in hosts},
         run=applied.run,
         made_by=__version__,
         made_at=planned.plan.made_at,
+        paths={host.name: host.path for host in hosts},
     )
-    applied.folder = ports.store.write(applied.run, rendered)
-    outcomes = ports.runner.run(applied.folder, rendered, sources=planned.plan.inventory, on_event=on_event)
+    folder = ports.store.write(run, rendered)
+    applied.folder = applied.folder or folder
+    outcomes = ports.runner.run(folder, rendered, sources=planned.plan.inventory, on_event=on_event)
     good = []
-    for host in changing:
+    for host in hosts:
         outcome = outcomes[host.name]
-        applied.seconds[host.name] = dict(outcome.seconds)
+        applied.seconds.setdefault(host.name, {}).update(outcome.seconds)
         if outcome.ok:
             good.append(host)
         else:
             applied.results[host.name] = _task_failed(host.name, outcome)
-    left = _left_over(good, planned, ports, applied)
-    return [host for host in hosts if host not in changing or (host in good and host.name not in left)]
+    return good
+
+
+def _switch(
+    hosts: Sequence[InventoryHost],
+    plans: Mapping[str, HostPlan],
+    planned: Planned,
+    ports: ApplyPorts,
+    applied: Applied,
+    on_event: Callable[[RunEvent], None],
+) -> list[InventoryHost]:
+    """Switch what could cut a host off, all hosts at once; return those that need no switch or came back."""
+    switching = [host for host in hosts if plans[host.name].in_phase("guard")]
+    lost = switch.left_behind(switching, planned)
+    applied.results |= lost
+    switching = [host for host in switching if host.name not in lost]
+    if not switching:
+        return [host for host in hosts if host.name not in lost]
+    only = {name: switch.only_switch(plan) for name, plan in plans.items()}
+    run = f"{applied.run}-switch"
+    armed = _play(switching, only, run, planned, ports, applied, on_event)
+    began = time.monotonic()
+    failed = switch.come_back(armed, planned, run=applied.run, shell=ports.shell, paths=ports.paths, on_event=on_event)
+    for host in armed:
+        seconds = applied.seconds.setdefault(host.name, {})
+        seconds["guard"] = round(seconds.get("guard", 0.0) + time.monotonic() - began, 1)
+    applied.results |= failed
+    bad = set(failed) | {host.name for host in switching if host not in armed} | set(lost)
+    return [host for host in hosts if host.name not in bad]
 
 
 def _left_over(hosts: Sequence[InventoryHost], planned: Planned, ports: ApplyPorts, applied: Applied) -> set[str]:

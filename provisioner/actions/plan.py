@@ -12,12 +12,22 @@ from provisioner.errors import HostError
 from provisioner.model.enrolment import lock_digest, record_in
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.plan import HostPlan, Plan
-from provisioner.model.resource import Directory, File, Service, Settings
+from provisioner.model.resource import (
+    Directory,
+    File,
+    Guarded,
+    KeyPair,
+    Resource,
+    SecretFile,
+    Service,
+    Settings,
+)
 from provisioner.model.stack import HostLock, Lock
 from provisioner.plan.order import host_plan
 from provisioner.probe.request import STATE, Request
 from provisioner.resources.difference import difference
 from provisioner.resources.wanted import wanted
+from provisioner.tunnels.kinds import tunnel_resources
 
 
 @dataclass(frozen=True)
@@ -60,12 +70,21 @@ def make_plan(
 
 def request_for(entry: HostLock) -> Request:
     """Return what must be looked at to compare a host with its lock entry."""
-    resources = wanted(entry)
-    return Request(
-        STATE,
-        files=tuple(r.path for r in resources if isinstance(r, (Directory, File, Settings))),
-        units=tuple(r.name for r in resources if isinstance(r, Service)),
-    )
+    resources = all_wanted(entry)
+    files = [r.path for r in resources if isinstance(r, (Directory, File, Settings))]
+    units = [r.name for r in resources if isinstance(r, Service)]
+    stats = [r.path for r in resources if isinstance(r, SecretFile)]
+    files += [r.public for r in resources if isinstance(r, KeyPair)]
+    for change in (r for r in resources if isinstance(r, Guarded)):
+        files += [file.path for file in change.files if file.content is not None]
+        stats += change.absent
+        units += [*change.units, *change.stop]
+    return Request(STATE, files=tuple(files), units=tuple(units), stats=tuple(stats))
+
+
+def all_wanted(entry: HostLock) -> tuple[Resource, ...]:
+    """Return what a host must have: its stack, then its tunnel."""
+    return (*wanted(entry), *tunnel_resources(entry))
 
 
 def plan_of(seen: Seen, entry: HostLock, matrix: str, signatures: Signatures) -> HostPlan:
@@ -78,7 +97,7 @@ def plan_of(seen: Seen, entry: HostLock, matrix: str, signatures: Signatures) ->
         and record.matrix_digest == matrix
         and signatures.verifies(record) is True
     )
-    differences = difference(wanted(entry), seen.facts, seen.capture)
+    differences = difference(all_wanted(entry), seen.facts, seen.capture)
     return host_plan(seen.host.name, entry, differences, enrolled=enrolled)
 
 

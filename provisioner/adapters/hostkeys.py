@@ -85,6 +85,11 @@ def record(target: Target, key: HostKey) -> Path:
     return path
 
 
+def recorded_name(target: Target) -> str:
+    """The name under which known_hosts has the key of a target, such as `10.0.0.5` or `[10.0.0.5]:2222`."""
+    return _resolve(target).name
+
+
 def _resolve(target: Target) -> _Resolved:
     argv = ssh_argv(target)
     done = _run(target, [argv[0], "-G", *argv[1:]])

@@ -54,6 +54,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from provisioner.actions.resolve import resolve
     from provisioner.adapters import inventory
+    from provisioner.adapters.names import resolves
     from provisioner.cli.views.resolve import resolved_json, resolved_text
     from provisioner.cli.wiring import prober_for
     from provisioner.matrix.reader import load
@@ -68,7 +69,9 @@ def run(args: argparse.Namespace) -> int:
     hosts = inventory.read(tuple(args.inventory), limit)
     hosts, prober = prober_for(_named(hosts, args), args)
     before = _before(args.lock)
-    resolved = resolve(hosts, matrix, prober=prober, before=before, assumptions=assumptions, unify=args.unify)
+    resolved = resolve(
+        hosts, matrix, prober=prober, before=before, assumptions=assumptions, unify=args.unify, resolves=resolves
+    )
     dry_run = args.dry_run or bool(assumptions)
     text = lock_text(resolved.lock)
     changed = before is None or lock_text(before) != text

@@ -131,6 +131,9 @@ def _references(world: _World) -> Iterator[tuple[str, str, Position, str, str]]:
         for n, party in enumerate(conflict.parties):
             if party.network:
                 yield "conflicts", conflict.id, ("parties", n, "network"), "networks", party.network
+    for kind in r.tunnels.values():
+        for n, case in enumerate(kind.breaks):
+            yield "tunnels", kind.id, ("breaks", n, "network"), "networks", case.network
     for images in r.container_images.values():
         if images.level:
             yield "container-images", images.id, ("level",), "cuda", str(images.level)

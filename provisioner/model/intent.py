@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from provisioner.model.tunnel import Tunnel
+
 
 class Policy(BaseModel):
     """How careful to be; key `provision_policy`."""
@@ -32,5 +34,5 @@ class Intent(BaseModel):
     modules: Literal["auto", "open", "proprietary"] = "auto"
     cuda: str | None = Field(default=None, description="lowest CUDA level that must be offered, such as 12.2")
     runtime: str = Field(default="docker-io", description="id of matrix/runtimes")
-    tunnel: Literal["none"] = Field(default="none", description="kind of tunnel; plain ssh is the only one yet")
+    tunnel: Tunnel = Tunnel()
     policy: Policy = Policy()

@@ -17,3 +17,4 @@ class InventoryHost:
     variables: Mapping[str, Any]
     intent: Intent
     groups: tuple[str, ...] = field(default=())
+    path: Mapping[str, Any] = field(default_factory=dict)  # those of `variables` that a confirmed tunnel put there

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from provisioner.model.resource import Resource
 from provisioner.model.stack import HostLock
 
-Phase = Literal["stage", "drain", "change", "reboot", "verify", "enrol"]
-PHASES: tuple[Phase, ...] = ("stage", "drain", "change", "reboot", "verify", "enrol")
+Phase = Literal["stage", "drain", "change", "reboot", "guard", "verify", "enrol"]
+PHASES: tuple[Phase, ...] = ("stage", "drain", "change", "reboot", "guard", "verify", "enrol")
 
 
 class Change(BaseModel):

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from provisioner.model.intent import Intent
+from provisioner.model.tunnel import Tunnel, TunnelLock
 
 
 class Reason(BaseModel):
@@ -61,6 +62,16 @@ class HostLock(BaseModel):
     warnings: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()  # what a network asks for that facts do not show: for checks and installers
     module_options: tuple[str, ...] = ()  # lines for modprobe.d that this flavour needs on these cards
+    tunnel: TunnelLock | None = None
+
+
+class ParkedTunnel(BaseModel):
+    """The tunnel of a host without an entry: its peers still know it, and its address stays its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    wish: Tunnel
+    lock: TunnelLock
 
 
 class Lock(BaseModel):
@@ -72,3 +83,4 @@ class Lock(BaseModel):
     made_by: str  # provision's version
     matrix: str  # sha256 of the matrix
     hosts: dict[str, HostLock]
+    tunnels: dict[str, ParkedTunnel] = {}

@@ -12,10 +12,13 @@ from provisioner.model.resource import (
     Difference,
     Directory,
     File,
+    Guarded,
     KernelModule,
+    KeyPair,
     Package,
     Resource,
     RunningDriver,
+    SecretFile,
     Service,
     Settings,
     WholePackages,
@@ -47,7 +50,7 @@ def host_plan(host: str, lock: HostLock, differences: Sequence[Difference], *, e
     )
 
 
-_RANK: dict[Phase, int] = {"stage": 0, "drain": 1, "change": 2, "reboot": 3, "verify": 4, "enrol": 5}
+_RANK: dict[Phase, int] = {"stage": 0, "drain": 1, "change": 2, "reboot": 3, "guard": 4, "verify": 5, "enrol": 6}
 
 
 def _phase(wanted: Resource, *, reboot: bool) -> Phase:
@@ -56,6 +59,8 @@ def _phase(wanted: Resource, *, reboot: bool) -> Phase:
         return "stage"
     if isinstance(wanted, Package) and wanted.unit == "tool":
         return "stage"
+    if isinstance(wanted, Guarded):
+        return "guard"
     if isinstance(wanted, RunningDriver) or (isinstance(wanted, Service) and wanted.after_reboot and reboot):
         return "reboot"
     return "change"
@@ -118,7 +123,24 @@ def describe(resource: Resource) -> str:
     if isinstance(resource, File):
         lines = resource.content.count("\n")
         return f"{lines} line{'' if lines == 1 else 's'}"
+    if isinstance(resource, KeyPair):
+        return "made on the host"
+    if isinstance(resource, SecretFile):
+        return f"from the inventory, {resource.mode}"
+    if isinstance(resource, Guarded):
+        return _guarded(resource)
     return resource.mode
+
+
+def _guarded(resource: Guarded) -> str:
+    """`8 files, 3 units`; what is taken away counts too."""
+    counts = [
+        (len(resource.files), "file", "files"),
+        (len(resource.absent), "file taken away", "files taken away"),
+        (len(resource.units), "unit", "units"),
+        (len(resource.stop), "unit stopped", "units stopped"),
+    ]
+    return ", ".join(f"{n} {one if n == 1 else many}" for n, one, many in counts if n) or "nothing of it"
 
 
 def _reasons(lock: HostLock, seen: Sequence[Difference]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from provisioner import __version__
 from provisioner.errors import BadInput
 from provisioner.model.enrolment import lock_digest
 from provisioner.model.stack import HostLock, Lock
+from provisioner.tunnels.lock import all_tunnels
 
 __all__ = ["check_matrix", "lock_digest", "lock_text", "make_lock", "parse_lock", "read_lock"]
 
@@ -21,10 +22,19 @@ LARGEST = 256 << 20
 
 
 def make_lock(hosts: Mapping[str, HostLock], matrix_digest: str, before: Lock | None = None) -> Lock:
-    """Return a lock of `hosts`; entries of `before` for other hosts stay when they were made with this matrix."""
+    """Return a lock of `hosts`; entries of `before` for other hosts stay when they were made with this matrix.
+
+    The tunnels of hosts whose entries do not stay are parked: who is joined is no matter of the matrix.
+    """
     kept = before.hosts if before is not None and before.matrix == matrix_digest else {}
     together = {**kept, **hosts}
-    return Lock(made_by=__version__, matrix=matrix_digest, hosts={name: together[name] for name in sorted(together)})
+    parked = {name: one for name, one in all_tunnels(before).items() if name not in together}
+    return Lock(
+        made_by=__version__,
+        matrix=matrix_digest,
+        hosts={name: together[name] for name in sorted(together)},
+        tunnels={name: parked[name] for name in sorted(parked)},
+    )
 
 
 def lock_text(lock: Lock) -> str:

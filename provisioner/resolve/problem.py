@@ -31,6 +31,7 @@ from provisioner.resolve.options import Option, cuda_level, driver_specifier, ne
 from provisioner.resolve.question import Question, pin, pose
 from provisioner.resolve.rules import NONE
 from provisioner.resolve.solver import Problem
+from provisioner.resolve.tunnels import rules_of_the_tunnel
 from provisioner.resolve.wishes import Wishes
 
 Beside = Literal["none", "newest", "telling"]
@@ -92,6 +93,7 @@ def build(
     rules.of_the_runtime()
     for place in range(len(options)):
         rules.of_a_network(place)
+    rules_of_the_tunnel(rules)
     if between:
         rules.between_networks()
     for network, _, pinned in networks:

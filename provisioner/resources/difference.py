@@ -7,7 +7,7 @@ from typing import Any
 
 from provisioner.model.capture import UNKNOWN, Capture
 from provisioner.model.facts import HostFacts
-from provisioner.model.resource import ABSENT, Difference, Package, Resource, Settings
+from provisioner.model.resource import ABSENT, Difference, Guarded, Package, Resource, Settings
 from provisioner.resources.observed import observed
 
 
@@ -30,5 +30,9 @@ def _keys(wanted: Resource, actual: Any) -> tuple[str, ...]:
         return tuple(sorted(key for key, value in wanted.values.items() if actual.values.get(key) != value))
     if isinstance(wanted, Package):
         return tuple(key for key in ("version", "held") if getattr(wanted, key) != getattr(actual, key))
+    if isinstance(wanted, Guarded):
+        return tuple(
+            key for key in ("files", "absent", "units", "stop") if getattr(wanted, key) != getattr(actual, key)
+        )
     mine, theirs = wanted.model_dump(), actual.model_dump()
     return tuple(sorted(key for key in mine if mine[key] != theirs[key]))
