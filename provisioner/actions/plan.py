@@ -98,7 +98,18 @@ def plan_of(seen: Seen, entry: HostLock, matrix: str, signatures: Signatures) ->
         and signatures.verifies(record) is True
     )
     differences = difference(all_wanted(entry), seen.facts, seen.capture)
-    return host_plan(seen.host.name, entry, differences, enrolled=enrolled)
+    plan = host_plan(seen.host.name, entry, differences, enrolled=enrolled)
+    waiting = _waiting(entry)
+    return plan.model_copy(update={"reasons": (*plan.reasons, waiting)}) if waiting and plan.changes else plan
+
+
+def _waiting(entry: HostLock) -> str:
+    """Why a tunnel is not in the plan yet; the keys are made on their hosts, and nobody knows them before."""
+    lock = entry.tunnel
+    if lock is None or lock.kind == "none" or lock.complete:
+        return ""
+    whose = [*(["this host"] if lock.public_key is None else []), *lock.waits_for]
+    return f"its tunnel waits for the key of {', '.join(whose)}: apply there, then resolve, then apply again"
 
 
 def _locked(hosts: Sequence[InventoryHost], lock: Lock) -> tuple[dict[str, HostLock], dict[str, HostError]]:

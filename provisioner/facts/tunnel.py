@@ -35,7 +35,7 @@ def read(capture: Capture, running: str | Unknown) -> TunnelFacts:
         firewall=_firewall(capture),
         path_mtu=_path_mtu(capture),
         change=change if change is UNKNOWN or change is None else str(change.get("state", UNKNOWN)),
-        change_why=str(change.get("why", "")) if isinstance(change, dict) else "",
+        change_why=str(change.get("why", "")) if isinstance(change, dict) else UNKNOWN if change is UNKNOWN else "",
         joined=_joined(capture),
     )
 

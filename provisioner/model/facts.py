@@ -172,7 +172,7 @@ class TunnelFacts:
     firewall: str | Unknown | None = UNKNOWN  # what keeps the host's ports: ufw, nftables, iptables; None: nothing
     path_mtu: int | Unknown | None = UNKNOWN  # towards the tunnel's endpoint; None: nothing came back
     change: str | Unknown | None = UNKNOWN  # state of the last guarded change: applied, confirmed, reverted …
-    change_why: str = ""
+    change_why: str | Unknown = UNKNOWN
     joined: dict[str, str] | Unknown = UNKNOWN  # hub: host that joined by invitation -> its record, as text
 
 

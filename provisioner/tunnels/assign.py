@@ -207,7 +207,7 @@ def _lock(
         next_generation=following,
         mtu=wish.mtu or mtu.inside(path, _outside(member, others)),
         path_mtu=path,
-        peers=tuple(_peer(member, other, addresses) for other in others if _key(other)[1] is not None),
+        peers=tuple(_peer(member, other, addresses, members) for other in others if _key(other)[1] is not None),
         waits_for=tuple(waits),
         admit=_admitted(member),
         forwards=_forwards(others, addresses) if wish.role == "hub" else (),
@@ -252,17 +252,20 @@ def _others(member: Member, members: Sequence[Member], by_name: Mapping[str, Mem
     return sites
 
 
-def _peer(member: Member, other: Member, addresses: Mapping[str, str]) -> TunnelPeer:
+def _peer(member: Member, other: Member, addresses: Mapping[str, str], members: Sequence[Member]) -> TunnelPeer:
     """As little as possible is allowed: the other's own address and its LANs, nothing of the rest of the range."""
     wish = member.wish
     key = _key(other)[1]
     assert key is not None
     address = addresses.get(other.host)
+    own = [_single(address)] if address else []
+    if wish.kind == "ssh-reverse" and wish.role == "hub":
+        own = [f"127.0.0.1:{_port(other, members)}"]  # all that its key may listen on
     dials = wish.role != "hub" and other.wish.endpoint is not None
     return TunnelPeer(
         host=other.host,
         public_key=key,
-        allowed=(*([_single(address)] if address else []), *other.wish.lans),
+        allowed=(*own, *other.wish.lans),
         endpoint=other.wish.endpoint if dials else None,
         keepalive=wish.keepalive if dials else 0,
         preshared=wish.preshared or other.wish.preshared,

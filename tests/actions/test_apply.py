@@ -62,6 +62,13 @@ class World:
     def now(self) -> datetime:
         return WHEN
 
+    # Paths
+    def new(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
+        return host
+
+    def keep(self, host: InventoryHost, entry: HostLock) -> None:
+        self.log.append(f"keep {host.name}")
+
     # Signatures
     def verifies(self, record: EnrolmentRecord) -> bool | None:
         return self.signature_holds
@@ -159,6 +166,7 @@ def do(world: World, plan: Planned | None = None, *, force: bool = False) -> App
         verifier=world,
         enroller=world,
         signatures=world,
+        paths=world,
         alive=lambda pid: True,
     )
     return apply(
@@ -300,6 +308,7 @@ def test_hosts_are_given_back_after_an_interruption() -> None:
         verifier=world,
         enroller=world,
         signatures=world,
+        paths=world,
         alive=lambda pid: True,
     )
     plan = planned(world)
