@@ -20,6 +20,7 @@ from provisioner.adapters import ssh
 from provisioner.errors import BadInput, HostError
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.stack import HostLock
+from provisioner.model.tunnel import TunnelLock
 
 FOLDER = Path(".provision") / "tunnels"
 _FRESH = "-o ControlMaster=no -o ControlPath=none -o ConnectTimeout=5"
@@ -69,14 +70,14 @@ class TunnelPaths:
 
     def new(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
         """The host over the path that its lock entry names, on a connection of its own."""
-        way = self.way(host, entry)
+        way = self.way(host, entry.tunnel)
         reached = with_path(host, way) if way else host
         args = f"{_FRESH} {reached.variables.get('ansible_ssh_args') or ''}".strip()
         return replace(reached, variables={**reached.variables, "ansible_ssh_args": args})
 
     def keep(self, host: InventoryHost, entry: HostLock) -> None:
         """Write the way down, or forget an old one when the lock entry has none any more."""
-        way = self.way(host, entry)
+        way = self.way(host, entry.tunnel)
         if not way:
             if entry.tunnel is None or entry.tunnel.kind == "none":
                 forget(host.name, self._folder)
@@ -91,17 +92,16 @@ class TunnelPaths:
         fresh.write_text(json.dumps(dict(way), indent=1, sort_keys=True) + "\n", encoding="utf-8")
         fresh.replace(path)
 
-    def way(self, host: InventoryHost, entry: HostLock, alias: str | None = None) -> dict[str, Any]:
+    def way(self, host: InventoryHost, lock: TunnelLock | None, alias: str | None = None) -> dict[str, Any]:
         """The connection variables of the tunnel; empty where the inventory's own way stays in force.
 
         The host key is looked for under the name that it has on record now (`alias`: under another).
         """
-        lock = entry.tunnel
         if (
             lock is None
             or lock.role != "spoke"
             or lock.kind not in ("wireguard", "nebula", "ssh-reverse")
-            or entry.intent.tunnel.reach == "direct"
+            or host.intent.tunnel.reach == "direct"
             or ssh.Target.from_variables(host.name, host.variables).local
         ):
             return {}

@@ -26,6 +26,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("provisioner.cli.status", "show every host and its state"),
     "facts": ("provisioner.cli.facts", "show what a host is, or record it in a file"),
     "trust": ("provisioner.cli.trust", "record a host's ssh key after showing its fingerprint"),
+    "invite": ("provisioner.cli.invite", "let a rig behind a router join: a file for its owner, good once"),
+    "tunnel": ("provisioner.cli.tunnel", "show the tunnels of the lock, make a new key, take a host out"),
     "matrix": ("provisioner.cli.matrix", "read and check the compatibility matrix"),
     "lab": ("provisioner.cli.lab", "throwaway hosts with simulated GPUs, for trying things out"),
 }

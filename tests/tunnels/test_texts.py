@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import runpy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from provisioner.model.resource import Guarded, KeyPair, Package, SecretFile
+from provisioner.model.resource import File, Guarded, KeyPair, Package, SecretFile
 from provisioner.model.tunnel import Tunnel, TunnelLock
 from provisioner.tunnels import cloudflare_tunnel, firewall, frp, headscale, nebula, rathole, ssh_reverse, wireguard
 from provisioner.tunnels.assign import Member, assign
@@ -212,9 +214,14 @@ def test_frp_reads_as_toml_with_one_proxy_for_each_port() -> None:
     assert server["transport"]["tls"]["force"] is True
 
 
+def _filled(text: str) -> str:
+    """As its unit fills it in on the host."""
+    return text.replace(rathole.NAME, "token").replace(rathole.MARK, "x")
+
+
 def test_rathole_reads_as_toml_and_waits_longer_than_the_server_beats() -> None:
-    client = _toml(rathole.config(_own("rathole")))["client"]
-    server = _toml(rathole.config(_own("rathole", "hub", endpoint="s:2333", expose=["tcp/2222=22"])))["server"]
+    client = _toml(_filled(rathole.config(_own("rathole"))))["client"]
+    server = _toml(_filled(rathole.config(_own("rathole", "hub", endpoint="s:2333", expose=["tcp/2222=22"]))))["server"]
 
     assert client["heartbeat_timeout"] > server["heartbeat_interval"]
     assert client["services"]["tcp-2222"]["local_addr"] == "127.0.0.1:22"
@@ -276,3 +283,28 @@ def test_what_the_host_keeps_watch_with_is_json() -> None:
     assert value["peers"] == [
         {"host": "hub", "public_key": key("hub"), "endpoint": "203.0.113.1:51820", "address": "10.87.0.1"}
     ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_probe_reads_every_text_whole(kind: str) -> None:
+    """It takes out what looks like a secret; a file that lost something could never be as wanted."""
+    script = runpy.run_path(str(Path(__file__).parents[2] / "provisioner/probe/script.py"))
+    wish = {"kind": kind, **SPOKES[kind]}
+    lock = TunnelLock(
+        kind=kind,  # type: ignore[arg-type]  # a word of the table
+        role="spoke",
+        host="rig-01",
+        address="10.87.0.2",
+        port=22001,
+        range="10.87.0.0/24",
+        hub_address="10.87.0.1",
+        public_key=key("rig-01"),
+        certificate="ca\n\nown",
+        admit=("tcp/22",),
+        peers=assign([spoke("rig-01", wish={"preshared": True}), hub()])["rig-01"].peers,
+    )
+    for resource in KINDS[lock.kind].resources(Own("rig-01", Tunnel.model_validate(wish), lock)):
+        texts = [resource.content] if isinstance(resource, File) else []
+        texts += [f.content or "" for f in resource.files] if isinstance(resource, Guarded) else []
+        for text in texts:
+            assert script["without_secrets"](text) == text

@@ -137,15 +137,17 @@ def applied_text(applied: Applied) -> str:
 def times(applied: Applied, host: str) -> str:
     """Return `staged 20 s · not serving 4 min (reboot 9 s)` from what was measured."""
     spent = applied.seconds.get(host, {})
-    away = sum(seconds for phase, seconds in spent.items() if phase != "stage")
+    away = sum(seconds for phase, seconds in spent.items() if phase not in ("stage", "guard"))
     parts = []
     if "stage" in spent:
         parts.append(f"staged {duration(spent['stage'])}")
     if "change" in spent or "reboot" in spent:
         reboot = f" (reboot {duration(spent['reboot'])})" if "reboot" in spent else ""
         parts.append(f"not serving {duration(away)}{reboot}")
-    elif "verify" in spent:
+    elif "verify" in spent and "guard" not in spent:
         parts.append(f"verified in {duration(spent['verify'])}")
+    if "guard" in spent:
+        parts.append(f"switched and confirmed in {duration(spent['guard'])}")
     return " · ".join(parts)
 
 

