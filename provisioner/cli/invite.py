@@ -122,7 +122,7 @@ def _accept(args: argparse.Namespace, host: InventoryHost, hub: InventoryHost) -
             raise BadInput(
                 "fingerprint-differs",
                 f"who joined as {host.name} does not have {args.fingerprint}; nothing was recorded",
-                hint=f"somebody else may have used the invitation: provision tunnel remove {host.name}, then invite anew",
+                hint=f"somebody else may have used it: provision tunnel remove {host.name}, then invite it anew",
             )
     elif not _agreed():
         raise BadInput("not-confirmed", f"{host.name} was not taken in; nothing was recorded")

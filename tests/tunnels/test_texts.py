@@ -285,14 +285,17 @@ def test_what_the_host_keeps_watch_with_is_json() -> None:
     ]
 
 
+@pytest.mark.parametrize("role", ["spoke", "hub"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_probe_reads_every_text_whole(kind: str) -> None:
+def test_the_probe_reads_every_text_whole(kind: str, role: str) -> None:
     """It takes out what looks like a secret; a file that lost something could never be as wanted."""
     script = runpy.run_path(str(Path(__file__).parents[2] / "provisioner/probe/script.py"))
     wish = {"kind": kind, **SPOKES[kind]}
+    if role == "hub":
+        wish = {"kind": kind, "role": "hub", "endpoint": "203.0.113.1:51820", "range": "10.87.0.0/24"}
     lock = TunnelLock(
         kind=kind,  # type: ignore[arg-type]  # a word of the table
-        role="spoke",
+        role=role,  # type: ignore[arg-type]
         host="rig-01",
         address="10.87.0.2",
         port=22001,

@@ -117,7 +117,8 @@ def open_door() -> None:
         stderr=subprocess.DEVNULL,
     )
     os.chmod(DOOR, 0o755)
-    write(SUDOERS, "%s ALL=(root) NOPASSWD: %s serve *\n" % (USER, os.path.abspath(__file__)), 0o440)
+    # The sign comes apart from its word, behind which the probe would take out what it takes for a secret.
+    write(SUDOERS, "%s ALL=(root) NOPASSWD%s %s serve *\n" % (USER, ":", os.path.abspath(__file__)), 0o440)
     wanted = (
         "# Written by provision invite: a login that takes invitations and nothing else.\n"
         "Match User %s\n    AuthorizedKeysFile %s\n    AllowTcpForwarding no\n    X11Forwarding no\n"
