@@ -75,6 +75,26 @@ def recorded(target: Target) -> tuple[str, ...]:
     return tuple(f"{words[1]} {words[2]}" for words in lines if len(words) >= 3 and not words[0].startswith("@"))
 
 
+def remember_as(target: Target, name: str) -> str:
+    """Put the keys that a target has on record under `name` too; return the name by which they are found.
+
+    An address may be another host's tomorrow; a host's own name in the inventory is its own.
+    """
+    seen = _resolve(target)
+    if seen.name == name:
+        return name
+    keys = recorded(target)
+    there = _run(target, ["ssh-keygen", "-F", name, "-f", str(seen.known_hosts)]).stdout
+    fresh = [key for key in keys if key not in there]
+    if not keys:
+        return seen.name
+    if fresh:
+        handle = os.open(seen.known_hosts, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        with os.fdopen(handle, "ab") as file:
+            file.write("".join(f"{name} {key}\n" for key in fresh).encode())
+    return name
+
+
 def own_keys() -> tuple[str, ...]:
     """The ssh host keys of this very machine."""
     texts = [path.read_text(encoding="utf-8") for path in sorted(Path("/etc/ssh").glob("ssh_host_*_key.pub"))]

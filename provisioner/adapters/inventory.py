@@ -36,8 +36,10 @@ def read(sources: tuple[str, ...], limit: str | None = None) -> tuple[InventoryH
 def typed(sources: tuple[str, ...], hosts: Iterable[ansible_inventory.Raw]) -> tuple[InventoryHost, ...]:
     """Return the hosts with their intent read. Raises BadInput when an intent is not valid."""
     return tuple(
-        overlaid(InventoryHost(name, variables, intent_of(name, variables, _Origin(sources, name, groups)), groups))
-        for name, variables, groups in hosts
+        overlaid(
+            InventoryHost(name, variables, intent_of(name, variables, _Origin(sources, name, groups)), groups, hubs)
+        )
+        for name, variables, groups, hubs in hosts
     )
 
 

@@ -50,9 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if todo and saved is None and not args.yes:
         _ask(len(todo))
     with Progress([plan.host for plan in todo], out) as progress:
-        applied = apply(
-            planned, _ports(args, sources), Who(*who_am_i()), on_event=progress.on_event, break_lock=args.break_lock
-        )
+        applied = apply(planned, _ports(args), Who(*who_am_i()), on_event=progress.on_event, break_lock=args.break_lock)
     if args.json:
         print(applied_json(applied))
     elif todo or planned.failed or applied.exit_code:
@@ -105,7 +103,7 @@ def _ask(hosts: int) -> None:
         raise BadInput("not-confirmed", "not confirmed; nothing was changed")
 
 
-def _ports(args: argparse.Namespace, sources: tuple[str, ...]) -> ApplyPorts:
+def _ports(args: argparse.Namespace) -> ApplyPorts:
     from provisioner.cli.wiring import apply_ports
 
-    return apply_ports(forks=args.forks, timeout_s=args.timeout, sources=sources)
+    return apply_ports(forks=args.forks, timeout_s=args.timeout)

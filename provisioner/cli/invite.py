@@ -108,8 +108,9 @@ def _invite(args: argparse.Namespace, host: InventoryHost, hub: InventoryHost) -
 def _accept(args: argparse.Namespace, host: InventoryHost, hub: InventoryHost) -> int:
     from provisioner.actions import invite as action
     from provisioner.adapters import hostkeys, ssh
+    from provisioner.adapters.paths import TunnelPaths, store
     from provisioner.cli.resolve import write_lock
-    from provisioner.cli.wiring import SshShell, tunnel_paths
+    from provisioner.cli.wiring import SshShell
     from provisioner.model.tunnel import TunnelLock
     from provisioner.resolve.lock import lock_text
 
@@ -126,11 +127,11 @@ def _accept(args: argparse.Namespace, host: InventoryHost, hub: InventoryHost) -
             )
     elif not _agreed():
         raise BadInput("not-confirmed", f"{host.name} was not taken in; nothing was recorded")
-    paths = tunnel_paths(tuple(args.inventory))
+    paths = TunnelPaths()
 
     def keep(member: InventoryHost, tunnel: TunnelLock, host_key: str) -> None:
         hostkeys.record_named(ssh.Target.from_variables(member.name, member.variables), key)
-        paths.write(member.name, paths.way(member, tunnel, alias=member.name))
+        store(member.name, paths.way(member, tunnel, alias=member.name))
 
     write_lock(args.lock, lock_text(action.take_in(host, came, lock, keep)))
     print(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.adapters import ssh
-from provisioner.errors import BadInput, HostError
+from provisioner.errors import HostError
 from provisioner.model.capture import Capture, CommandOutput
 from provisioner.model.intent import Intent
 from provisioner.model.inventory import InventoryHost
@@ -21,7 +21,6 @@ from provisioner.probe.request import Request
 if TYPE_CHECKING:
     from provisioner.actions.apply import ApplyPorts
     from provisioner.actions.ports import Enroller, HostShell, Prober, Verifier
-    from provisioner.adapters.paths import TunnelPaths
 
 STATE_DIR = Path(".provision")
 
@@ -95,9 +94,10 @@ def prober_for(hosts: Sequence[InventoryHost], args: argparse.Namespace) -> tupl
     return tuple(chosen), CaptureProber(captures)
 
 
-def apply_ports(*, forks: int, timeout_s: float, sources: tuple[str, ...] = ()) -> ApplyPorts:
-    """Return everything that an apply needs, with real effects; `sources` are where a tunnel's hub is looked for."""
+def apply_ports(*, forks: int, timeout_s: float) -> ApplyPorts:
+    """Return everything that an apply needs, with real effects."""
     from provisioner.actions.apply import ApplyPorts
+    from provisioner.adapters.paths import TunnelPaths
     from provisioner.adapters.runner import AnsibleRunner
     from provisioner.adapters.runs import RunFolders
     from provisioner.adapters.signing import Keyring
@@ -111,27 +111,9 @@ def apply_ports(*, forks: int, timeout_s: float, sources: tuple[str, ...] = ()) 
         verifier=verifier(),
         enroller=enroller(shell),
         signatures=Keyring(),
-        paths=tunnel_paths(sources),
+        paths=TunnelPaths(),
         alive=alive,
     )
-
-
-def tunnel_paths(sources: tuple[str, ...]) -> TunnelPaths:
-    """Return who knows the ways through tunnels; a hub is asked for once, and only when a spoke is on its way."""
-    from functools import lru_cache
-
-    from provisioner.adapters.paths import TunnelPaths
-
-    @lru_cache(maxsize=16)
-    def host_named(name: str) -> InventoryHost | None:
-        from provisioner.adapters import inventory
-
-        try:
-            return next((host for host in inventory.read(sources, name) if host.name == name), None)
-        except BadInput:
-            return None
-
-    return TunnelPaths(host_named)
 
 
 def verifier() -> Verifier:

@@ -17,4 +17,5 @@ class InventoryHost:
     variables: Mapping[str, Any]
     intent: Intent
     groups: tuple[str, ...] = field(default=())
-    path: Mapping[str, Any] = field(default_factory=dict)  # those of `variables` that a confirmed tunnel put there
+    hubs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # variables of the hubs of its tunnel, by name
+    path: Mapping[str, Any] = field(default_factory=dict)  # what a confirmed tunnel put among `variables`

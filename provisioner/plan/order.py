@@ -95,7 +95,7 @@ def _change(d: Difference, *, reboot: bool) -> Change:
         phase=_phase(d.wanted, reboot=reboot),
         what=d.wanted.key,
         before=before,
-        after=describe(d.wanted),
+        after=_moved(d.wanted, d.observed) if isinstance(d.observed, Guarded) else describe(d.wanted),
         wanted=d.wanted,
         keys=d.keys,
         content=_merged(d) if isinstance(d.wanted, Settings) else None,
@@ -130,6 +130,15 @@ def describe(resource: Resource) -> str:
     if isinstance(resource, Guarded):
         return _guarded(resource)
     return resource.mode
+
+
+def _moved(wanted: Resource, now: Guarded) -> str:
+    """Which files of a guarded change will read otherwise, by their last names; the whole count for anything else."""
+    assert isinstance(wanted, Guarded)
+    moved = [file.path.rpartition("/")[2] for file in wanted.files if file not in now.files]
+    if not moved or (wanted.units, wanted.absent, wanted.stop) != (now.units, now.absent, now.stop):
+        return _guarded(wanted)
+    return f"{', '.join(moved)} anew"
 
 
 def _guarded(resource: Guarded) -> str:

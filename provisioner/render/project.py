@@ -75,7 +75,7 @@ def project(
     files["inventory.yml"] = _inventory(groups, variables)
     for host in (host for group in groups for host in group.hosts if paths and paths.get(host)):
         # Beside the playbook, where Ansible lets them win over the inventory's host_vars.
-        text = yaml.safe_dump(dict((paths or {})[host]), sort_keys=True, width=1000)
+        text = yaml.safe_dump(_connection((paths or {})[host]), sort_keys=True, width=1000)
         files[f"host_vars/{host}.yml"] = "---\n" + text
     for name in ("ansible.cfg", "drain.yml", "reboot.yml"):
         files[name] = (data_dir("playbooks") / name).read_text(encoding="utf-8")

@@ -189,7 +189,7 @@ def _lock(
 ) -> TunnelLock:
     wish, before = member.wish, member.before
     generation, key, following = _key(member)
-    others = _others(member, members, by_name)
+    others = sorted(_others(member, members, by_name), key=lambda m: m.host)
     hub = None if wish.role != "spoke" or wish.kind not in KEYED else hub_of(member, by_name)
     path = member.path_mtu or (before.path_mtu if before is not None else None)
     waits = [other.host for other in others if wish.kind in KEYED and _key(other)[1] is None]
