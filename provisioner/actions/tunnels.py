@@ -74,7 +74,7 @@ def join(
         else:
             members.append(Member(name, former[name].wish, former[name].lock))
     found = assign(_with_joined(members, seen))
-    _refuse_unresolved(found, [m for m in members if m.host in stacks], {m.host: m.wish for m in members}, resolves)
+    _refuse_unresolved(found, [m for m in members if m.host in stacks], resolves)
     mine = {name: entry.model_copy(update={"tunnel": _tunnel(name, found, seen)}) for name, entry in stacks.items()}
     if before is None:
         return mine, None
@@ -156,9 +156,7 @@ def _with_joined(members: Sequence[Member], seen: Mapping[str, Seen]) -> list[Me
     return found
 
 
-def _refuse_unresolved(
-    found: Mapping[str, TunnelLock], members: Sequence[Member], wishes: Mapping[str, Tunnel], resolves: Resolves
-) -> None:
+def _refuse_unresolved(found: Mapping[str, TunnelLock], members: Sequence[Member], resolves: Resolves) -> None:
     """A name counts as found when this machine finds it, or a host that dials it has measured the way there."""
     for member in members:
         for peer in found[member.host].peers:
@@ -171,14 +169,4 @@ def _refuse_unresolved(
                     f"{member.host}: the endpoint of {peer.host}, {peer.endpoint}, does not resolve to an address",
                     context=[f"neither this machine nor {member.host} found an address for {name}"],
                     hint=f"correct provision_tunnel.endpoint of {peer.host}",
-                )
-    for member in members:
-        endpoint = wishes[member.host].endpoint
-        if endpoint is not None and member.wish.role == "hub" and not found[member.host].peers:
-            name = split_endpoint(endpoint)[0]
-            if not resolves(name):
-                raise BadInput(
-                    "tunnel-endpoint-unresolved",
-                    f"{member.host}: its endpoint {endpoint} does not resolve to an address",
-                    hint=f"correct provision_tunnel.endpoint of {member.host}",
                 )

@@ -65,6 +65,7 @@ def _invite(args: argparse.Namespace, host: InventoryHost, hub: InventoryHost) -
     from provisioner.actions import invite as action
     from provisioner.adapters import hostkeys, ssh
     from provisioner.adapters.invitations import make_secrets, operator_keys, write_invitation
+    from provisioner.adapters.names import resolves
     from provisioner.cli.resolve import write_lock
     from provisioner.cli.wiring import SshShell
     from provisioner.model.tunnel import split_endpoint
@@ -81,7 +82,14 @@ def _invite(args: argparse.Namespace, host: InventoryHost, hub: InventoryHost) -
         raise BadInput(
             "invite-hub-not-trusted", f"no ssh key of {hub.name} is on record here", hint=f"provision trust {hub.name}"
         )
-    where = args.hub_address or f"{split_endpoint(hub.intent.tunnel.endpoint or '')[0]}:{far.port or 22}"
+    endpoint = split_endpoint(hub.intent.tunnel.endpoint or "")[0]
+    if args.hub_address is None and not resolves(endpoint):
+        raise BadInput(
+            "tunnel-endpoint-unresolved",
+            f"{host.name}: the endpoint of {hub.name}, {hub.intent.tunnel.endpoint}, does not resolve to an address",
+            hint=f"correct provision_tunnel.endpoint of {hub.name}; if only rigs know that name: --hub-address HOST",
+        )
+    where = args.hub_address or f"{endpoint}:{far.port or 22}"
     ssh_host, _, ssh_port = where.rpartition(":") if where.count(":") == 1 else (where, "", "")
     invitation, lock = action.invite(
         host,

@@ -79,7 +79,9 @@ def _peers(notes: dict[str, Any] | Unknown | None, capture: Capture) -> tuple[Pe
     if not isinstance(notes, dict):
         return UNKNOWN if notes is UNKNOWN else ()
     now, found = _now(capture), []
-    for peer in notes.get("peers") or []:
+    if not isinstance(notes.get("peers"), list):
+        return UNKNOWN
+    for peer in notes["peers"]:
         if not isinstance(peer, dict):
             return UNKNOWN
         last = peer.get("handshake")

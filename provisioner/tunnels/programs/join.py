@@ -159,6 +159,8 @@ def revoke(host: str) -> "dict[str, Any]":
 
 def serve(id_: str) -> "dict[str, Any]":
     asked = json.loads(sys.stdin.read(LARGEST))
+    if not isinstance(asked, dict):
+        raise Refused("this is no answer to an invitation")
     if not re.match(r"[0-9a-f]{32}\Z", id_):
         raise Refused("this is no invitation")
     path = DOOR + "/" + id_ + ".json"
