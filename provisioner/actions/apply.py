@@ -66,6 +66,7 @@ class Applied:
     verified: dict[str, HostVerification] = field(default_factory=dict)
     seconds: dict[str, dict[Phase, float]] = field(default_factory=dict)  # per host and phase that was entered
     folder: Path | None = None
+    moved: dict[str, InventoryHost] = field(default_factory=dict)  # hosts that are reached another way since
 
     @property
     def exit_code(self) -> Exit:
@@ -151,7 +152,7 @@ def _held(
 
     def give_back(host: InventoryHost) -> None:
         try:
-            hostlock.give_back(host, lease, ports.shell)
+            hostlock.give_back(applied.moved.get(host.name, host), lease, ports.shell)
         except HostError:
             # Gone for now; its lease ends by itself, or the next run of this controller takes it over.
             return
@@ -185,7 +186,8 @@ def _run(
     good += [host for host in changing if not first[host.name].changes]
     good = _switch(good, plans, planned, ports, applied, on_event)
     left = _left_over(good, planned, ports, applied)
-    return [host for host in hosts if host not in changing or (host in good and host.name not in left)]
+    ready = {host.name: host for host in good if host.name not in left}
+    return [ready.get(host.name, host) for host in hosts if host not in changing or host.name in ready]
 
 
 def _play(
@@ -241,13 +243,16 @@ def _switch(
     run = f"{applied.run}-switch"
     armed = _play(switching, only, run, planned, ports, applied, on_event)
     began = time.monotonic()
-    failed = switch.come_back(armed, planned, run=applied.run, shell=ports.shell, paths=ports.paths, on_event=on_event)
+    moved, failed = switch.come_back(
+        armed, planned, run=applied.run, shell=ports.shell, paths=ports.paths, on_event=on_event
+    )
+    applied.moved |= moved
     for host in armed:
         seconds = applied.seconds.setdefault(host.name, {})
         seconds["guard"] = round(seconds.get("guard", 0.0) + time.monotonic() - began, 1)
     applied.results |= failed
     bad = set(failed) | {host.name for host in switching if host not in armed} | set(lost)
-    return [host for host in hosts if host.name not in bad]
+    return [moved.get(host.name, host) for host in hosts if host.name not in bad]
 
 
 def _left_over(hosts: Sequence[InventoryHost], planned: Planned, ports: ApplyPorts, applied: Applied) -> set[str]:

@@ -42,8 +42,8 @@ class Paths(Protocol):
         """Return the host as its lock entry says it is reached; always over a connection that nobody shares."""
         ...
 
-    def keep(self, host: InventoryHost, entry: HostLock) -> None:
-        """From now on, commands take this way."""
+    def keep(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
+        """From now on commands take this way; returns the host as it is reached by it."""
         ...
 
 

@@ -87,9 +87,10 @@ def come_back(
     paths: Paths,
     on_event: Callable[[RunEvent], None],
     sleep: Callable[[float], None] = time.sleep,
-) -> dict[str, HostResult]:
-    """Reach every host over its new path and confirm; return what failed. Hosts that are not in it are confirmed."""
+) -> tuple[dict[str, InventoryHost], dict[str, HostResult]]:
+    """Reach every host over its new path and confirm; return who is confirmed, as it is reached now, and what failed."""
     failed: dict[str, HostResult] = {}
+    moved: dict[str, InventoryHost] = {}
     switched = []
     for host in hosts:
         change = next(c for c in planned.plan.hosts[host.name].changes if c.phase == "guard")
@@ -113,7 +114,7 @@ def come_back(
         confirmed = list(
             pool.map(
                 lambda one: (
-                    _confirm(one, shell, paths)
+                    _confirm(one, shell, paths, moved)
                     if isinstance(states[one.host.name], dict) and one.host.name not in held_back
                     else None
                 ),
@@ -128,7 +129,7 @@ def come_back(
             result = end.result()
             if result is not None:
                 failed[one.host.name] = result
-    return failed
+    return moved, failed
 
 
 def _reached(
@@ -150,8 +151,20 @@ def _reached(
             last = answer.stderr.strip() or f"the change is {state.get('state', 'unknown')} there"
         except HostError as problem:
             last = problem.message
+            taken_back = _taken_back(one, shell)
+            if taken_back:
+                return taken_back
         sleep(AGAIN_S)
     return last
+
+
+def _taken_back(one: Switched, shell: HostShell) -> str:
+    """Why the host took it back already, as the path of before tells: a change that could not be put in force."""
+    try:
+        told = _state(shell.run(one.host, f"{GUARD} status {one.id}").stdout)
+    except HostError:
+        return ""
+    return str(told.get("why", "taken back")) if told.get("state") in ("reverted", "refused") else ""
 
 
 def _held_back(switched: Sequence[Switched], states: Mapping[str, Any]) -> set[str]:
@@ -164,7 +177,7 @@ def _held_back(switched: Sequence[Switched], states: Mapping[str, Any]) -> set[s
     }
 
 
-def _confirm(one: Switched, shell: HostShell, paths: Paths) -> str:
+def _confirm(one: Switched, shell: HostShell, paths: Paths, moved: dict[str, InventoryHost]) -> str:
     """Confirm over the new path; '' when it is, else why not."""
     try:
         answer = shell.run(one.new, f"{GUARD} confirm {one.id}")
@@ -172,7 +185,7 @@ def _confirm(one: Switched, shell: HostShell, paths: Paths) -> str:
         return problem.message
     if answer.rc != 0:
         return answer.stderr.strip() or f"guard ended with exit code {answer.rc}"
-    paths.keep(one.host, one.entry)
+    moved[one.host.name] = paths.keep(one.host, one.entry)
     return ""
 
 

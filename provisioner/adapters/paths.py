@@ -7,6 +7,8 @@ machine has to be routed into the tunnel. How the hub is reached stands in the i
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
@@ -40,13 +42,18 @@ def overlaid(host: InventoryHost, folder: Path = FOLDER) -> InventoryHost:
 
 def _through(host: InventoryHost, known: Mapping[str, Any]) -> InventoryHost:
     """The host with the way through its hub put before its own connection arguments, for ssh takes what comes first."""
-    args = ["-o", f"HostKeyAlias={known['alias']}", "-o", f"ProxyCommand={_onwards(host, str(known['hub']))}"]
+    onwards = _onwards(host, str(known["hub"]))
+    # ssh names the socket of a shared connection after address and port, which many a tunnel has in common: whoever
+    # knows two hubs with one range would be handed an open connection to the other one's rig, host key unasked.
+    own = hashlib.sha1(json.dumps([host.name, dict(known), onwards], sort_keys=True).encode()).hexdigest()
+    args = ["-o", f"HostKeyAlias={known['alias']}", "-o", f"ProxyCommand={onwards}"]
+    args += ["-o", f"ControlPath={ssh.control_dir()}/{own}"]
     way: dict[str, Any] = {"ansible_host": known["address"]}
     if known.get("port"):
         way["ansible_port"] = known["port"]
-    own = str(host.variables.get("ansible_ssh_common_args") or "")
-    own = own.removeprefix(str(host.path.get("provision_args") or "")).strip()
-    way["ansible_ssh_common_args"] = f"{shlex.join(args)} {own}".strip()
+    others = str(host.variables.get("ansible_ssh_common_args") or "")
+    others = others.removeprefix(str(host.path.get("provision_args") or "")).strip()
+    way["ansible_ssh_common_args"] = f"{shlex.join(args)} {others}".strip()
     return replace(
         host, variables={**host.variables, **way}, path={**way, "provision_args": shlex.join(args), **dict(known)}
     )
@@ -89,16 +96,18 @@ class TunnelPaths:
         args = f"{_FRESH} {reached.variables.get('ansible_ssh_args') or ''}".strip()
         return replace(reached, variables={**reached.variables, "ansible_ssh_args": args})
 
-    def keep(self, host: InventoryHost, entry: HostLock) -> None:
-        """Put the way on record, or take an old one off it when the lock entry has none any more."""
+    def keep(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
+        """Put the way on record, or take an old one off it; return the host as it is reached from now on."""
         known = self.way(host, entry.tunnel)
         if known:
             from provisioner.adapters.hostkeys import remember_as
 
-            alias = remember_as(ssh.Target.from_variables(host.name, host.variables), host.name)
-            store(host.name, {**known, "alias": alias}, self._folder)
-        elif entry.tunnel is None or entry.tunnel.kind == "none":
+            known["alias"] = remember_as(ssh.Target.from_variables(host.name, host.variables), host.name)
+            store(host.name, known, self._folder)
+            return _through(host, known)
+        if entry.tunnel is None or entry.tunnel.kind == "none":
             forget(host.name, self._folder)
+        return host
 
     def way(self, host: InventoryHost, lock: TunnelLock | None, alias: str | None = None) -> dict[str, Any]:
         """What goes on record; empty where the inventory's own way stays in force.

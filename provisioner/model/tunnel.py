@@ -12,6 +12,7 @@ Kind = Literal[
     "none", "wireguard", "ssh-reverse", "nebula", "tailscale", "headscale", "cloudflare-tunnel", "frp", "rathole"
 ]
 Role = Literal["hub", "spoke", "site"]
+_KEYED = ("wireguard", "nebula", "ssh-reverse")
 INTERFACE = "prov0"
 """Name of the interface of a tunnel; one per host, so that checks and firewall rules know it."""
 
@@ -176,4 +177,4 @@ class TunnelLock(BaseModel):
     @property
     def complete(self) -> bool:
         """Whether it can be put in force: every key that it needs is known."""
-        return not self.waits_for and (self.public_key is not None or self.kind not in ("wireguard", "nebula"))
+        return not self.waits_for and (self.public_key is not None or self.kind not in _KEYED)

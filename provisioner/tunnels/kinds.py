@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from provisioner.model.resource import Resource
+from provisioner.model.resource import Guarded, Resource
 from provisioner.model.stack import HostLock
 from provisioner.model.tunnel import Kind
 from provisioner.tunnels import (
     cloudflare_tunnel,
+    firewall,
     frp,
     headscale,
     nebula,
@@ -16,6 +17,7 @@ from provisioner.tunnels import (
     wireguard,
 )
 from provisioner.tunnels.contract import KindOfTunnel, Own, Question
+from provisioner.tunnels.host import guard_program
 
 KINDS: dict[Kind, KindOfTunnel] = {
     "wireguard": KindOfTunnel(wireguard.resources, wireguard.questions, "proven", reaches_ssh=True),
@@ -37,8 +39,36 @@ def tunnel_resources(entry: HostLock) -> tuple[Resource, ...]:
     if lock is None:
         return ()
     if lock.kind == "none":
-        return (wireguard.gone(lock),)
-    return KINDS[lock.kind].resources(Own(lock.host, entry.intent.tunnel, lock))
+        return (*guard_program(), _alone(Guarded(name="tunnel", path="")))
+    found = KINDS[lock.kind].resources(Own(lock.host, entry.intent.tunnel, lock))
+    return tuple(_alone(resource) if isinstance(resource, Guarded) else resource for resource in found)
+
+
+LEFT_BY: dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "wireguard": (
+        (wireguard.CONFIG, wireguard.DROP_IN, wireguard.FACTS, firewall.RULES, firewall.IPTABLES),
+        (f"{wireguard.KEEPER}.timer", wireguard.UNIT, firewall.UNIT),
+    ),
+    "ssh-reverse": (
+        (f"/etc/systemd/system/{ssh_reverse.UNIT}", f"/etc/ssh/sshd_config.d/{ssh_reverse.USER}.conf"),
+        (ssh_reverse.UNIT,),
+    ),
+    "nebula": ((nebula.CONFIG,), (nebula.UNIT,)),
+}
+"""Files and units of each kind that would go on carrying after the host got a tunnel of another kind."""
+
+
+def _alone(change: Guarded) -> Guarded:
+    """The change, and with it the end of whatever tunnel was there before: of another kind, or of none any more."""
+    mine = {file.path for file in change.files}
+    absent = [path for files, _ in LEFT_BY.values() for path in files if path not in mine]
+    stop = [unit for _, units in LEFT_BY.values() for unit in units if unit not in change.units]
+    return change.model_copy(
+        update={
+            "absent": tuple(dict.fromkeys((*change.absent, *absent))),
+            "stop": tuple(dict.fromkeys((*change.stop, *stop))),
+        }
+    )
 
 
 def questions(entry: HostLock) -> tuple[Question, ...]:

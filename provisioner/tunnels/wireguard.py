@@ -201,13 +201,3 @@ def questions(me: Own) -> tuple[Question, ...]:
             Question("the size", f"ping -M do -c 2 -s {me.lock.mtu - 28} -q {far}", "comes back unfragmented"),
         ]
     return tuple(asked)
-
-
-def gone(lock: TunnelLock) -> Guarded:
-    """Takes the tunnel off a host that is to have none any more; keys stay until somebody removes them."""
-    return Guarded(
-        name=f"tunnel {INTERFACE}",
-        absent=(CONFIG, DROP_IN, FACTS, firewall.RULES, firewall.IPTABLES),
-        stop=(f"{KEEPER}.timer", UNIT, firewall.UNIT),
-        path="",
-    )

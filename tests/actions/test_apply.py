@@ -66,8 +66,9 @@ class World:
     def new(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
         return host
 
-    def keep(self, host: InventoryHost, entry: HostLock) -> None:
+    def keep(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
         self.log.append(f"keep {host.name}")
+        return host
 
     # Signatures
     def verifies(self, record: EnrolmentRecord) -> bool | None:

@@ -40,8 +40,9 @@ class World:
     def new(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
         return replace(host, variables={**host.variables, "new": True})
 
-    def keep(self, host: InventoryHost, entry: HostLock) -> None:
+    def keep(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
         self.kept.append(host.name)
+        return host
 
     def run(self, host: InventoryHost, script: str, stdin: str = "") -> CommandOutput:
         over_new = bool(host.variables.get("new"))
@@ -84,9 +85,10 @@ def planned(*names: str, new: frozenset[str] = frozenset()) -> tuple[list[Invent
 
 def come_back(world: World, *names: str, new: frozenset[str] = frozenset()) -> dict[str, str]:
     hosts, plan = planned(*names, new=new)
-    failed = switch.come_back(
+    moved, failed = switch.come_back(
         hosts, plan, run="r1", shell=world, paths=world, on_event=world.events.append, sleep=lambda _s: None
     )
+    assert set(moved) == set(names) - set(failed)
     return {name: result.reference for name, result in failed.items()}
 
 
@@ -100,9 +102,10 @@ def test_who_comes_back_is_confirmed_and_reached_that_way_from_now_on() -> None:
 def test_who_does_not_come_back_is_not_confirmed_and_the_reason_is_told() -> None:
     world = World({}, unreachable={"rig-01"})
     hosts, plan = planned("rig-01")
-    (result,) = switch.come_back(
+    _, failed = switch.come_back(
         hosts, plan, run="r1", shell=world, paths=world, on_event=world.events.append, sleep=lambda _s: None
-    ).values()
+    )
+    (result,) = failed.values()
 
     assert result.reference == "change-reverted"
     assert result.context == (

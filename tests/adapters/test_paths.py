@@ -53,6 +53,17 @@ def test_on_record_the_hub_connects_onwards(tmp_path: Path) -> None:
     assert "ControlPath" not in command and "%C" not in command
 
 
+def test_two_tunnels_with_one_address_never_share_a_connection(tmp_path: Path) -> None:
+    """Seen in a lab: the other rig's open connection was taken, for ssh names it after address and port."""
+    path_files.store("rig-01", {"hub": "hub", "address": "10.87.0.2", "alias": "rig-01"}, tmp_path)
+    mine = overlaid(rig(), tmp_path)
+    theirs = overlaid(replace(rig(), hubs={"hub": {**HUB, "ansible_host": "203.0.113.77"}}), tmp_path)
+    sockets = [next(word for word in options(host) if word.startswith("ControlPath=")) for host in (mine, theirs)]
+
+    assert sockets[0] != sockets[1]
+    assert "%C" not in "".join(sockets)
+
+
 def test_the_hub_may_move_in_the_inventory(tmp_path: Path) -> None:
     path_files.store("rig-01", {"hub": "hub", "address": "10.87.0.2", "alias": "rig-01"}, tmp_path)
     moved = replace(rig(), hubs={"hub": {**HUB, "ansible_host": "203.0.113.99"}})

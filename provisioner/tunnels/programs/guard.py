@@ -198,7 +198,11 @@ def switch(plan: "dict[str, Any]") -> "list[str]":
         except OSError:
             pass
     for name in plan.get("stop", []):
-        call(["systemctl", "disable", "--now", name], problems)
+        # A unit that is not there at all cannot be stopped, and need not be: what counts is that it does not run.
+        call(["systemctl", "stop", name], [])
+        call(["systemctl", "disable", name], [])
+        if ask("is-active", name) in ("active", "activating"):
+            problems.append("%s still runs" % name)
     call(["systemctl", "daemon-reload"], problems)
     for argv in plan.get("run", []):
         if not call(argv, problems):
