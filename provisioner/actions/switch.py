@@ -88,7 +88,7 @@ def come_back(
     on_event: Callable[[RunEvent], None],
     sleep: Callable[[float], None] = time.sleep,
 ) -> tuple[dict[str, InventoryHost], dict[str, HostResult]]:
-    """Reach every host over its new path and confirm; return who is confirmed, as it is reached now, and what failed."""
+    """Reach every host over its new path and confirm; return who is confirmed, by its new way, and what failed."""
     failed: dict[str, HostResult] = {}
     moved: dict[str, InventoryHost] = {}
     switched = []
@@ -153,7 +153,7 @@ def _reached(
             last = problem.message
             taken_back = _taken_back(one, shell)
             if taken_back:
-                return taken_back
+                return last if taken_back.startswith("nobody confirmed") else taken_back
         sleep(AGAIN_S)
     return last
 
