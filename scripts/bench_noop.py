@@ -74,8 +74,7 @@ def prepare() -> None:
     folder = ROOT / "group_vars"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "all.yml").write_text("provision_networks: [lium]\n", encoding="utf-8")
-    if not LOCK.exists():
-        provision("resolve", "-i", str(INVENTORY), "-o", str(LOCK))
+    provision("resolve", "-i", str(INVENTORY), "-o", str(LOCK))
     provision("apply", "-i", str(INVENTORY), "--lock", str(LOCK), "--yes")
 
 

@@ -63,10 +63,8 @@ def prepare(hub: Host, rig: Host) -> None:
         must(host, "DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends iperf3")
     key = must(hub, "[ -e /root/.ssh/id_ed25519 ] || ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519; "
                "cat /root/.ssh/id_ed25519.pub").strip()  # fmt: skip
-    must(
-        rig,
-        f"grep -qF {shlex.quote(key)} /root/.ssh/authorized_keys || echo {shlex.quote(key)} >>/root/.ssh/authorized_keys",
-    )
+    there = "/root/.ssh/authorized_keys"
+    must(rig, f"grep -qF {shlex.quote(key)} {there} || echo {shlex.quote(key)} >>{there}")
 
 
 def set_up(lab: Lab, kind: str) -> None:

@@ -1,9 +1,9 @@
 """The same checks on 16 lab hosts: `provision verify` against testinfra's own ssh backend with ControlPersist.
 
 Both run the very same test files, `provisioner/checks`, against the same lock. The peer gets what its documentation
-offers: one shared connection per host that stays open (ControlMaster, ControlPersist), opened before it is measured.
-It runs once more with each command run only once per host, which is what somebody gets who caches by hand.
-`provision verify` is measured from the start of its process, with cold and with warm connections.
+offers: one shared connection per host that stays open (ControlMaster, ControlPersist). It runs once more with each
+command run only once per host, which is what somebody gets who caches by hand. Everybody is measured from the start of
+the process, with no connection open before it (cold) and with all of them open (warm); cold is compared with cold.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def measure(source: Path, lock: Path, args: argparse.Namespace) -> int:
 
     peaks = []
     for _ in range(args.rounds):
-        for name in ("provision verify, cold connections", "provision verify, warm connections"):
-            if "cold" in name:
+        for name in ("provision verify, cold", "provision verify, warm"):
+            if name.endswith("cold"):
                 close(hosts)
             seconds, peak, counts = ours(source, lock)
             note(name, seconds)
@@ -77,13 +77,13 @@ def measure(source: Path, lock: Path, args: argparse.Namespace) -> int:
     config = peer_config(source)
     for name, plugins in PEERS.items():
         for _ in range(args.peer_rounds):
-            for host in hosts:
-                subprocess.run(["ssh", "-F", str(config), host.name, "true"], check=True)
-            seconds, counts = peer(hosts, lock, config, plugins)
-            note(name, seconds)
-            found[name] = counts
-    for host in hosts:
-        subprocess.run(["ssh", "-F", str(config), "-O", "exit", host.name], capture_output=True, check=False)
+            for state in ("cold", "warm"):
+                if state == "cold":
+                    close_peer(hosts, config)
+                seconds, counts = peer(hosts, lock, config, plugins)
+                note(f"{name}, {state}", seconds)
+                found[name] = counts
+    close_peer(hosts, config)
     return report(figures, found, peaks, len(hosts))
 
 
@@ -91,6 +91,11 @@ def close(hosts: tuple[InventoryHost, ...]) -> None:
     for host in hosts:
         target = ssh.Target.from_variables(host.name, host.variables)
         subprocess.run([*ssh.ssh_argv(target), "-O", "exit"], capture_output=True, check=False)
+
+
+def close_peer(hosts: tuple[InventoryHost, ...], config: Path) -> None:
+    for host in hosts:
+        subprocess.run(["ssh", "-F", str(config), "-O", "exit", host.name], capture_output=True, check=False)
 
 
 def ours(source: Path, lock: Path) -> tuple[float, float, tuple[int, int, int]]:
@@ -158,13 +163,13 @@ def report(
     print(f"| peak MiB of provision verify | {min(peaks):.0f} | {statistics.median(peaks):.0f} | {max(peaks):.0f} |")
     ratios = {}
     for name in PEERS:
-        theirs = statistics.median(figures[name])
-        for kind in ("cold", "warm"):
-            ratios[name, kind] = theirs / statistics.median(figures[f"provision verify, {kind} connections"])
-            print(f"\nWith {kind} connections provision verify is {ratios[name, kind]:.1f} times as fast as {name}.")
+        for state in ("cold", "warm"):
+            theirs = statistics.median(figures[f"{name}, {state}"])
+            ratios[name, state] = theirs / statistics.median(figures[f"provision verify, {state}"])
+            print(f"\n{state}: provision verify is {ratios[name, state]:.1f} times as fast as {name}.")
     same = len(set(found.values())) == 1
     print(f"\npassed, failed, set aside: {found}{'' if same else ' NOT THE SAME'}")
-    return 0 if same and ratios[next(iter(PEERS)), "cold"] >= GOAL else 1
+    return 0 if same and min(ratios[next(iter(PEERS)), state] for state in ("cold", "warm")) >= GOAL else 1
 
 
 if __name__ == "__main__":

@@ -29,7 +29,6 @@ class Resolved:
     stacks: dict[str, HostLock] = field(default_factory=dict)
     unresolvable: dict[str, NoSolution] = field(default_factory=dict)
     failed: dict[str, HostError] = field(default_factory=dict)
-    dropped: tuple[str, ...] = ()  # hosts of the former lock whose entries another matrix made
     fleet: Shared | None = None  # the fewest stacks that would do; None: one host, or what-if
     assumed: tuple[Assumption, ...] = ()  # when there are any, `lock` holds nothing of these stacks
 
@@ -79,9 +78,7 @@ def resolve(
         stacks = _unified(seen, stacks, shared, matrix)
     stacks, before = join(seen, stacks, _others(before, unresolvable), matrix, resolves)
     lock = make_lock(stacks, matrix.digest, before)
-    old = before.hosts if before is not None and before.matrix != matrix.digest else {}
-    dropped = tuple(name for name in old if name not in stacks and name not in unresolvable)
-    return Resolved(lock, stacks, unresolvable, failed, dropped, shared)
+    return Resolved(lock, stacks, unresolvable, failed, shared)
 
 
 def _fleet(seen: Mapping[str, Seen], stacks: Mapping[str, HostLock], matrix: Matrix) -> Shared | None:

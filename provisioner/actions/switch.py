@@ -41,7 +41,9 @@ def without_switch(plan: HostPlan) -> HostPlan:
 def only_switch(plan: HostPlan) -> HostPlan:
     """What is left of a plan for the switch alone."""
     left = tuple(c for c in plan.changes if c.phase == "guard")
-    return plan.model_copy(update={"changes": left, "reboot": False, "drain": (), "download_bytes": 0})
+    return plan.model_copy(
+        update={"changes": left, "reboot": False, "drain": (), "download_bytes": 0, "keep": None, "transaction": None}
+    )
 
 
 def left_behind(hosts: Sequence[InventoryHost], planned: Planned) -> dict[str, HostResult]:

@@ -96,8 +96,8 @@ def cat(path: str) -> str:
 
 
 def python(script: str, limit: int) -> str:
-    """The look that runs a few lines of Python on the host, stopped after `limit` seconds."""
-    return f"timeout {limit} python3 -c {shlex.quote(script)}"
+    """The look that runs a few lines of Python on the host, stopped after `limit` seconds; no site packages."""
+    return f"timeout -k 5 {limit} python3 -IS -c {shlex.quote(script)}"
 
 
 def listed(things: list[str], most: int = 4) -> str:

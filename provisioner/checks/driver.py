@@ -20,6 +20,7 @@ from provisioner.checks.check import (
     passed,
     python,
 )
+from provisioner.checks.units import UNIT_STATES, units
 from provisioner.model.stack import HostLock
 
 LOADED = cat("/sys/module/nvidia/version")
@@ -111,15 +112,15 @@ NOUVEAU_LOADED = (
     "if [ -d /sys/module ]; then [ -d /sys/module/nouveau ] && echo loaded || echo not loaded; else exit 3; fi"
 )
 NOUVEAU_BLACKLIST = r"""
-for f in /etc/modprobe.d/*.conf /run/modprobe.d/*.conf /usr/lib/modprobe.d/*.conf /lib/modprobe.d/*.conf; do
-  [ -e "$f" ] && grep -HsE '^[[:space:]]*(blacklist|install)[[:space:]]+nouveau([[:space:]]|$)' "$f"
-done
+grep -HsE '^[[:space:]]*(blacklist|install)[[:space:]]+nouveau([[:space:]]|$)' \
+  /etc/modprobe.d/*.conf /run/modprobe.d/*.conf /usr/lib/modprobe.d/*.conf /lib/modprobe.d/*.conf
 grep -oE '(modprobe\.blacklist|module_blacklist)=[^ ]*nouveau[^ ]*' /proc/cmdline
 :"""
 INITRAMFS = r"""
-for f in /boot/initrd.img-*; do [ -e "$f" ] && stat -c 'initramfs %Y %n' "$f"; done
-for f in /etc/modprobe.d/*.conf; do [ -e "$f" ] && grep -qsE '^[[:space:]]*blacklist[[:space:]]+nouveau' "$f" &&
-  stat -L -c 'blacklist %Y %n' "$f"; done
+set -- $(ls -d /boot/initrd.img-* 2>/dev/null)
+[ $# = 0 ] || stat -c 'initramfs %Y %n' "$@"
+set -- $(grep -lsE '^[[:space:]]*blacklist[[:space:]]+nouveau' /etc/modprobe.d/*.conf)
+[ $# = 0 ] || stat -L -c 'blacklist %Y %n' "$@"
 :"""
 SECURE_BOOT = r"""
 if [ ! -d /sys/firmware/efi ]; then echo no-uefi; exit 0; fi
@@ -128,7 +129,6 @@ f=/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c
 od -An -tu1 "$f"
 """
 INSTALLER = r"""for f in /usr/bin/nvidia-uninstall /usr/bin/nvidia-installer; do [ -e "$f" ] && echo "$f"; done; :"""
-PERSISTENCED = "systemctl show --property=LoadState,ActiveState nvidia-persistenced.service"
 
 
 def _driver(wanted: HostLock) -> str | None:
@@ -379,7 +379,7 @@ def nouveau_initramfs(wanted: HostLock, seen: Seen) -> Verdict:
 def persistence(wanted: HostLock, unit: Seen, seen: Seen) -> Verdict:
     if _driver(wanted) is None:
         return NO_DRIVER
-    if "ActiveState=active" in unit.output.splitlines():
+    if units(unit).get("nvidia-persistenced.service", {}).get("ActiveState") == "active":
         return passed("nvidia-persistenced is active")
     modes = _nvml(seen).get("persistence") or []
     on = bool(modes) and all(mode == 1 for mode in modes)
@@ -434,7 +434,7 @@ CHECKS = (
     Check(
         "nouveau-initramfs", "initramfs is newer than the blacklist", nouveau_initramfs, (INITRAMFS,), required=False
     ),
-    Check("persistence", "Driver stays loaded between jobs", persistence, (PERSISTENCED, NVML)),
+    Check("persistence", "Driver stays loaded between jobs", persistence, (UNIT_STATES, NVML)),
     Check("secure-boot", "Module can load under Secure Boot", secure_boot, (SECURE_BOOT, KERNELS, MODULES)),
     Check("no-run-installer", "No driver of the .run installer", no_installer, (INSTALLER,)),
 )

@@ -16,7 +16,9 @@ AUDIT = "LC_ALL=C dpkg --audit"
 # other looks together; it is left for where something is. Without locking: a check must not stand in apt's way.
 UPGRADE = r"""
 set -- $(dpkg-query -W -f '${db:Status-Want} ${Package}\n' | sed -n 's/^hold //p')
-doubt=$(apt-config dump APT::Ignore-Hold)
+config=$(apt-config dump | grep -E '^(APT::Architecture |APT::Ignore-Hold |Unattended-Upgrade::Package-Blacklist)')
+printf '%s\n' "$config"
+case $config in *APT::Ignore-Hold*) doubt=holds ;; *) doubt= ;; esac
 [ $# -gt 0 ] || doubt=none
 if [ $# -gt 0 ]; then
   printf 'held %s\n' "$@"
@@ -30,7 +32,6 @@ for f in /etc/apt/preferences /etc/apt/preferences.d/*; do
   [ -f "$f" ] && { printf '\n'; cat "$f"; printf '\n'; }
 done
 :"""
-UNATTENDED = "apt-config dump Unattended-Upgrade::Package-Blacklist"
 INTERRUPTED = r"""for f in /var/lib/dpkg/updates/*; do [ -e "$f" ] && printf '%s\n' "$f"; done; :"""
 LOCKS = r"""
 stat -c 'file %i %n' /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock 2>/dev/null
@@ -153,6 +154,8 @@ def unattended(wanted: HostLock, seen: Seen, config: Seen) -> Verdict:
     names = [locked.name for locked in wanted.packages if locked.hold]
     if not names:
         return not_applicable("the lock holds no packages")
+    if not re.search(r"^APT::Architecture ", config.output, re.MULTILINE):
+        raise NotMade("apt-config did not tell its settings")
     package = _packages(seen).get("unattended-upgrades")
     if package is None or package.status != "installed":
         return passed("unattended-upgrades is not installed")
@@ -203,7 +206,7 @@ CHECKS = (
     Check("packages-held", "Locked packages are held", held, (INSTALLED,)),
     Check("packages-pinned", "apt preferences pin the locked versions", pinned, (PREFERENCES,)),
     Check("upgrade-leaves", "apt-get dist-upgrade would leave them alone", upgrade_leaves, (UPGRADE,)),
-    Check("unattended-upgrades", "unattended-upgrades leaves them alone", unattended, (INSTALLED, UNATTENDED)),
+    Check("unattended-upgrades", "unattended-upgrades leaves them alone", unattended, (INSTALLED, UPGRADE)),
     Check("packages-whole", "No package is half installed", whole, (INSTALLED, AUDIT)),
     Check("dpkg-finished", "dpkg was not interrupted", not_interrupted, (INTERRUPTED,)),
     Check("dpkg-free", "Nobody holds dpkg's lock", not_locked, (LOCKS,), required=False),

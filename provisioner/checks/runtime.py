@@ -5,53 +5,28 @@ from __future__ import annotations
 import json
 
 from provisioner.checks.check import Check, NotMade, Seen, Verdict, cat, failed, found, not_applicable, passed
+from provisioner.checks.container import DOCKER, WORD, steps
+from provisioner.checks.units import UNIT_STATES, units
 from provisioner.model.stack import HostLock
 
-UNITS = (
-    "docker.service",
-    "docker.socket",
-    "containerd.service",
-    "chrony.service",
-    "chronyd.service",
-    "ntp.service",
-    "ntpsec.service",
-    "systemd-timesyncd.service",
-    "provision-clients.target",
-)
-UNIT_STATES = f"systemctl show --property=Id,LoadState,ActiveState,UnitFileState {' '.join(UNITS)}"
 DAEMON_JSON = cat("/etc/docker/daemon.json")
-INFO = "timeout 20 docker info --format '{{json .}}'"
 
-WORD = "provision-check-ran"
-# No registry is asked: the image is the host's own /bin/echo with the libraries it loads, a few MB, gone afterwards.
-CONTAINER = rf"""
-timeout -k 5 90 sh -c '
-image=provision-check:$$
-trap "docker rmi -f $image >/dev/null 2>&1" EXIT
-trap "exit 143" TERM INT HUP
-tar -chf - -C / bin/echo $(ldd /bin/echo | grep -o "/[^ ]*" | sed "s,^/,,") 2>/dev/null |
-  docker import - "$image" >/dev/null || exit 4
-docker run --rm --network none "$image" /bin/echo {WORD}
-'"""
-
-
-def units(seen: Seen) -> dict[str, dict[str, str]]:
-    """Unit name -> its properties, as `systemctl show` prints them in blocks."""
-    states = {}
-    for block in seen.output.strip().split("\n\n"):
-        fields = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        if "Id" in fields:
-            states[fields["Id"]] = fields
-    if not states:
-        raise NotMade("systemctl showed no unit")
-    return states
-
+STEPS = {
+    "info": "Docker's socket",
+    "image": "no image could be made",
+    "create": "no container could be made",
+    "start": "the container did not start",
+    "wait": "the container did not end",
+    "logs": "the container's output could not be read",
+    "remove": "the container could not be removed",
+}
+"""What a step that failed means for the host."""
 
 NO_DOCKER = not_applicable("the lock wants no Docker on this host")
 
 
 def _wants_docker(wanted: HostLock) -> bool:
-    return wanted.runtime is not None and "docker" in wanted.intent.runtime
+    return wanted.engine.startswith("docker")
 
 
 def active(wanted: HostLock, seen: Seen) -> Verdict:
@@ -84,19 +59,14 @@ def containerd(wanted: HostLock, seen: Seen) -> Verdict:
 def answers(wanted: HostLock, seen: Seen) -> Verdict:
     if not _wants_docker(wanted):
         return NO_DOCKER
-    if seen.rc == 127:
-        return failed("there is no docker command")
-    if seen.rc == 124:
-        return failed("docker info did not answer within 20 s")
+    info = steps(seen).get("info")
+    if info is None or not info.good:
+        return failed(f"Docker's socket: {info.said if info else 'not asked'}")
     try:
-        info = json.loads(seen.stdout)
-    except ValueError:
-        info = {}
-    errors = info.get("ServerErrors") or []
-    if seen.rc != 0 or errors or not info.get("ServerVersion"):
-        said = [*errors, *seen.stderr.strip().splitlines(), f"exit {seen.rc}"]
-        return failed(f"docker info: {said[0]}")
-    return passed(f"Docker {info['ServerVersion']}, {info.get('Driver', 'unknown storage')}")
+        about = json.loads(info.body)
+        return passed(f"Docker {about['ServerVersion']}, {about.get('Driver', 'unknown storage')}")
+    except (ValueError, TypeError, KeyError):
+        return failed("Docker answers with something else than its state")
 
 
 def configured(wanted: HostLock, seen: Seen) -> Verdict:
@@ -115,22 +85,24 @@ def configured(wanted: HostLock, seen: Seen) -> Verdict:
 def container_runs(wanted: HostLock, seen: Seen) -> Verdict:
     if not _wants_docker(wanted):
         return NO_DOCKER
-    if WORD in seen.stdout.split() and seen.rc == 0:
-        return passed()
-    if seen.rc == 4:
-        said = seen.stderr.strip().splitlines() or ["docker import failed"]
-        return failed(f"no image could be made: {said[-1]}")
     if seen.rc in (124, 137, 143):
         return failed("no container ran within 90 s")
-    said = [line for line in seen.stderr.strip().splitlines() if line] or [f"exit {seen.rc}"]
-    return failed(f"docker run: {said[0]}")
+    made = steps(seen)
+    for step, words in STEPS.items():
+        if step in made and not made[step].good:
+            return failed(f"{words}: {made[step].said}")
+    if "logs" not in made:
+        raise NotMade("no container was started")
+    if WORD not in made["logs"].body:
+        return failed(f"the container ended without its word: {made['wait'].body.strip()}")
+    return passed()
 
 
 CHECKS = (
     Check("docker-active", "Docker is running", active, (UNIT_STATES,)),
     Check("docker-enabled", "Docker starts at boot", enabled, (UNIT_STATES,)),
     Check("containerd-active", "containerd is running", containerd, (UNIT_STATES,)),
-    Check("docker-answers", "Docker answers", answers, (INFO,)),
+    Check("docker-answers", "Docker answers", answers, (DOCKER,)),
     Check("docker-config", "daemon.json can be read", configured, (DAEMON_JSON,)),
-    Check("container-runs", "A container really runs", container_runs, (CONTAINER,)),
+    Check("container-runs", "A container really runs", container_runs, (DOCKER,)),
 )

@@ -6,12 +6,11 @@ import re
 
 from provisioner.checks.check import Check, NotMade, Seen, Verdict, cat, failed, found, listed, not_applicable, passed
 from provisioner.checks.driver import KERNELS, running_and_next
-from provisioner.checks.runtime import UNIT_STATES, units
+from provisioner.checks.units import UNIT_STATES, units
 from provisioner.model.stack import HostLock
 
 CLOCK = "date +%s.%N"
 SYNCHRONISED = "timedatectl show --property=NTPSynchronized --value"
-FAILED = "systemctl list-units --failed --plain --no-legend --no-pager"
 DISK = "LC_ALL=C df -Pk / /boot /var /var/lib/docker 2>/dev/null; :"
 MOUNTS = cat("/proc/mounts")
 REBOOT = r"""if [ -e /run/reboot-required ]; then cat /run/reboot-required.pkgs 2>/dev/null; exit 1; fi"""
@@ -27,7 +26,7 @@ BOOT_MIB = 128  # one more kernel and its initramfs
 
 
 def failed_units(wanted: HostLock, seen: Seen) -> Verdict:
-    names = [line.split()[0] for line in seen.output.splitlines() if line.strip()]
+    names = [name for name, state in units(seen).items() if state.get("ActiveState") == "failed"]
     return failed(listed(names)) if names else passed()
 
 
@@ -127,7 +126,7 @@ CHECKS = (
         (SYNCHRONISED, UNIT_STATES),
         required=False,
     ),
-    Check("units-failed", "No unit has failed", failed_units, (FAILED,)),
+    Check("units-failed", "No unit has failed", failed_units, (UNIT_STATES,)),
     Check("disk-root", "Disk has room", disk_root, (DISK,)),
     Check("disk-boot", "/boot has room for one more kernel", disk_boot, (DISK,)),
     Check("root-writable", "/ can be written to", root_writable, (MOUNTS,)),

@@ -20,9 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("host", nargs="*", metavar="HOST", help="names or patterns of the inventory; none: all of it")
     options.inventory(parser)
     options.json_output(parser)
-    parser.add_argument(
-        "--capture", action="append", default=[], type=Path, metavar="FILE", help="recorded host to read, no ssh"
-    )
+    options.captures(parser, "to read")
     parser.add_argument(
         "--save", type=Path, metavar="FILE", help="record the one host; for several, a folder that gets HOST.json each"
     )

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioner.cli import options
+from provisioner.cli import lockfile, options
 from provisioner.cli.words import next_command, safe
 from provisioner.errors import BadInput, Exit
 
@@ -66,10 +66,9 @@ def _invite(args: argparse.Namespace, host: InventoryHost, hub: InventoryHost) -
     from provisioner.adapters import hostkeys, ssh
     from provisioner.adapters.invitations import make_secrets, operator_keys, write_invitation
     from provisioner.adapters.names import resolves
-    from provisioner.cli.resolve import write_lock
     from provisioner.cli.wiring import SshShell
     from provisioner.model.tunnel import split_endpoint
-    from provisioner.resolve.lock import lock_text
+    from provisioner.resolve.lock import read_lock
 
     if args.hours <= 0 or args.hours > 24 * 30:
         raise BadInput("bad-argument", f"--hours {args.hours:g}: between a few minutes and 720 hours")
@@ -91,10 +90,11 @@ def _invite(args: argparse.Namespace, host: InventoryHost, hub: InventoryHost) -
         )
     where = args.hub_address or f"{endpoint}:{far.port or 22}"
     ssh_host, _, ssh_port = where.rpartition(":") if where.count(":") == 1 else (where, "", "")
+    before = read_lock(args.lock)
     invitation, lock = action.invite(
         host,
         action.Hub(hub, ssh_host or where, int(ssh_port or far.port or 22), keys),
-        options.read_lock_in_use(args.lock),
+        before,
         SshShell(),
         make_secrets(),
         expires=int(time.time() + args.hours * 3600),
@@ -102,7 +102,7 @@ def _invite(args: argparse.Namespace, host: InventoryHost, hub: InventoryHost) -
         keys=operator_keys(target, args.key),
     )
     write_invitation(out, invitation.text)
-    write_lock(args.lock, lock_text(lock))
+    lockfile.write(args.lock, lock, before)
     until = time.strftime("%Y-%m-%d %H:%M", time.localtime(invitation.expires))
     code = f"{invitation.code[:4]}-{invitation.code[4:]}"
     print(f"Invitation for {host.name}, which will be {invitation.address} behind {hub.name}: good once, until {until}")
@@ -117,12 +117,11 @@ def _accept(args: argparse.Namespace, host: InventoryHost, hub: InventoryHost) -
     from provisioner.actions import invite as action
     from provisioner.adapters import hostkeys, ssh
     from provisioner.adapters.paths import TunnelPaths, store
-    from provisioner.cli.resolve import write_lock
     from provisioner.cli.wiring import SshShell
     from provisioner.model.tunnel import TunnelLock
-    from provisioner.resolve.lock import lock_text
+    from provisioner.resolve.lock import read_lock
 
-    lock = options.read_lock_in_use(args.lock)
+    lock = read_lock(args.lock)
     came = action.joined(host, hub, SshShell())
     key = hostkeys.named_key(host.name, came.host_keys[0])
     _show(came, key.fingerprint)
@@ -141,7 +140,7 @@ def _accept(args: argparse.Namespace, host: InventoryHost, hub: InventoryHost) -
         hostkeys.record_named(ssh.Target.from_variables(member.name, member.variables), key)
         store(member.name, paths.way(member, tunnel, alias=member.name))
 
-    write_lock(args.lock, lock_text(action.take_in(host, came, lock, keep)))
+    lockfile.write(args.lock, action.take_in(host, came, lock, keep), lock)
     print(
         f"{host.name} is taken in: its ssh key is on record, and commands reach it at {came.address} through {hub.name}"
     )

@@ -22,6 +22,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "upgrade": ("provisioner.cli.upgrade", "move a network's client to a version: pins first, then the client"),
     "plan": ("provisioner.cli.plan", "show what would change, phase by phase, and what it costs"),
     "apply": ("provisioner.cli.apply", "do what the plan says, verify, and enrol"),
+    "history": ("provisioner.cli.history", "show the changes that a host keeps and that can be taken back"),
+    "rollback": ("provisioner.cli.rollback", "bring a host back to what it was before a change"),
     "verify": ("provisioner.cli.verify", "check hosts against the lock, independently of planning"),
     "status": ("provisioner.cli.status", "show every host and its state"),
     "facts": ("provisioner.cli.facts", "show what a host is, or record it in a file"),

@@ -10,7 +10,7 @@ from provisioner.errors import Exit
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    what = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    what = parser.add_subparsers(dest="what", metavar="WHAT", required=True, help="show, rotate or remove")
     show = what.add_parser("show", help="addresses, keys and peers, as the lock has them")
     show.add_argument("host", nargs="*", metavar="HOST", help="only these; with one, how to look after it by hand")
     rotate = what.add_parser("rotate", help="have a host make a new key; the old one serves until the new one is known")
@@ -22,15 +22,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from provisioner.cli.resolve import write_lock
-    from provisioner.resolve.lock import lock_text
+    from provisioner.cli import lockfile
+    from provisioner.resolve.lock import read_lock
     from provisioner.tunnels import lock as tunnels
 
-    lock = options.read_lock_in_use(args.lock)
+    lock = read_lock(args.lock)
     if args.what == "show":
         return _show(args)
     if args.what == "rotate":
-        write_lock(args.lock, lock_text(tunnels.rotated(lock, args.host)))
+        lockfile.write(args.lock, tunnels.rotated(lock, args.host), lock)
         hub = lock.hosts[args.host].tunnel
         both = ",".join(n for n in (hub.hub if hub is not None else None, args.host) if n)
         print(f"{args.host} is to make a new key; the old one serves until then.")
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from provisioner.adapters.paths import forget
 
     peers = [peer.host for peer in tunnels.all_tunnels(lock)[args.host].lock.peers] if _joined(args, lock) else []
-    write_lock(args.lock, lock_text(tunnels.removed(lock, args.host)))
+    lockfile.write(args.lock, tunnels.removed(lock, args.host), lock)
     forget(args.host)
     print(f"{args.host} is out of the lock: its address is free, and its peers forget its key at their next apply.")
     if peers:

@@ -99,7 +99,7 @@ def apply_ports(*, forks: int, timeout_s: float) -> ApplyPorts:
     from provisioner.actions.apply import ApplyPorts
     from provisioner.adapters.paths import TunnelPaths
     from provisioner.adapters.runner import AnsibleRunner
-    from provisioner.adapters.runs import RunFolders
+    from provisioner.adapters.runs import RunFolders, SystemClock
     from provisioner.adapters.signing import Keyring
 
     shell = SshShell()
@@ -112,6 +112,7 @@ def apply_ports(*, forks: int, timeout_s: float) -> ApplyPorts:
         enroller=enroller(shell),
         signatures=Keyring(),
         paths=TunnelPaths(),
+        clock=SystemClock(),
         alive=alive,
     )
 

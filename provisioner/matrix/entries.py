@@ -10,12 +10,13 @@ import calendar
 import datetime as dt
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, Strict, StringConstraints, model_validator
+from pydantic import Field, JsonValue, Strict, StringConstraints, field_validator, model_validator
 
 from provisioner.matrix.specifier import Claim, Confidence, Day, Frozen, Id, Requirement, Text
 from provisioner.model.version import (
     CudaVersion,
     DebianVersion,
+    DottedSpecifier,
     DottedVersion,
     DriverSpecifier,
     DriverVersion,
@@ -281,6 +282,13 @@ class GpuModel(Entry):
     forward_compat: Bool | None = None
     field_confidence: dict[str, Literal["high", "medium", "low", "not collected", "not confirmed"]]
 
+    @field_validator("driver_floor")
+    @classmethod
+    def _can_hold(cls, floor: DriverSpecifier | None) -> DriverSpecifier | None:
+        if floor is not None and floor.is_empty():
+            raise ValueError("no version satisfies this specifier")
+        return floor
+
 
 class Kernel(Claim):
     """A kernel of an OS release and where it was read."""
@@ -368,7 +376,7 @@ class Floor(Claim):
 
     policy: Text
     value: str
-    key: Literal["toolkit", "docker", "containerd"] | None = None
+    key: Literal["toolkit", "docker", "containerd", "podman"] | None = None
     version: DottedVersion | None = None
 
 
@@ -423,6 +431,8 @@ class Step(Claim):
 
     text: Text
     figures: dict[str, JsonValue] = Field(default_factory=dict)
+    with_client: DottedSpecifier | None = None
+    """Versions of the client that this came with or is true of; none named: nothing is known of that."""
 
 
 class Secret(Claim):

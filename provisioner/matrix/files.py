@@ -79,7 +79,7 @@ def contents_of(folder: Path) -> dict[str, bytes]:
 
 
 def bytes_digest(contents: Mapping[str, bytes]) -> str:
-    digest = hashlib.sha256(f"provision {__version__} 1\n".encode())
+    digest = hashlib.sha256(f"provision {__version__} 2\n".encode())
     for name, text in contents.items():
         digest.update(f"{name} {len(text)}\n".encode())
         digest.update(text)

@@ -154,6 +154,7 @@ def load(path: Path | None = None) -> Matrix:
     documents = [parse(name, text) for name, text in contents.items()]
     canonical = _canonical(documents)
     matrix = _validated(canonical)
+    _refuse_cycles(matrix, documents)
     write_cache(key, canonical)
     return matrix
 
@@ -304,6 +305,27 @@ def _canonical(documents: list[Document]) -> str:
             hint="provision matrix schema prints the schema; provision matrix lint lists every complaint",
         )
     return _json(rooms)
+
+
+def parent_cycle(networks: Mapping[str, Network], network_id: str) -> list[str] | None:
+    """The way from a network up its parents back to itself, or None when it is not part of itself."""
+    way = [network_id]
+    while (parent := networks[way[-1]].parent) is not None and parent in networks and parent not in way:
+        way.append(parent)
+    return [*way, network_id] if parent == network_id else None
+
+
+def _refuse_cycles(matrix: Matrix, documents: list[Document]) -> None:
+    """Whoever follows parents would never arrive. Raises BadInput that names the first network of a cycle."""
+    for network_id in matrix.networks:
+        way = parent_cycle(matrix.networks, network_id)
+        if way is not None:
+            document = next(d for d in documents if d.path == f"networks/{network_id}.yaml")
+            raise BadInput(
+                "matrix-cycle",
+                f"{document.path}:{document.line(('parent',))}: parent: a cycle: {' → '.join(way)}",
+                hint="provision matrix lint lists every complaint",
+            )
 
 
 _ADAPTERS: list[TypeAdapter[Any]] = []

@@ -176,5 +176,7 @@ class TunnelLock(BaseModel):
 
     @property
     def complete(self) -> bool:
-        """Whether it can be put in force: every key that it needs is known."""
+        """Whether it can be put in force: every key that it needs is known, and with nebula its certificate signed."""
+        if self.kind == "nebula" and self.role != "hub" and self.certificate is None:
+            return False
         return not self.waits_for and (self.public_key is not None or self.kind not in _KEYED)

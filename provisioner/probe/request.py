@@ -90,7 +90,7 @@ STATE = Profile(
         "/lib/modules/*/kernel/drivers/video/nvidia.ko*",
         "/usr/bin/nvidia-uninstall",
     ),
-    folders=("/boot",),
+    folders=("/boot", "/var/lib/dpkg/updates"),
     links=(
         "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1",
         "/usr/lib/aarch64-linux-gnu/libnvidia-ml.so.1",
@@ -99,25 +99,14 @@ STATE = Profile(
         "/var/lib/dkms/*/kernel-*",
     ),
     disks=("/", "/boot", "/usr", "/var", "/var/lib/docker", "/tmp"),
-    units=(
-        "docker.service",
-        "docker.socket",
-        "containerd.service",
-        "nvidia-persistenced.service",
-        "nvidia-fabricmanager.service",
-        "unattended-upgrades.service",
-        "apt-daily.timer",
-        "apt-daily-upgrade.timer",
-        "systemd-timesyncd.service",
-        "chrony.service",
-        "ntp.service",
-        "ntpsec.service",
-        "ssh.service",
-    ),
+    units=("docker.service",),
     commands=(Command(DPKG),),
     devices=(Devices("/sys/bus/pci/devices", "0x10de", ("device", "class", "subsystem_vendor", "subsystem_device")),),
 )
-"""Enough for `provision plan` to see that nothing differs: two subprocesses, about a hundred small files."""
+"""Enough for `provision plan` to see that nothing differs: two subprocesses, about a hundred small files.
+
+Each unit that is named costs systemd a millisecond, so those that a plan compares come with its request.
+"""
 
 
 FULL = Profile(
@@ -151,7 +140,21 @@ FULL = Profile(
     folders=STATE.folders,
     links=STATE.links,
     disks=STATE.disks,
-    units=STATE.units,
+    units=(
+        "docker.service",
+        "docker.socket",
+        "containerd.service",
+        "nvidia-persistenced.service",
+        "nvidia-fabricmanager.service",
+        "unattended-upgrades.service",
+        "apt-daily.timer",
+        "apt-daily-upgrade.timer",
+        "systemd-timesyncd.service",
+        "chrony.service",
+        "ntp.service",
+        "ntpsec.service",
+        "ssh.service",
+    ),
     commands=(
         *STATE.commands,
         Command("dkms status"),
@@ -185,6 +188,8 @@ FULL = Profile(
         "containerd",
         "containerd.io",
         "runc",
+        "podman",
+        "cuda-compat-*",
         "glx-alternative-*",
         "update-glx",
         "wireguard-tools",
@@ -200,7 +205,8 @@ class Request:
     """A profile, and what one host's wanted resources add: files to compare, units, packages whose offers are wanted.
 
     Added files are also answered as `stat -c '%a %U:%G %F' PATH`, for their mode and owner; `stats` are files that
-    are asked for that alone, because they hold a secret or are to be gone. `asked` are further commands.
+    are asked for that alone, because they hold a secret or are to be gone. `sums` are answered as `sha256sum PATH`,
+    which tells whether a file is a known one without showing it; `asked` are further commands.
     """
 
     profile: Profile = STATE
@@ -209,12 +215,13 @@ class Request:
     packages: tuple[str, ...] = ()
     stats: tuple[str, ...] = ()
     asked: tuple[Command, ...] = ()
+    sums: tuple[str, ...] = ()
 
     @property
     def commands(self) -> tuple[Command, ...]:
         """Those of the profile, and the ones that its units and offers come down to."""
         units = tuple(dict.fromkeys((*self.profile.units, *self.units)))
-        made = [*self.profile.commands, *self.asked]
+        made = [*self.profile.commands, *(Command(f"sha256sum {shlex.quote(path)}") for path in self.sums), *self.asked]
         if units:
             made.insert(0, units_command(units))
         offers = tuple(dict.fromkeys((*self.profile.offers, *self.packages))) if self.profile.offers else ()

@@ -23,9 +23,9 @@ def guard_program() -> list[Resource]:
     """The guard, and the unit that puts back at boot what nobody confirmed."""
     return [
         Directory(path=PROGRAMS),
-        File(path=GUARD, content=program("guard"), mode="0755"),
-        File(path=f"/etc/systemd/system/{GUARD_UNIT}", content=_GUARD_UNIT),
-        Service(name=GUARD_UNIT),
+        File(path=GUARD, content=program("guard"), mode="0755", kept=False),
+        File(path=f"/etc/systemd/system/{GUARD_UNIT}", content=_GUARD_UNIT, kept=False),
+        Service(name=GUARD_UNIT, kept=False),
     ]
 
 

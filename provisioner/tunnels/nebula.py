@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from provisioner.model.resource import Directory, Guarded, GuardedFile, KeyPair, Package, Resource
+from provisioner.model.resource import Directory, Guarded, GuardedFile, KeyPair, Resource, Tool
 from provisioner.model.tunnel import INTERFACE, split_endpoint
 from provisioner.tunnels import firewall
 from provisioner.tunnels.contract import HEADER, STATE, Own, Question
@@ -23,8 +23,8 @@ def resources(me: Own) -> tuple[Resource, ...]:
         Directory(path="/etc/nebula"),
         Directory(path=FOLDER, mode="0700"),
         Directory(path=STATE),
-        Package(name="nebula", version=None, held=False),
-        Package(name="nftables", version=None, held=False),
+        Tool(name="nebula"),
+        Tool(name="nftables"),
         *guard_program(),
         KeyPair(
             path=private_path("nebula", lock.generation),
@@ -32,7 +32,7 @@ def resources(me: Own) -> tuple[Resource, ...]:
             maker="nebula",
         ),
     ]
-    if lock.complete and (lock.role == "hub" or lock.certificate is not None):
+    if lock.complete:
         found.append(_guarded(me))
     return tuple(found)
 

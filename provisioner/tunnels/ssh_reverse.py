@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from provisioner.model.resource import Directory, Guarded, GuardedFile, KeyPair, Package, Resource
+from provisioner.model.resource import Directory, Guarded, GuardedFile, KeyPair, Resource, Tool
 from provisioner.model.tunnel import split_endpoint
 from provisioner.tunnels.contract import HEADER, STATE, Own, Question
 from provisioner.tunnels.host import guard_program
@@ -22,7 +22,7 @@ def resources(me: Own) -> tuple[Resource, ...]:
     found = [
         Directory(path=FOLDER["ssh-reverse"], mode="0700"),
         Directory(path=STATE),
-        Package(name="openssh-client", version=None, held=False),
+        Tool(name="openssh-client"),
         *guard_program(),
         KeyPair(
             path=private_path("ssh-reverse", me.lock.generation),

@@ -10,9 +10,9 @@ from provisioner.model.resource import (
     Guarded,
     GuardedFile,
     KeyPair,
-    Package,
     Resource,
     SecretFile,
+    Tool,
 )
 from provisioner.model.tunnel import INTERFACE, TunnelLock, TunnelPeer
 from provisioner.tunnels import firewall
@@ -36,18 +36,18 @@ def resources(me: Own) -> tuple[Resource, ...]:
     found: list[Resource] = [
         Directory(path="/etc/wireguard", mode="0700"),
         Directory(path=STATE),
-        Package(name="wireguard-tools", version=None, held=False),
-        Package(name="iputils-ping", version=None, held=False),
+        Tool(name="wireguard-tools"),
+        Tool(name="iputils-ping"),
     ]
     if lock.firewall != "iptables":
-        found.append(Package(name="nftables", version=None, held=False))
+        found.append(Tool(name="nftables"))
     if lock.userspace:
-        found.append(Package(name="wireguard-go", version=None, held=False))
+        found.append(Tool(name="wireguard-go"))
     found += guard_program()
-    found.append(File(path=f"{PROGRAMS}/keeper", content=program("keeper"), mode="0755"))
-    found.append(File(path=f"{PROGRAMS}/wg-reload", content=program("wg_reload"), mode="0755"))
+    found.append(File(path=f"{PROGRAMS}/keeper", content=program("keeper"), mode="0755", kept=False))
+    found.append(File(path=f"{PROGRAMS}/wg-reload", content=program("wg_reload"), mode="0755", kept=False))
     if lock.role == "hub":
-        found.append(File(path=JOIN, content=program("join"), mode="0755"))
+        found.append(File(path=JOIN, content=program("join"), mode="0755", kept=False))
     for generation in (lock.generation, lock.next_generation):
         if generation is not None:
             found.append(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import socketserver
 import subprocess
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from provisioner.checks import driver, packages, runtime, system, tunnel
+from provisioner.checks import container, driver, packages, runtime, system, tunnel, units
 from provisioner.checks.check import Check, Seen, Verdict
 from provisioner.checks.table import CHECKS
 from provisioner.model.intent import Intent
@@ -34,12 +38,34 @@ PINS = (
 INSTALLED = "".join(
     f"{p.name}\t{p.version}\t{'hold' if p.hold else 'install'}\tinstalled\tok\n" for p in entry().packages
 )
-UNITS = "\n\n".join(f"Id={unit}\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled" for unit in runtime.UNITS)
+UNITS = "\n\n".join(f"Id={unit}\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled" for unit in units.UNITS)
 NVML = {"driver": DRIVER, "cuda": 12020, "count": 1, "persistence": [1]}
 
 
 def ok(text: str) -> Seen:
     return Seen(0, text)
+
+
+APT = 'APT::Architecture "amd64";\nUnattended-Upgrade::Package-Blacklist "";\n'
+
+
+def docker(**steps: tuple[int, str]) -> Seen:
+    """What the look at Docker's socket gives; `steps` replaces answers, and ends where one is an error."""
+    good = {
+        "info": (200, json.dumps({"ServerVersion": "20.10.24", "Driver": "overlay2"})),
+        "create": (201, '{"Id":"00","Warnings":[]}'),
+        "start": (204, ""),
+        "wait": (200, '{"Error":null,"StatusCode":0}'),
+        "logs": (200, "\x01\x00\x00\x00\x00\x00\x00\x14provision-check-ran\n"),
+        "remove": (204, ""),
+    }
+    said = []
+    for step, answer in good.items():
+        status, body = steps.get(step, answer)
+        said.append((step, status, body))
+        if not 200 <= status < 300:
+            break
+    return ok(ascii(said) + "\n")
 
 
 ABSENT = Seen(1, "", "cat: /some/file: No such file or directory\n")
@@ -64,21 +90,17 @@ FITTING: dict[str, Seen] = {
     driver.INITRAMFS: ok(f"initramfs 200 /boot/initrd.img-{KERNEL}\nblacklist 100 /etc/modprobe.d/p.conf\n"),
     driver.SECURE_BOOT: ok("no-uefi\n"),
     driver.INSTALLER: ok(""),
-    driver.PERSISTENCED: ok("LoadState=loaded\nActiveState=active\n"),
     packages.INSTALLED: ok(INSTALLED),
     packages.AUDIT: ok(""),
-    packages.UPGRADE: ok("".join(f"held {p.name}\n" for p in entry().packages if p.hold)),
+    packages.UPGRADE: ok(APT + "".join(f"held {p.name}\n" for p in entry().packages if p.hold)),
     packages.PREFERENCES: ok(PINS),
-    packages.UNATTENDED: ok('Unattended-Upgrade::Package-Blacklist "";\n'),
     packages.INTERRUPTED: ok(""),
     packages.LOCKS: ok("file 77 /var/lib/dpkg/lock\nlock 1: POSIX  ADVISORY  WRITE 9 08:01:78 0 EOF\n"),
-    runtime.UNIT_STATES: ok(UNITS),
+    units.UNIT_STATES: ok(UNITS),
     runtime.DAEMON_JSON: ok('{"live-restore": true}\n'),
-    runtime.INFO: ok(json.dumps({"ServerVersion": "20.10.24", "Driver": "overlay2"})),
-    runtime.CONTAINER: ok("provision-check-ran\n"),
+    container.DOCKER: docker(),
     system.CLOCK: Seen(0, "1000.500000000\n", sent=1000.4, answered=1000.6),
     system.SYNCHRONISED: ok("yes\n"),
-    system.FAILED: ok(""),
     system.DISK: ok("Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/vda1 100 1 9999999 1% /\n"),
     system.MOUNTS: ok("/dev/vda1 / ext4 rw,relatime 0 0\n"),
     system.REBOOT: ok(""),
@@ -173,10 +195,10 @@ FAULTS: list[tuple[str, dict[str, Seen], str, str]] = [
     ("nouveau-blacklisted", {"NOUVEAU_BLACKLIST": ok("")}, "failed", "no file in modprobe.d"),
     ("nouveau-initramfs", {"INITRAMFS": ok("initramfs 50 /boot/initrd.img-x\nblacklist 100 /e\n")}, "failed", "before"),
     ("nouveau-initramfs", {"INITRAMFS": ok("blacklist 100 /e\n")}, "not-applicable", "without an initramfs"),
-    ("persistence", {"PERSISTENCED": ok("ActiveState=inactive\n")}, "passed", "mode is on"),
+    ("persistence", {"UNIT_STATES": ok(UNITS.replace("=active", "=inactive"))}, "passed", "mode is on"),
     (
         "persistence",
-        {"PERSISTENCED": ok("ActiveState=failed\n"), "NVML": ok('{"persistence": [1, 0]}')},
+        {"UNIT_STATES": ok(UNITS.replace("=active", "=failed")), "NVML": ok('{"persistence": [1, 0]}')},
         "failed",
         "not active",
     ),
@@ -215,27 +237,48 @@ FAULTS: list[tuple[str, dict[str, Seen], str, str]] = [
     ("containerd-active", {"UNIT_STATES": ok(UNITS.replace("=active", "=failed"))}, "failed", "is failed"),
     ("nvidia-smi", {"SMI": ok("535.216.03\n")}, "failed", "535.216.03"),
     ("containerd-active", {"UNIT_STATES": ok(UNITS.replace("=loaded", "=not-found"))}, "not-applicable", "own"),
-    ("docker-answers", {"INFO": Seen(127, "", "docker: not found")}, "failed", "no docker command"),
-    ("docker-answers", {"INFO": Seen(1, '{"ServerErrors": ["Cannot connect"]}')}, "failed", "Cannot connect"),
-    ("docker-answers", {"INFO": Seen(124, "")}, "failed", "did not answer"),
+    (
+        "docker-answers",
+        {"DOCKER": docker(info=(0, "[Errno 2] No such file or directory"))},
+        "failed",
+        "Docker's socket: [Errno 2]",
+    ),
+    ("docker-answers", {"DOCKER": docker(info=(500, '{"message": "not now"}'))}, "failed", "not now"),
+    ("docker-answers", {"DOCKER": docker(info=(200, "<html>"))}, "failed", "something else"),
+    ("docker-answers", {"DOCKER": Seen(127, "", "python3: not found")}, "unknown", "no python3"),
+    ("docker-answers", {"DOCKER": ok("rubbish")}, "unknown", "could not be read"),
     ("docker-config", {"DAEMON_JSON": ABSENT}, "passed", "no daemon.json"),
     ("docker-config", {"DAEMON_JSON": ok("{,}")}, "failed", "not JSON"),
     ("docker-config", {"DAEMON_JSON": ok("[]")}, "failed", "not an object"),
     (
         "container-runs",
-        {"CONTAINER": Seen(125, "", "docker: Error response from daemon: cgroup\n")},
+        {"DOCKER": docker(start=(500, '{"message": "OCI runtime create failed: cgroup"}'))},
         "failed",
-        "cgroup",
+        "did not start: OCI runtime create failed: cgroup",
     ),
-    ("container-runs", {"CONTAINER": ok("")}, "failed", "exit 0"),
-    ("container-runs", {"CONTAINER": Seen(4, "", "tar: no\n")}, "failed", "no image could be made: tar: no"),
+    (
+        "container-runs",
+        {"DOCKER": ok(ascii([("info", 200, "{}"), ("create", 404, "No such image"), ("image", 500, "no space")]))},
+        "failed",
+        "no image could be made: no space",
+    ),
+    (
+        "container-runs",
+        {"DOCKER": ok(ascii([("info", 200, "{}"), ("image", 0, "no test program for riscv64")]))},
+        "failed",
+        "riscv64",
+    ),
+    ("container-runs", {"DOCKER": docker(logs=(200, ""))}, "failed", '"StatusCode":0'),
+    ("container-runs", {"DOCKER": docker(remove=(409, '{"message": "busy"}'))}, "failed", "could not be removed"),
+    ("container-runs", {"DOCKER": Seen(124, "")}, "failed", "within 90 s"),
+    ("container-runs", {"DOCKER": ok("[]")}, "unknown", "no container was started"),
     ("clock-offset", {"CLOCK": Seen(0, "1003.0\n", sent=1000.4, answered=1000.6)}, "failed", "+2.4 s"),
     ("clock-offset", {"CLOCK": Seen(0, "990.0\n", sent=1000.4, answered=1000.6)}, "failed", "-10.4 s"),
     ("clock-offset", {"CLOCK": Seen(0, "999.0\n", sent=1000.4, answered=1000.6)}, "passed", "-1.4 s"),
     ("clock-offset", {"CLOCK": ok("1000.0\n")}, "unknown", "does not say"),
     ("clock-synchronised", {"UNIT_STATES": ok(UNITS.replace("=active", "=inactive"))}, "failed", "no service keeps"),
     ("clock-synchronised", {"SYNCHRONISED": ok("no\n")}, "failed", "not synchronised yet"),
-    ("units-failed", {"FAILED": ok("foo.service loaded failed failed Foo\n")}, "failed", "foo.service"),
+    ("units-failed", {"UNIT_STATES": ok(f"{UNITS}\n\nId=foo.service\nActiveState=failed")}, "failed", "foo.service"),
     ("disk-root", {"DISK": ok("Filesystem\n/dev/vda1 100 1 1024 1% /\n")}, "failed", "/ has 1 MiB"),
     ("disk-boot", {"DISK": ok("F\n/dev/a 1 1 9999999 1% /\n/dev/b 1 1 1024 1% /boot\n")}, "failed", "1 MiB free"),
     ("root-writable", {"MOUNTS": ok("/dev/vda1 / ext4 ro,relatime 0 0\n")}, "failed", "read-only"),
@@ -288,10 +331,10 @@ def test_unattended_upgrades_must_be_kept_away() -> None:
     )
 
     assert made("unattended-upgrades", INSTALLED=there).status == "failed"
-    assert made("unattended-upgrades", INSTALLED=there, UNATTENDED=ok(entries)).status == "passed"
-    assert made("unattended-upgrades", INSTALLED=there, UNATTENDED=ok(entries.replace("^nvidia-", "x"))).status == (
-        "failed"
-    )
+    assert made("unattended-upgrades", INSTALLED=there, UPGRADE=ok(APT + entries)).status == "passed"
+    assert made("unattended-upgrades", INSTALLED=there, UPGRADE=ok(entries)).status == "unknown"
+    elsewhere = entries.replace("^nvidia-", "x")
+    assert made("unattended-upgrades", INSTALLED=there, UPGRADE=ok(APT + elsewhere)).status == "failed"
 
 
 def test_a_host_without_driver_or_docker() -> None:
@@ -309,3 +352,68 @@ def test_the_looks_that_run_anywhere_run_here() -> None:
     for look in (driver.KERNELS, driver.PCI, packages.INSTALLED, system.CLOCK, system.DISK, driver.INSTALLER):
         done = subprocess.run(["sh", "-c", look], capture_output=True, text=True, check=False)
         assert done.returncode in (0, 3), (shlex.quote(look), done.stderr)
+
+
+@pytest.mark.parametrize("machine", container.PROGRAMS)
+def test_the_program_of_the_container_is_an_executable(machine: str, tmp_path: Path) -> None:
+    """Headers as elf(5) wants them, and where it is of this machine's kind it says its word and ends well."""
+    program = tmp_path / "ran"
+    program.write_bytes(container.PROGRAMS[machine])
+    program.chmod(0o755)
+    size, entry_point = program.stat().st_size, int.from_bytes(container.PROGRAMS[machine][24:32], "little")
+
+    assert program.read_bytes()[:4] == b"\x7fELF"
+    assert 0x400000 + 64 + 56 == entry_point < 0x400000 + size
+    if os.uname().machine == machine:
+        done = subprocess.run([program], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, f"{container.WORD}\n")
+
+
+def test_docker_is_asked_over_its_socket(tmp_path: Path) -> None:
+    """The look itself, against a socket that answers as Docker documents it: made, run, read, removed."""
+    socket_path = tmp_path / "docker.sock"
+    asked: list[str] = []
+    there = [False]
+    answers = {
+        "GET /info": (200, b'{"ServerVersion": "26.1.5", "Driver": "overlay2"}'),
+        "GET /containers": (200, b"\x01\x00\x00\x00\x00\x00\x00\x14provision-check-ran\n"),
+        "POST /images": (200, b'{"status": "sha256:0"}'),
+    }
+
+    class Docker(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            first = self.rfile.readline().decode()
+            length = 0
+            while (line := self.rfile.readline().strip()) != b"":
+                if line.lower().startswith(b"content-length:"):
+                    length = int(line.split(b":")[1])
+            self.rfile.read(length)
+            asked.append(first.rsplit(" ", 1)[0])
+            if asked[-1].startswith("POST /images"):
+                there[0] = True
+            status, body = answers.get("/".join(asked[-1].split("/")[:2]), (204, b""))
+            if asked[-1].startswith("POST /containers/create") and not there[0]:
+                status, body = 404, b'{"message": "No such image"}'
+            self.wfile.write(b"HTTP/1.0 %d X\r\nContent-Length: %d\r\n\r\n" % (status, len(body)) + body)
+
+    with socketserver.ThreadingUnixStreamServer(str(socket_path), Docker) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        look = container.DOCKER.replace("/run/docker.sock", str(socket_path))
+        done = subprocess.run(["sh", "-c", look], capture_output=True, text=True, check=False)
+        server.shutdown()
+    seen = Seen(done.returncode, done.stdout, done.stderr)
+
+    assert {name: made(name, DOCKER=seen).status for name in ("docker-answers", "container-runs")} == {
+        "docker-answers": "passed",
+        "container-runs": "passed",
+    }
+    assert [line.split("?")[0].split("-check-")[0] for line in asked] == [
+        "GET /info",
+        "POST /containers/create",
+        "POST /images/create",
+        "POST /containers/create",
+        "POST /containers/provision",
+        "POST /containers/provision",
+        "GET /containers/provision",
+        "DELETE /containers/provision",
+    ]

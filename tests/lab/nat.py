@@ -144,11 +144,8 @@ class NatLab:
         router = self.lab.host(gate)
         router.exec("nft delete table inet loss")
         if percent:
-            rules = (
-                "table inet loss { chain forward { type filter hook forward priority -200; "
-                f"numgen random mod 100 < {percent} drop; }} }}"
-            )
-            done = router.exec(["nft", rules])
+            rules = f"type filter hook forward priority -200;\nnumgen random mod 100 < {percent} drop"
+            done = router.exec(["nft", f"table inet loss {{\nchain forward {{\n{rules}\n}}\n}}\n"])
             assert done.rc == 0, done.stderr
 
     def narrow(self, gate: str, mtu: int) -> None:
@@ -161,11 +158,9 @@ class NatLab:
         router = self.lab.host(gate)
         router.exec("nft delete table inet silent")
         if on:
-            rules = (
-                "table inet silent { chain output { type filter hook output priority 0; "
-                "icmp type destination-unreachable drop; } }"
-            )
-            assert router.exec(["nft", rules]).rc == 0
+            rules = "type filter hook output priority 0;\nicmp type destination-unreachable drop"
+            done = router.exec(["nft", f"table inet silent {{\nchain output {{\n{rules}\n}}\n}}\n"])
+            assert done.rc == 0, done.stderr
 
     def flush(self, gate: str) -> None:
         """Forget every mapping, as a router does that was switched off and on."""

@@ -22,6 +22,7 @@ import yaml
 
 from provisioner.adapters.lab import Lab
 from provisioner.errors import Exit
+from provisioner.resolve.lock import read_lock
 from tests.lab.conftest import ssh
 
 pytestmark = pytest.mark.lab
@@ -110,12 +111,13 @@ def test_01_a_plan_needs_a_lock(operator: Operator) -> None:
 def test_02_resolve_writes_the_lock(operator: Operator) -> None:
     """The lock has the driver that the network's list and the card allow, with hashes of the host's own index."""
     operator.run("resolve")
-    lock = json.loads((operator.folder / "provision.lock").read_text(encoding="utf-8"))
+    lock = read_lock(operator.folder / "provision.lock")
 
     for name, (_, _, driver) in HOSTS.items():
-        entry = lock["hosts"][name]
-        assert entry["driver_version"]["value"] == driver
-        assert all(len(package["sha256"]) == 64 for package in entry["packages"])
+        entry = lock.hosts[name]
+        assert entry.driver_version is not None
+        assert entry.driver_version.value == driver
+        assert all(len(package.sha256) == 64 for package in entry.packages)
 
 
 def test_03_resolve_again_is_the_same_byte_for_byte(operator: Operator) -> None:

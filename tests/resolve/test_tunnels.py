@@ -14,6 +14,7 @@ from provisioner.resolve.lock import lock_text, make_lock, parse_lock
 from provisioner.resolve.tunnels import ports_needed
 from provisioner.tunnels.assign import assign
 from provisioner.tunnels.kinds import KINDS
+from provisioner.tunnels.lock import without_entries
 from tests.tunnel_world import hub, key, spoke
 from tests.world import entry
 
@@ -86,9 +87,9 @@ def _lock(digest: str = "m1") -> Lock:
     return make_lock(entries, digest)
 
 
-def test_a_new_matrix_drops_entries_and_keeps_who_is_joined() -> None:
+def test_a_host_that_loses_its_entry_stays_joined() -> None:
     before = _lock()
-    after = make_lock({"hub": before.hosts["hub"]}, "m2", before)
+    after = make_lock({"hub": before.hosts["hub"]}, "m2", without_entries(before, {"rig-01"}))
 
     assert list(after.hosts) == ["hub"]
     assert after.tunnels["rig-01"] == ParkedTunnel(wish=spoke("rig-01").wish, lock=before.hosts["rig-01"].tunnel)  # type: ignore[arg-type]
@@ -96,7 +97,8 @@ def test_a_new_matrix_drops_entries_and_keeps_who_is_joined() -> None:
 
 
 def test_the_lock_reads_back_with_its_tunnels() -> None:
-    lock = make_lock({}, "m2", _lock())
+    lock = without_entries(_lock(), {"rig-01"})
 
+    assert "rig-01" in lock.tunnels
     assert parse_lock(lock_text(lock), "provision.lock") == lock
     assert key("rig-01") in lock_text(lock)

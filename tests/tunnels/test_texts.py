@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from provisioner.model.resource import File, Guarded, KeyPair, Package, SecretFile
+from provisioner.model.resource import File, Guarded, KeyPair, SecretFile, Tool
 from provisioner.model.tunnel import Tunnel, TunnelLock
 from provisioner.tunnels import cloudflare_tunnel, firewall, frp, headscale, nebula, rathole, ssh_reverse, wireguard
 from provisioner.tunnels.assign import Member, assign
@@ -80,7 +80,7 @@ def test_a_host_whose_peer_is_unknown_only_makes_its_key() -> None:
 
 def test_the_program_beside_the_kernel_is_installed_where_there_is_no_module() -> None:
     names = [
-        {r.name for r in wireguard.resources(own(spoke("a", kernel_module=has), hub())) if isinstance(r, Package)}
+        {r.name for r in wireguard.resources(own(spoke("a", kernel_module=has), hub())) if isinstance(r, Tool)}
         for has in (True, False)
     ]
 

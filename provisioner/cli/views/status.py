@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from provisioner.actions.locked import OLDER
 from provisioner.actions.status import HostStatus
 from provisioner.cli.views.tunnel import tunnel_words
 from provisioner.cli.words import next_command, paint, safe, table
@@ -55,7 +56,7 @@ def _next(states: Sequence[HostStatus], lock: str | None, inventory: Sequence[st
     waiting = [one.host for one in states if one.state in ("bare", "differs", "up to date", "out")]
     if lock is None:
         return ["", f"Next: {next_command('resolve', inventory)}"]
-    unlocked = [one.host for one in states if one.reason == "not in the lock"]
+    unlocked = [one.host for one in states if one.reason in ("not in the lock", OLDER)]
     if unlocked:
         return ["", f"Next: {next_command('resolve', inventory, unlocked, lock)}"]
     ready = [one.host for one in states if one.as_locked and one.host in waiting]

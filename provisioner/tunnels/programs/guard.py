@@ -188,6 +188,14 @@ def call(argv: "list[str]", problems: "list[str]", limit_s: int = 60) -> bool:
 def switch(plan: "dict[str, Any]") -> "list[str]":
     """Put the change in force; returns what went wrong, in words."""
     problems = []  # type: list[str]
+    # First what ends, while its files still say how: wg-quick cannot take an interface down without its config.
+    for name in plan.get("stop", []):
+        call(["systemctl", "stop", name], [])
+        call(["systemctl", "disable", name], [])
+        call(["systemctl", "reset-failed", name], [])
+        # A unit that is not there at all cannot be stopped, and need not be: what counts is that it does not run.
+        if ask("is-active", name) in ("active", "activating"):
+            problems.append("%s still runs" % name)
     for item in plan["files"]:
         os.makedirs(os.path.dirname(item["path"]), exist_ok=True)
         if item.get("content") is not None:
@@ -197,12 +205,6 @@ def switch(plan: "dict[str, Any]") -> "list[str]":
             os.unlink(path)
         except OSError:
             pass
-    for name in plan.get("stop", []):
-        # A unit that is not there at all cannot be stopped, and need not be: what counts is that it does not run.
-        call(["systemctl", "stop", name], [])
-        call(["systemctl", "disable", name], [])
-        if ask("is-active", name) in ("active", "activating"):
-            problems.append("%s still runs" % name)
     call(["systemctl", "daemon-reload"], problems)
     for argv in plan.get("run", []):
         if not call(argv, problems):

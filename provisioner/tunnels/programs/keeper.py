@@ -125,6 +125,7 @@ def look_after(config: "dict[str, Any]", before: "dict[str, Any]") -> "dict[str,
         output("systemctl", "reset-failed", config["unit"])
         output("systemctl", "restart", config["unit"])
         acted("started %s again: its interface was gone" % config["unit"])
+    lost_before = {peer["host"]: peer.get("lost_runs", 0) for peer in before.get("peers", [])}
     handshakes, endpoints = table(interface, "latest-handshakes"), table(interface, "endpoints")
     for peer in config["peers"]:
         key = peer["public_key"]
@@ -137,8 +138,10 @@ def look_after(config: "dict[str, Any]", before: "dict[str, Any]") -> "dict[str,
                 if now and endpoints.get(key) not in now:
                     output("wg", "set", interface, "peer", key, "endpoint", now[0])
                     acted("%s is dialled at %s now" % (peer["host"], now[0]))
-                elif now and last and time.time() - last > 135:
-                    # A new source port gets a new mapping, where a router has kept a dead one for this pair.
+                seen["lost_runs"] = lost_before.get(peer["host"], 0) + 1
+                if now and endpoints.get(key) in now and seen["lost_runs"] % 2 == 0:
+                    # A router that was restarted may keep a dead mapping alive as long as packets of this port come:
+                    # those that passed before it knew its rules. Another port gets another mapping.
                     output("wg", "set", interface, "listen-port", "0")
                     acted("%s does not answer: dialled from another port" % peer["host"])
             else:
