@@ -96,8 +96,7 @@ def _lint(args: argparse.Namespace) -> int:
     from provisioner.matrix.files import matrix_dir
     from provisioner.matrix.lint import lint
 
-    findings = lint(args.matrix or matrix_dir(), dt.date.today())
-    folder = args.matrix or data_dir("matrix")
+    folder = args.matrix or matrix_dir()
     findings = [*lint(folder, dt.date.today()), *_failure_findings(folder)]
     print(view.findings_json(findings) if args.json else view.findings_text(findings))
     return Exit.FAILED if any(f.level == "error" for f in findings) else Exit.OK
@@ -111,6 +110,9 @@ def _why(args: argparse.Namespace, matrix: Matrix) -> int:
     room, entry = _find(matrix, args.id)
     found = origins(args.matrix or matrix_dir(), matrix, room, entry)
     print((why_json if args.json else why_text)(room, entry, found, args.field))
+    return Exit.OK
+
+
 def _failure_findings(folder: Path) -> list[Finding]:
     """Complaints about the mechanisms of failure, whose proofs are run; their room is doctor's and no other's."""
     from provisioner.doctor.proofs import lint as lint_failures

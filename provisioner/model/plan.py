@@ -12,8 +12,8 @@ from provisioner.model.resource import AbsentPackage, Package, Resource, WholePa
 from provisioner.model.stack import HostLock
 from provisioner.model.transaction import Move
 
-Phase = Literal["stage", "drain", "change", "reboot", "verify", "enrol"]
-PHASES: tuple[Phase, ...] = ("stage", "drain", "change", "reboot", "verify", "enrol")
+Phase = Literal["stage", "drain", "change", "reboot", "guard", "verify", "enrol"]
+PHASES: tuple[Phase, ...] = ("stage", "drain", "change", "reboot", "guard", "verify", "enrol")
 
 
 class Change(BaseModel):
