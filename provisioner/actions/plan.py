@@ -23,9 +23,12 @@ from provisioner.model.resource import (
     CdiSpec,
     Directory,
     File,
+    Guarded,
     KeptFile,
+    KeyPair,
     PackageSource,
     Resource,
+    SecretFile,
     Service,
     Settings,
 )
@@ -37,6 +40,7 @@ from provisioner.plan.simulate import simulation
 from provisioner.probe.request import SOURCE_FILES, STATE, Command, Profile, Request
 from provisioner.resources.difference import difference
 from provisioner.resources.wanted import CDI_SPECS, beside_the_lock, wanted
+from provisioner.tunnels.kinds import tunnel_resources
 
 SIMULATION_LIMIT_S = 120
 
@@ -58,7 +62,8 @@ class Goal:
 
 def goal_of(entry: HostLock, matrix: str) -> Goal:
     """Return the goal of a host that is to be as locked."""
-    return Goal(wanted(entry), Stack(entry=entry, matrix=matrix), entry.intent.policy, tuple(entry.networks))
+    resources = (*wanted(entry), *tunnel_resources(entry))
+    return Goal(resources, Stack(entry=entry, matrix=matrix), entry.intent.policy, tuple(entry.networks))
 
 
 @dataclass(frozen=True)
@@ -112,12 +117,18 @@ def request_for(goal: Goal) -> Request:
         profile = replace(
             STATE, files=(*STATE.files, *SOURCE_FILES, *(path for s in sources for path in (s.path, s.key_path)))
         )
-    specs = CDI_SPECS if any(isinstance(r, CdiSpec) for r in goal.resources) else ()
+    guarded = [r for r in goal.resources if isinstance(r, Guarded)]
+    paths = [r.path for r in files] + [r.public for r in goal.resources if isinstance(r, KeyPair)]
+    paths += [file.path for change in guarded for file in change.files if file.content is not None]
+    paths += CDI_SPECS if any(isinstance(r, CdiSpec) for r in goal.resources) else ()
+    stats = [r.path for r in goal.resources if isinstance(r, SecretFile)]
+    units = [r.name for r in goal.resources if isinstance(r, Service)]
     return Request(
         profile,
-        files=tuple(dict.fromkeys([*(r.path for r in files), *specs])),
-        units=tuple(r.name for r in goal.resources if isinstance(r, Service)),
+        files=tuple(dict.fromkeys(paths)),
+        units=(*units, *(name for change in guarded for name in (*change.units, *change.stop))),
         sums=tuple(r.path for r in files if isinstance(r, KeptFile)),
+        stats=(*stats, *(path for change in guarded for path in change.absent)),
     )
 
 
@@ -133,10 +144,27 @@ def plan_for(seen: Seen, goal: Goal, signatures: Signatures) -> HostPlan:
         entry = goal.stack.entry
         resources = (*goal.resources, *beside_the_lock(entry, seen.facts))
         plan = host_plan(seen.host.name, entry, difference(resources, seen.facts, seen.capture), enrolled=enrolled)
-        refused = boot_refusals(plan, entry, seen.facts)
-        return plan.model_copy(update={"blocked": (*plan.blocked, *refused)}) if refused else plan
+        refused, waiting = boot_refusals(plan, entry, seen.facts), _waiting(entry)
+        return plan.model_copy(
+            update={
+                "blocked": (*plan.blocked, *refused),
+                "reasons": (*plan.reasons, *([waiting] if waiting and plan.changes else [])),
+            }
+        )
     differences = difference(goal.resources, seen.facts, seen.capture)
-    return plan_from(seen.host.name, differences, policy=goal.policy, networks=goal.networks, enrolled=enrolled)
+    plan = plan_from(seen.host.name, differences, policy=goal.policy, networks=goal.networks, enrolled=enrolled)
+    return plan.model_copy(update={"verified": goal.stack is not None, "takes_back": goal.undone})
+
+
+def _waiting(entry: HostLock) -> str:
+    """Why a tunnel is not in the plan yet; the keys are made on their hosts, and nobody knows them before."""
+    lock = entry.tunnel
+    if lock is None or lock.kind == "none" or lock.complete:
+        return ""
+    whose = [*(["this host"] if lock.public_key is None else []), *lock.waits_for]
+    if not whose:
+        return f"its tunnel waits for a certificate that {lock.hub} signs: apply there, resolve, then apply again"
+    return f"its tunnel waits for the key of {', '.join(whose)}: apply there, then resolve, then apply again"
 
 
 def _enrolled(seen: Seen, stack: Stack, signatures: Signatures) -> bool:

@@ -15,6 +15,7 @@ from provisioner.facts import (
     packages,
     runtime,
     sources,
+    tunnel,
     units,
 )
 from provisioner.model.capture import Capture
@@ -51,6 +52,7 @@ def read(capture: Capture, *, now: datetime | None = None) -> HostFacts:
         virtualization=machine.virtualization(capture),
         components=sources.components(known_sources),
         sources=known_sources,
+        tunnel=tunnel.read(capture, kernels.running),
     )
 
 

@@ -9,6 +9,7 @@
     matrix.runtimes["docker-io"].packages         # also .floors, .releases
     matrix.networks["lium"].default_profile       # .requirements: items with .key, .value, .forbids, .because, .sources
     matrix.conflicts["cdi"].parties
+    matrix.tunnels["wireguard"].carries           # also .breaks: networks that such a tunnel can't serve
     matrix.container_images["cuda-12.4"].requirements
     matrix.rules["minor-version-compatibility"].figures
     matrix.sources["docker"].repositories         # .uri, .key, .fingerprint per OS release
@@ -50,9 +51,9 @@ from provisioner.matrix.entries import (
     PackageSource,
     Rule,
     Runtime,
+    TunnelKind,
 )
-from provisioner.matrix.files import bytes_digest, contents_of, read_cache, write_cache
-from provisioner.model.paths import data_dir
+from provisioner.matrix.files import bytes_digest, contents_of, matrix_dir, read_cache, refuse_altered, write_cache
 
 DEPTH_LIMIT = 32
 
@@ -88,6 +89,7 @@ class Rooms:
     runtimes: Mapping[str, Runtime]
     networks: Mapping[str, Network]
     conflicts: Mapping[str, Conflict]
+    tunnels: Mapping[str, TunnelKind]
     container_images: Mapping[str, ContainerImages]
     rules: Mapping[str, Rule]
     sources: Mapping[str, PackageSource]
@@ -141,20 +143,23 @@ def _matrix(rooms: Mapping[str, Mapping[str, Any]], digest: str) -> Matrix:
 
 
 def load(path: Path | None = None) -> Matrix:
-    """Read, check and freeze the matrix under `path` (by default the one that ships with the package)."""
-    folder = path or data_dir("matrix")
+    """Read, check and freeze the matrix under `path` (by default the one in use)."""
+    folder = path or matrix_dir()
     contents = contents_of(folder)
     key = bytes_digest(contents)
     cached = read_cache(key)
     if cached is not None:
         try:
-            return _validated(cached)
+            matrix = _validated(cached)
+            refuse_altered(folder, matrix.digest)
+            return matrix
         except ValidationError:
             pass  # written by a version with another schema; the slow way below names file and line
     documents = [parse(name, text) for name, text in contents.items()]
     canonical = _canonical(documents)
     matrix = _validated(canonical)
     _refuse_cycles(matrix, documents)
+    refuse_altered(folder, matrix.digest)
     write_cache(key, canonical)
     return matrix
 

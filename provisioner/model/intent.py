@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from provisioner.model.tunnel import Tunnel
+
 
 class SourceWish(BaseModel):
     """A package source that a host is to have: an id of matrix/sources, or one of your own when `uri` is given too.
@@ -97,5 +99,5 @@ class Intent(BaseModel):
         description='auto takes the container toolkit when offered, "none", or a specifier such as ">=1.19.1"',
     )
     cdi: Literal["auto", "present", "absent"] = "auto"
-    tunnel: Literal["none"] = Field(default="none", description="kind of tunnel; plain ssh is the only one yet")
+    tunnel: Tunnel = Tunnel()
     policy: Policy = Policy()

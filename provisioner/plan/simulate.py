@@ -5,7 +5,15 @@ from __future__ import annotations
 import shlex
 
 from provisioner.model.plan import HostPlan
-from provisioner.model.resource import AbsentFile, File, KeptFile, PackageSource, ReplacedSource
+from provisioner.model.resource import (
+    AbsentFile,
+    AbsentPackage,
+    File,
+    KeptFile,
+    Package,
+    PackageSource,
+    ReplacedSource,
+)
 from provisioner.model.source import preview
 from provisioner.model.transaction import argv
 
@@ -23,7 +31,7 @@ def simulation(plan: HostPlan) -> str | None:
     sources = [c.wanted.source for c in plan.changes if isinstance(c.wanted, PackageSource)]
     replaced = [c.wanted.path for c in plan.changes if isinstance(c.wanted, ReplacedSource)]
     if not pins and not sources:
-        return f"LC_ALL=C {shlex.join(words)}"
+        return _asking(shlex.join(words), packages)
     if sources:
         lines = preview(sources, replaced)
         lines.append('p="$d/preferences"; mkdir "$p"')
@@ -42,4 +50,21 @@ def simulation(plan: HostPlan) -> str | None:
     at = words.index("install")
     options = ' "$@"' if sources else ""
     call = shlex.join(words[:at]) + options + ' --option Dir::Etc::PreferencesParts="$p" ' + shlex.join(words[at:])
-    return "; ".join([*lines, f"LC_ALL=C {call}"])
+    return "; ".join([*lines, _asking(call, packages, options)])
+
+
+RELATIONS = "# relations"
+
+
+def _asking(call: str, packages: tuple[Package | AbsentPackage, ...], options: str = "") -> str:
+    """What apt says, and where something would go, which relations it has with what would come."""
+    coming = [f"{p.name}={p.version}" for p in packages if isinstance(p, Package) and p.archive is None]
+    archives = [p.archive for p in packages if isinstance(p, Package) and p.archive is not None]
+    fields = "^(Package|Provides|Conflicts|Breaks|Replaces):"
+    asked = [f"apt-cache{options} show --no-all-versions $gone {shlex.join(coming)}"]
+    asked += [f"dpkg-deb --field {shlex.quote(path)}" for path in archives]
+    return (
+        f"export LC_ALL=C; said=$({call}); code=$?; printf '%s\\n' \"$said\"; [ $code -eq 0 ] || exit $code; "
+        "gone=$(printf '%s\\n' \"$said\" | sed -nE 's/^(Remv|Purg) ([^ ]+) .*/\\2/p'); "
+        f"[ -z \"$gone\" ] || {{ echo '{RELATIONS}'; {{ {'; '.join(asked)}; }} 2>/dev/null | grep -E '{fields}'; }}; :"
+    )

@@ -15,7 +15,7 @@ from provisioner.model.version import CudaVersion
 from provisioner.resolve import container_reasons, explain, packages, reasons
 from provisioner.resolve.compat import Compat
 from provisioner.resolve.conflict import Claim, NoSolution, Source, entry
-from provisioner.resolve.containers import engine_version
+from provisioner.resolve.containers import counts_as, engine_version
 from provisioner.resolve.host import (
     Driver,
     Host,
@@ -30,7 +30,7 @@ from provisioner.resolve.question import Question
 from provisioner.resolve.repairs import repairs
 from provisioner.resolve.rules import CDI, COMPAT, CUDA, DRIVER, FIRST_NETWORK, RUNTIME, TOOLKIT
 from provisioner.resolve.solver import best, refute
-from provisioner.resolve.wishes import CHOSEN, WITH_TOOLKIT, counts_as
+from provisioner.resolve.wishes import CHOSEN, WITH_TOOLKIT
 
 MOST_CONFLICTS = 8
 
@@ -109,7 +109,7 @@ def lock_of(model: Model, solution: tuple[int, ...], matrix: Matrix) -> HostLock
         driver_version=chosen.version,
         modules=chosen.modules,
         cuda=_cuda(level, driver, compat, model, solution),
-        runtime=_choice_of(container_reasons.runtime(runtime, model)),
+        runtime=_choice_of(container_reasons.runtime(runtime, model, solution, matrix)),
         toolkit=_choice_of(container_reasons.toolkit(model, toolkit, solution, matrix)),
         cdi=_choice_of(container_reasons.cdi(model, solution, matrix)),
         compat=_compat(compat, driver, model),
@@ -315,7 +315,7 @@ def _unmet(model: Model, solution: tuple[int, ...], options: tuple[Option, ...])
         "cdi": cdi,
     }
     if runtime is not None:
-        situation |= {"docker": engine_version(runtime), "runtime": list(counts_as(runtime))}
+        situation |= {"docker": engine_version(runtime), "runtime": list(counts_as(runtime.id))}
     keys = CHOSEN | (WITH_TOOLKIT if cdi is not None else set())
     found = []
     for option in options:

@@ -12,6 +12,7 @@ from provisioner.model.resource import (
     AbsentFile,
     AbsentPackage,
     Difference,
+    Guarded,
     Hold,
     NoRunFile,
     Package,
@@ -53,5 +54,9 @@ def _keys(wanted: Resource, actual: Any, facts: HostFacts) -> tuple[str, ...]:
         keys = tuple(key for key in ("version", "held") if getattr(wanted, key) != getattr(actual, key))
         found = facts.package(wanted.name)
         return (*keys, "whole") if found is not UNKNOWN and found is not None and not found.whole else keys
+    if isinstance(wanted, Guarded):
+        return tuple(
+            key for key in ("files", "absent", "units", "stop") if getattr(wanted, key) != getattr(actual, key)
+        )
     mine, theirs = wanted.model_dump(), actual.model_dump()
     return tuple(sorted(key for key in mine if mine[key] != theirs[key]))

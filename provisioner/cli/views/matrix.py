@@ -23,6 +23,7 @@ from provisioner.matrix.entries import (
     PackageSource,
     Rule,
     Runtime,
+    TunnelKind,
 )
 from provisioner.matrix.lint import Finding
 from provisioner.matrix.reader import Matrix
@@ -116,6 +117,10 @@ def _conflict(e: Conflict) -> str:
     return f"{e.about} · {'exclusive' if e.exclusive else 'with a way out'} · {e.title}"
 
 
+def _tunnel(e: TunnelKind) -> str:
+    return f"{e.name} · {e.support} · {e.transport}"
+
+
 def _images(e: ContainerImages) -> str:
     return f"{len(e.requirements)} requirement strings"
 
@@ -137,6 +142,7 @@ _SUMMARIES: dict[str, Callable[[Any], str]] = {
     "runtimes": _runtime,
     "networks": _network,
     "conflicts": _conflict,
+    "tunnels": _tunnel,
     "container-images": _images,
     "rules": _rule,
     "sources": _source,

@@ -32,6 +32,7 @@ _DECIDES = {
     "sources": "where a source that the request names lies for this release, and which key must sign it",
     "networks": "what of a host is needed (rules stacks out) or wanted (warns) when it serves this network",
     "conflicts": "whether two networks may share a host",
+    "tunnels": "whether a network can be served when its customers come in by a tunnel of this kind",
     "container-images": "nothing that provision resolve chooses: with which drivers an image of this level starts",
     "rules": "nothing by itself: a statement over many entries, kept with its source to be read and cited",
 }
