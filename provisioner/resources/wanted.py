@@ -183,10 +183,27 @@ def beside_the_lock(lock: HostLock, facts: HostFacts) -> tuple[Resource, ...]:
     return (
         *replaced_sources(lock, facts.sources),
         *strangers(lock, facts.packages),
+        *_other_engines(lock, facts.packages),
         *_other_kernels(lock, facts),
         *_held_kernels(lock, facts.packages),
         *((NoRunFile(),) if lock.driver_version is not None and facts.driver.run_file_install is True else ()),
     )
+
+
+# matrix/runtimes/docker-ce: Docker's packages and the distribution's can't be installed together.
+_EXCLUDES = {
+    "docker-ce": ("docker.io", "docker-cli", "containerd", "runc"),
+    "docker-io": ("docker-ce", "docker-ce-cli", "docker-ce-rootless-extras", "containerd.io"),
+}
+
+
+def _other_engines(lock: HostLock, installed: dict[str, Installed] | Unknown) -> tuple[AbsentPackage, ...]:
+    """The engine that makes way for the locked one: in the same transaction, and named in the plan."""
+    if installed is UNKNOWN:
+        return ()
+    locked = {package.name for package in lock.packages}
+    names = [name for name in _EXCLUDES.get(lock.engine, ()) if name in installed and name not in locked]
+    return tuple(AbsentPackage(name=name, unit="runtime") for name in names)
 
 
 def _other_kernels(lock: HostLock, facts: HostFacts) -> tuple[KernelModule, ...]:

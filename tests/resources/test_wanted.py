@@ -7,10 +7,18 @@ import pytest
 from provisioner.model.capture import UNKNOWN
 from provisioner.model.facts import Package as Installed
 from provisioner.model.facts import SourceEntry
-from provisioner.model.resource import Package, ReplacedSource, Service
+from provisioner.model.resource import AbsentPackage, Package, ReplacedSource, Service
 from provisioner.model.stack import Choice
-from provisioner.resources.wanted import docker_values, preferences, replaced_sources, strangers, unattended, wanted
-from tests.world import DRIVER_DEB, SOURCE, entry, locked
+from provisioner.resources.wanted import (
+    beside_the_lock,
+    docker_values,
+    preferences,
+    replaced_sources,
+    strangers,
+    unattended,
+    wanted,
+)
+from tests.world import DRIVER_DEB, SOURCE, entry, fitting_facts, locked
 
 TOOLKIT = Choice(value="nvidia-container-toolkit 1.20.0-1")
 
@@ -137,3 +145,13 @@ def test_specs_follow_the_driver_or_are_gone() -> None:
     assert "CDI spec" in on
     assert "CDI spec" not in off
     assert {"file /etc/cdi/nvidia.yaml", "service nvidia-cdi-refresh.path"} <= set(off)
+
+
+def test_the_engine_that_makes_way_is_named() -> None:
+    """Docker's own packages and Debian's exclude each other; containers stop, so nobody should learn it from apt."""
+    facts = fitting_facts(entry())
+    lock = entry(runtime=Choice(value="docker-ce 5:29.3.0-1"), packages=(locked("docker-ce", "5:29.3.0-1", "runtime"),))
+
+    gone = [r for r in beside_the_lock(lock, facts) if isinstance(r, AbsentPackage) and r.unit == "runtime"]
+    assert [r.name for r in gone] == ["docker.io"]
+    assert not [r for r in beside_the_lock(entry(), facts) if isinstance(r, AbsentPackage)]
