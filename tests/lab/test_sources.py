@@ -8,6 +8,7 @@ machine. What is proven is what apt, dpkg, DKMS, systemd and Docker do; nothing 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from provisioner.errors import Exit
 from provisioner.resolve.lock import read_lock
 from tests.lab import standins
 from tests.lab.conftest import ssh
-from tests.lab.test_story import Operator
+from tests.lab.test_story import LONG, Operator
 
 pytestmark = pytest.mark.lab
 
@@ -221,6 +222,44 @@ def test_10_docker_ce_takes_the_place_of_docker_io(operator: Sources) -> None:
     moves = {move["name"]: move["action"] for move in transaction}
     assert moves["docker-ce"] == "install"
     assert moves["docker.io"] in ("remove", "purge")
+
+
+@pytest.mark.skipif(not LONG, reason="two kernels more are installed: minutes")
+def test_11_a_kernel_upgrade_with_headers(operator: Sources) -> None:
+    """The older kernel of Debian runs; the newer comes, first without headers (stopped), then with them."""
+    host = operator.lab.host(HOST)
+    newer = operator.on(HOST, "uname -r").strip()
+    names = operator.on(HOST, "apt-cache pkgnames linux-headers-6.1.0-").split()
+    older = next(n for n in (name.removeprefix("linux-headers-") for name in sorted(names)) if _is_older(n, newer))
+    apt = f"{QUIET} apt-get -y --allow-change-held-packages"
+    operator.wish(driver_source="vendor")
+    operator.on(HOST, f"{apt} install linux-image-{older} linux-headers-{older}")
+    operator.on(
+        HOST,
+        f"{apt} purge linux-image-{newer} linux-image-amd64 linux-headers-{newer} linux-headers-amd64",
+    )
+    host.reboot()
+    assert operator.on(HOST, "uname -r").strip() == older
+    operator.run("resolve", *SLOW)
+    operator.run("apply", "--yes", *SLOW)
+    assert f"linux-image-{older}" in operator.on(HOST, "apt-mark showhold").split()
+
+    operator.on(HOST, f"{apt} install linux-image-{newer}")
+    assert f"blocked: kernel {newer} boots next" in operator.said()
+    operator.on(HOST, f"{apt} install linux-headers-{newer}")
+    operator.run("resolve", *SLOW)
+    operator.run("apply", "--yes", *SLOW)
+    host.reboot()
+
+    assert operator.on(HOST, "uname -r").strip() == newer
+    assert operator.on(HOST, "cat /sys/module/nvidia/version").strip() == "580.159.03"
+
+
+def _is_older(release: str, than: str) -> bool:
+    def key(text: str) -> list[int]:
+        return [int(part) for part in re.findall(r"\d+", text)]
+
+    return release.endswith("-amd64") and "cloud" not in release and "rt-" not in release and key(release) < key(than)
 
 
 def _tasks(playbook: Path) -> Iterator[dict[str, dict[str, str]]]:
