@@ -224,7 +224,8 @@ def _held_kernels(lock: HostLock, installed: dict[str, Installed] | Unknown) -> 
     return tuple(Hold(name=name) for name in sorted(installed) if name not in locked and _KERNEL.match(name))
 
 
-_KERNEL = re.compile(r"linux-(image|headers|modules|modules-extra|modules-nvidia)-|linux-generic(-|$)")
+# Headers of one release come and go with it; what has no release in its name brings the next one.
+_KERNEL = re.compile(r"linux-(image|modules|modules-extra|modules-nvidia)-|linux-headers-(?!\d)|linux-generic(-|$)")
 # The other flavour's module package of the same branch would be built beside the locked one.
 _MODULES = re.compile(
     r"nvidia(-tesla(-\d+)?|-legacy-\w+)?(-open)?-kernel(-open)?-dkms|nvidia-dkms(-\d+)?(-server)?(-open)?"

@@ -74,6 +74,14 @@ MAKE[0]="make -C ${kernel_source_dir} M=${dkms_tree}/nvidia/@VERSION@/build modu
 AUTOINSTALL="yes"
 """
 
+PERSISTENCED = """[Unit]
+Description=stand-in for the NVIDIA persistence daemon
+[Service]
+ExecStart=/bin/sleep infinity
+[Install]
+WantedBy=multi-user.target
+"""
+
 LIB = "/usr/lib/x86_64-linux-gnu"
 
 
@@ -151,9 +159,16 @@ def driver(version: str) -> list[StandIn]:
         ),
         StandIn("nvidia-smi", deb, f"libnvidia-ml1 (= {deb})", source=source),
         StandIn(
+            "nvidia-persistenced",
+            deb,
+            source=source,
+            files={"/lib/systemd/system/nvidia-persistenced.service": PERSISTENCED},
+            scripts={"postinst": "#!/bin/sh\nset -e\nsystemctl daemon-reload\n"},
+        ),
+        StandIn(
             "cuda-drivers",
             deb,
-            f"nvidia-kernel-dkms (= {deb}), libcuda1 (= {deb}), nvidia-smi (= {deb})",
+            f"nvidia-kernel-dkms (= {deb}), libcuda1 (= {deb}), nvidia-smi (= {deb}), nvidia-persistenced (= {deb})",
             source=source,
         ),
         StandIn(f"nvidia-driver-pinning-{version.partition('.')[0]}", deb, source=source, architecture="all"),

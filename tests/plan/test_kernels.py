@@ -92,7 +92,7 @@ def test_a_full_boot_stops_a_change_that_builds_an_image(free: int | None, block
 def test_kernels_are_held_with_the_driver() -> None:
     """What the lock does not name: the kernel and the package that would bring the next one."""
     assert isinstance(FACTS.packages, dict)
-    names = ("linux-image-amd64", f"linux-image-{world.KERNEL}", "linux-base")
+    names = ("linux-image-amd64", f"linux-image-{world.KERNEL}", "linux-base", "linux-headers-6.1.0-50-common")
     packages = {**FACTS.packages, **{name: Package(name, "6.1.175-1", held=False) for name in names}}
     facts = replace(FACTS, packages=packages)
 
