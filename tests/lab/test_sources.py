@@ -20,7 +20,7 @@ from provisioner.errors import Exit
 from provisioner.resolve.lock import read_lock
 from tests.lab import standins
 from tests.lab.conftest import ssh
-from tests.lab.test_story import LONG, Operator
+from tests.lab.operator import LONG, Operator
 
 pytestmark = pytest.mark.lab
 
