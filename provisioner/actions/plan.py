@@ -19,8 +19,10 @@ from provisioner.model.intent import Policy
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.plan import HostPlan, Plan
 from provisioner.model.resource import (
+    CONTAINERD_FILES,
     AbsentFile,
     CdiSpec,
+    ContainerdRuntime,
     Directory,
     File,
     Guarded,
@@ -121,6 +123,7 @@ def request_for(goal: Goal) -> Request:
     paths = [r.path for r in files] + [r.public for r in goal.resources if isinstance(r, KeyPair)]
     paths += [file.path for change in guarded for file in change.files if file.content is not None]
     paths += CDI_SPECS if any(isinstance(r, CdiSpec) for r in goal.resources) else ()
+    paths += CONTAINERD_FILES if any(isinstance(r, ContainerdRuntime) for r in goal.resources) else ()
     stats = [r.path for r in goal.resources if isinstance(r, SecretFile)]
     units = [r.name for r in goal.resources if isinstance(r, Service)]
     return Request(

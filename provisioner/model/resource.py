@@ -204,6 +204,20 @@ class KernelModule(_Kind):
         return f"module nvidia for {self.kernel}"
 
 
+CONTAINERD_FILES = ("/etc/containerd/config.toml", "/etc/containerd/conf.d/99-nvidia.toml")
+"""The owner's configuration, and the drop-in of NVIDIA's toolkit (nvidia-ctk's default place)."""
+
+
+class ContainerdRuntime(_Kind):
+    """containerd knows the nvidia runtime: NVIDIA's drop-in is there, and the owner's configuration imports it."""
+
+    kind: Literal["containerd-runtime"] = "containerd-runtime"
+
+    @property
+    def key(self) -> str:
+        return "containerd's nvidia runtime"
+
+
 class CdiSpec(_Kind):
     """The description of the GPUs for container engines, made from the driver of this version."""
 
@@ -331,6 +345,7 @@ Resource = Annotated[
     | WholePackages
     | KernelModule
     | CdiSpec
+    | ContainerdRuntime
     | Service
     | RunningDriver
     | Tool

@@ -14,6 +14,7 @@ from provisioner.model.resource import (
     AbsentFile,
     AbsentPackage,
     CdiSpec,
+    ContainerdRuntime,
     Difference,
     Directory,
     File,
@@ -113,7 +114,7 @@ def _interrupts(change: Change) -> bool:
         return wanted.unit in _JOBS_USE
     if isinstance(wanted, (KeptFile, AbsentFile)):
         return bool(wanted.restarts)
-    return isinstance(wanted, (NoRunFile, Settings, RunningDriver, WholePackages))
+    return isinstance(wanted, (ContainerdRuntime, NoRunFile, Settings, RunningDriver, WholePackages))
 
 
 def _unseen(d: Difference) -> str:
@@ -173,6 +174,8 @@ def describe(resource: Resource) -> str:
         return f"of driver {resource.version}"
     if isinstance(resource, AbsentPackage):
         return "not installed"
+    if isinstance(resource, ContainerdRuntime):
+        return "configured by nvidia-ctk, in a drop-in"
     if isinstance(resource, Hold):
         return "held"
     if isinstance(resource, NoRunFile):

@@ -16,9 +16,11 @@ from provisioner.model.history import HISTORY, Keep
 from provisioner.model.paths import data_dir
 from provisioner.model.plan import Change, HostPlan, Phase
 from provisioner.model.resource import (
+    CONTAINERD_FILES,
     AbsentFile,
     AbsentPackage,
     CdiSpec,
+    ContainerdRuntime,
     Directory,
     File,
     Guarded,
@@ -264,6 +266,10 @@ def _keep(plan: HostPlan, keep: Keep, group: str, run: str, files: dict[str, str
             for f in files_of
         }
         | {path: {"initramfs": False, "pins": True, "restarts": []} for path in _source_files(plan)}
+        | {
+            path: {**_PLAIN, "restarts": ["containerd.service"]}
+            for path in (CONTAINERD_FILES if any(isinstance(c.wanted, ContainerdRuntime) for c in plan.changes) else ())
+        }
         | {f.wrote_path: dict(_PLAIN) for f in files_of if isinstance(f, Settings)},
         "units": {
             c.wanted.name: {"after_reboot": c.wanted.after_reboot}
@@ -318,6 +324,7 @@ def _change(plan: HostPlan, group: str, files: dict[str, str]) -> list[str]:
         if isinstance(change.wanted, KernelModule)
     ]
     tasks += _settings(changes, group, files)
+    tasks += [fill("tasks/containerd_runtime.yml.j2") for c in changes if isinstance(c.wanted, ContainerdRuntime)]
     tasks += [fill("tasks/key_pair.yml.j2", change=c) for c in changes if isinstance(c.wanted, KeyPair)]
     tasks += [fill("tasks/secret_file.yml.j2", change=c) for c in changes if isinstance(c.wanted, SecretFile)]
     tasks += [_service(change) for change in changes if isinstance(change.wanted, Service)]

@@ -12,9 +12,11 @@ from provisioner.model.capture import UNKNOWN, Capture, Unknown
 from provisioner.model.facts import HostFacts
 from provisioner.model.resource import (
     ABSENT,
+    CONTAINERD_FILES,
     AbsentFile,
     AbsentPackage,
     CdiSpec,
+    ContainerdRuntime,
     Directory,
     File,
     Guarded,
@@ -65,6 +67,8 @@ def observed(wanted: Resource, facts: HostFacts, capture: Capture) -> Observed:
         return UNKNOWN if facts.driver.run_file_install is UNKNOWN else _run_file(wanted, facts)
     if isinstance(wanted, KernelModule):
         return _module(wanted, facts)
+    if isinstance(wanted, ContainerdRuntime):
+        return _containerd(wanted, capture)
     if isinstance(wanted, CdiSpec):
         return _cdi(wanted, capture)
     if isinstance(wanted, Service):
@@ -231,6 +235,15 @@ def _cdi(wanted: CdiSpec, capture: Capture) -> Observed:
     if not versions:
         return ABSENT
     return wanted if versions == {wanted.version} else CdiSpec(version=", ".join(sorted(versions)))
+
+
+def _containerd(wanted: ContainerdRuntime, capture: Capture) -> Observed:
+    """The drop-in names the runtime's program, and `imports` of the configuration has its folder."""
+    config, drop_in = (capture.file(path) for path in CONTAINERD_FILES)
+    if config is UNKNOWN or drop_in is UNKNOWN:
+        return UNKNOWN
+    imported = re.search(r"^imports\s*=\s*\[[^\]]*/etc/containerd/conf\.d/", config or "", re.MULTILINE)
+    return wanted if imported and "nvidia-container-runtime" in (drop_in or "") else ABSENT
 
 
 _LIBRARY = re.compile(r"/lib(?:cuda|nvidia-ml)\.so\.(\d{3}\.\d+(?:\.\d+)?)")

@@ -17,6 +17,7 @@ from provisioner.model.resource import (
     AbsentFile,
     AbsentPackage,
     CdiSpec,
+    ContainerdRuntime,
     Directory,
     File,
     Hold,
@@ -93,6 +94,8 @@ def wanted(lock: HostLock) -> tuple[Resource, ...]:
         resources.append(Settings(path=DOCKER_SETTINGS, values=docker_values(lock), restarts=("docker.service",)))
         resources.append(Service(name="docker.service"))
     elif lock.engine == "containerd":
+        if lock.toolkit is not None:
+            resources.append(ContainerdRuntime())
         resources.append(Service(name="containerd.service"))
     resources.append(File(path=CLIENTS_TARGET, content=CLIENTS_TARGET_TEXT))
     resources += _cdi(lock)

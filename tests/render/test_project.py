@@ -16,7 +16,7 @@ from jinja2 import UndefinedError
 
 from provisioner.model.facts import Package as Installed
 from provisioner.model.plan import Change, HostPlan
-from provisioner.model.resource import AbsentFile, AbsentPackage, KeptFile, Package, Service
+from provisioner.model.resource import CONTAINERD_FILES, AbsentFile, AbsentPackage, KeptFile, Package, Service
 from provisioner.model.stack import Choice
 from provisioner.model.transaction import Move
 from provisioner.plan.order import host_plan
@@ -345,3 +345,17 @@ def test_the_last_task_before_a_reboot_looks_for_the_module() -> None:
     script = guard["ansible.builtin.shell"]["cmd"]
     assert subprocess.run(["sh", "-n"], input=script, text=True, check=False).returncode == 0
     assert plays[plays.index(change) + 1]["name"] == "Reboot into the new driver"
+
+
+def test_containerd_is_configured_by_nvidias_own_program_and_kept_first() -> None:
+    """Both files are kept, with the unit that reads them."""
+    lock = world.entry(
+        runtime=Choice(value="containerd 1.7.24"), toolkit=Choice(value="nvidia-container-toolkit 1.20.0-1")
+    )
+    capture = world.bare_capture(lock)
+    capture = capture.model_copy(update={"files": {**capture.files, **dict.fromkeys(CONTAINERD_FILES)}})
+    found = difference(wanted(lock), world.bare_facts(), capture)
+    run = rendered(host_plan("rig-01", lock, found, enrolled=False))
+
+    assert "- --runtime=containerd" in run.files["group_1.yml"]
+    assert "'/etc/containerd/config.toml': {" in run.files["files/group_1/keep.py"]

@@ -10,7 +10,7 @@ import pytest
 
 from provisioner.model.capture import UNKNOWN, Capture, CommandOutput
 from provisioner.model.facts import HostFacts, ModuleBuild, Package, UnitState
-from provisioner.model.resource import CdiSpec, Service
+from provisioner.model.resource import CONTAINERD_FILES, CdiSpec, ContainerdRuntime, Service
 from provisioner.plan.order import host_plan
 from provisioner.resources.difference import difference
 from provisioner.resources.wanted import DOCKER_SETTINGS, PREFERENCES, UNATTENDED, wanted
@@ -213,3 +213,20 @@ def test_a_unit_that_is_not_there_is_off_already() -> None:
     off = Service(name="nvidia-cdi-refresh.path", enabled=False, active=False)
 
     assert difference([off], replace(facts, units=units), world.fitting_capture(world.entry())) == ()
+
+
+@pytest.mark.parametrize(
+    ("config", "drop_in", "there"),
+    [
+        ('version = 2\nimports = ["/etc/containerd/conf.d/*.toml"]\n', "BinaryName = nvidia-container-runtime", True),
+        ("version = 2\n", "BinaryName = nvidia-container-runtime", False),
+        ('imports = ["/etc/containerd/conf.d/*.toml"]\n', None, False),
+        (None, None, False),
+    ],
+)
+def test_containerd_knows_the_nvidia_runtime_or_not(config: str | None, drop_in: str | None, there: bool) -> None:
+    """Drop-in and import belong together: one without the other does nothing."""
+    files = dict(zip(CONTAINERD_FILES, (config, drop_in), strict=True))
+    capture = CAPTURE.model_copy(update={"files": files})
+
+    assert (difference([ContainerdRuntime()], FACTS, capture) == ()) is there
