@@ -239,7 +239,9 @@ def place_look(place: str) -> Look:
         return Look(PLACES[place].words, PLACES[place].show, PLACES[place].asked)
     if place.startswith("/"):
         return Look(place, f"cat {place}", any(fnmatchcase(path, place) or path == place for path in DOCTOR.files))
-    return Look(place.strip("*"), place.strip("*"), any(fnmatchcase(line, place) for line in _OWN_LINES))
+    own = next((line for line in _OWN_LINES if fnmatchcase(line, place)), None)
+    line = own or place.replace("*", "…")
+    return Look(f"what `{line[:40]}{'…' if len(line) > 40 else ''}` says", line, own is not None)
 
 
 _FACT_IN_TEXT = re.compile(r"\{([a-z_.-]+)\}")
