@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from provisioner.errors import HostError
 from provisioner.model.enrolment import RECORD, EnrolmentRecord, RecordedCheck, lock_digest
+from provisioner.model.history import HISTORY, NOW, Stack
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.results import HostVerification
 from provisioner.model.stack import HostLock
@@ -31,6 +32,21 @@ chmod 0644 "$new"
 sync "$new"
 mv -f "$new" {RECORD}
 systemctl enable --now {TARGET}
+"""
+
+# What a later change goes back to: this stack. Kept changes that led here have come to a good end.
+SETTLE = f"""
+set -eu
+umask 077
+mkdir -p {HISTORY}
+new={NOW}.$$
+trap 'rm -f "$new"' EXIT
+cat >"$new"
+sync "$new"
+mv -f "$new" {NOW}
+for kept in {HISTORY}/*/record.json; do
+  [ ! -e "$kept" ] || : >"${{kept%record.json}}done"
+done
 """
 
 # Clients first, record last: a host must not serve a moment longer than its record says, nor lose it while serving.
@@ -118,7 +134,10 @@ class HostEnroller:
     def enrol(self, host: InventoryHost, verification: HostVerification, locked: HostLock, *, matrix: str) -> None:
         """Write the record and release the client units; a host whose units do not start is closed again."""
         record = signed_record(verification, locked, matrix=matrix, signer=self.signer(), clock=self.clock)
-        answer = self.shell.run(host, RELEASE, record.text)
+        # Before the record: a run that is killed in between leaves a host that is only verified again.
+        answer = self.shell.run(host, SETTLE, Stack(entry=locked, matrix=matrix).text)
+        if answer.rc == 0:
+            answer = self.shell.run(host, RELEASE, record.text)
         if answer.rc != 0:
             self.withdraw(host)
             raise HostError(

@@ -2,22 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from provisioner import __version__
+from provisioner.actions.locked import not_locked
 from provisioner.actions.observe import Seen, observe
 from provisioner.actions.ports import Clock, Prober, Signatures
 from provisioner.errors import HostError
+from provisioner.facts.simulation import Simulation
+from provisioner.facts.simulation import read as read_simulation
+from provisioner.model.capture import UNKNOWN
 from provisioner.model.enrolment import lock_digest, record_in
+from provisioner.model.history import Stack
+from provisioner.model.intent import Policy
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.plan import HostPlan, Plan
-from provisioner.model.resource import Directory, File, Service, Settings
+from provisioner.model.resource import (
+    AbsentFile,
+    Directory,
+    File,
+    Guarded,
+    KeptFile,
+    KeyPair,
+    Resource,
+    SecretFile,
+    Service,
+    Settings,
+)
 from provisioner.model.stack import HostLock, Lock
-from provisioner.plan.order import host_plan
-from provisioner.probe.request import STATE, Request
+from provisioner.plan.order import host_plan, plan_from
+from provisioner.plan.refuse import refusals
+from provisioner.plan.simulate import simulation
+from provisioner.probe.request import STATE, Command, Profile, Request
 from provisioner.resources.difference import difference
-from provisioner.resources.wanted import wanted
+from provisioner.resources.wanted import strangers, wanted
+from provisioner.tunnels.kinds import tunnel_resources
+
+SIMULATION_LIMIT_S = 120
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What one host is to be: what its lock entry wants, or a state of before that is brought back.
+
+    `stack` is what it is verified against and enrolled with; None: it had none then. `undone` names the kept changes
+    that are taken back, oldest first.
+    """
+
+    resources: tuple[Resource, ...]
+    stack: Stack | None
+    policy: Policy
+    networks: tuple[str, ...]
+    undone: tuple[str, ...] = ()
+
+
+def goal_of(entry: HostLock, matrix: str) -> Goal:
+    """Return the goal of a host that is to be as locked."""
+    resources = (*wanted(entry), *tunnel_resources(entry))
+    return Goal(resources, Stack(entry=entry, matrix=matrix), entry.intent.policy, tuple(entry.networks))
 
 
 @dataclass(frozen=True)
@@ -27,6 +70,7 @@ class Planned:
     plan: Plan
     seen: dict[str, Seen] = field(default_factory=dict)
     failed: dict[str, HostError] = field(default_factory=dict)
+    goals: dict[str, Goal] = field(default_factory=dict)
 
 
 def make_plan(
@@ -42,9 +86,12 @@ def make_plan(
     """Return what each host needs to be what its lock entry says; changes nothing."""
     locked, failed = _locked(hosts, lock)
     targets = [host for host in hosts if host.name in locked]
-    seen, unseen = observe(targets, {name: request_for(entry) for name, entry in locked.items()}, prober)
+    goals = {name: goal_of(entry, lock.matrix) for name, entry in locked.items()}
+    seen, unseen = observe(targets, {name: request_for(goal) for name, goal in goals.items()}, prober)
     failed |= unseen
-    plans = {name: plan_of(one, locked[name], lock.matrix, signatures) for name, one in seen.items()}
+    plans = {name: plan_for(one, goals[name], signatures) for name, one in seen.items()}
+    plans, unasked = simulated(plans, seen, prober)
+    failed |= unasked
     plan = Plan(
         made_by=__version__,
         made_at=clock.now().strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -55,46 +102,107 @@ def make_plan(
         hosts=plans,
         failed={name: f"{problem.reference}: {problem.message}" for name, problem in failed.items()},
     )
-    return Planned(plan, seen, failed)
+    return Planned(plan, {name: seen[name] for name in plans}, failed, goals)
 
 
-def request_for(entry: HostLock) -> Request:
-    """Return what must be looked at to compare a host with its lock entry."""
-    resources = wanted(entry)
+def request_for(goal: Goal) -> Request:
+    """Return what must be looked at to compare a host with its goal."""
+    files = [r for r in goal.resources if isinstance(r, (AbsentFile, Directory, File, KeptFile, Settings))]
+    guarded = [r for r in goal.resources if isinstance(r, Guarded)]
+    paths = [r.path for r in files] + [r.public for r in goal.resources if isinstance(r, KeyPair)]
+    paths += [file.path for change in guarded for file in change.files if file.content is not None]
+    stats = [r.path for r in goal.resources if isinstance(r, SecretFile)]
+    units = [r.name for r in goal.resources if isinstance(r, Service)]
     return Request(
         STATE,
-        files=tuple(r.path for r in resources if isinstance(r, (Directory, File, Settings))),
-        units=tuple(r.name for r in resources if isinstance(r, Service)),
+        files=tuple(dict.fromkeys(paths)),
+        units=(*units, *(name for change in guarded for name in (*change.units, *change.stop))),
+        sums=tuple(r.path for r in files if isinstance(r, KeptFile)),
+        stats=(*stats, *(path for change in guarded for path in change.absent)),
     )
 
 
 def plan_of(seen: Seen, entry: HostLock, matrix: str, signatures: Signatures) -> HostPlan:
-    """Return one host's plan from what was seen of it."""
+    """Return one host's plan to be as locked, from what was seen of it. Nobody asked its apt."""
+    return plan_for(seen, goal_of(entry, matrix), signatures)
+
+
+def plan_for(seen: Seen, goal: Goal, signatures: Signatures) -> HostPlan:
+    """Return one host's plan to reach its goal, from what was seen of it. Nobody asked its apt."""
+    enrolled = goal.stack is not None and _enrolled(seen, goal.stack, signatures)
+    if goal.stack is not None and not goal.undone:
+        entry = goal.stack.entry
+        resources = (*goal.resources, *strangers(entry, seen.facts.packages))
+        plan = host_plan(seen.host.name, entry, difference(resources, seen.facts, seen.capture), enrolled=enrolled)
+        waiting = _waiting(entry)
+        return plan.model_copy(update={"reasons": (*plan.reasons, waiting)}) if waiting and plan.changes else plan
+    differences = difference(goal.resources, seen.facts, seen.capture)
+    plan = plan_from(seen.host.name, differences, policy=goal.policy, networks=goal.networks, enrolled=enrolled)
+    return plan.model_copy(update={"verified": goal.stack is not None, "takes_back": goal.undone})
+
+
+def _waiting(entry: HostLock) -> str:
+    """Why a tunnel is not in the plan yet; the keys are made on their hosts, and nobody knows them before."""
+    lock = entry.tunnel
+    if lock is None or lock.kind == "none" or lock.complete:
+        return ""
+    whose = [*(["this host"] if lock.public_key is None else []), *lock.waits_for]
+    if not whose:
+        return f"its tunnel waits for a certificate that {lock.hub} signs: apply there, resolve, then apply again"
+    return f"its tunnel waits for the key of {', '.join(whose)}: apply there, then resolve, then apply again"
+
+
+def _enrolled(seen: Seen, stack: Stack, signatures: Signatures) -> bool:
     record = record_in(seen.capture)
-    enrolled = (
+    return (
         record is not None
         and record.host == seen.host.name
-        and record.lock_digest == lock_digest(entry)
-        and record.matrix_digest == matrix
+        and record.lock_digest == lock_digest(stack.entry)
+        and record.matrix_digest == stack.matrix
         and signatures.verifies(record) is True
     )
-    differences = difference(wanted(entry), seen.facts, seen.capture)
-    return host_plan(seen.host.name, entry, differences, enrolled=enrolled)
+
+
+def simulated(
+    plans: Mapping[str, HostPlan], seen: Mapping[str, Seen], prober: Prober
+) -> tuple[dict[str, HostPlan], dict[str, HostError]]:
+    """Let each host's apt say what the plan's transaction would do; hosts where no package moves are not asked.
+
+    A plan whose transaction apt refuses, or that does what nobody asked for, is blocked.
+    """
+    lines = {name: line for name, plan in plans.items() if (line := simulation(plan)) is not None}
+    if not lines:
+        return dict(plans), {}
+    requests = {
+        name: Request(Profile(commands=(Command(line, limit_s=SIMULATION_LIMIT_S, shell=True),)))
+        for name, line in lines.items()
+    }
+    again, failed = observe([seen[name].host for name in lines], requests, prober)
+    found = {name: plan for name, plan in plans.items() if name not in failed}
+    for name, one in again.items():
+        answer = read_simulation(one.capture, lines[name])
+        if answer is not UNKNOWN:
+            found[name] = _with(plans[name], answer, seen[name])
+    return found, failed
+
+
+def _with(plan: HostPlan, answer: Simulation, seen: Seen) -> HostPlan:
+    if answer.problem:
+        return plan.model_copy(update={"blocked": ("apt would not do it: " + answer.problem[0], *answer.problem[1:])})
+    refused = refusals(answer.moves, plan.changes, seen.facts.packages)
+    return plan.model_copy(update={"transaction": answer.moves, "blocked": refused})
 
 
 def _locked(hosts: Sequence[InventoryHost], lock: Lock) -> tuple[dict[str, HostLock], dict[str, HostError]]:
     locked: dict[str, HostLock] = {}
     failed: dict[str, HostError] = {}
     for host in hosts:
-        entry = lock.hosts.get(host.name)
-        if entry is None:
-            failed[host.name] = HostError(
-                "host-not-locked",
-                host.name,
-                f"{host.name} has no entry in the lock",
-                hint=f"provision resolve --limit {host.name}",
-            )
-        elif entry.intent != host.intent:
+        problem = not_locked(host.name, lock)
+        if problem is not None:
+            failed[host.name] = problem
+            continue
+        entry = lock.hosts[host.name]
+        if entry.intent != host.intent:
             failed[host.name] = HostError(
                 "lock-out-of-date",
                 host.name,

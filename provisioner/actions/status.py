@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from provisioner.actions.locked import OLDER
 from provisioner.actions.observe import Seen, observe
-from provisioner.actions.plan import plan_of, request_for
+from provisioner.actions.plan import goal_of, plan_of, request_for
 from provisioner.actions.ports import Prober, Signatures
 from provisioner.errors import HostError
 from provisioner.model.capture import UNKNOWN, Unknown
 from provisioner.model.enrolment import RECORD, EnrolmentRecord, lock_digest, read_record
+from provisioner.model.facts import TunnelFacts
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.plan import HostPlan
 from provisioner.model.stack import HostLock, Lock
@@ -39,6 +41,7 @@ class HostStatus:
     reference: str = ""
     hint: str = ""
     as_locked: bool = False  # nothing but the record is missing or wrong
+    tunnel: TunnelFacts = field(default_factory=TunnelFacts)
 
 
 def status(
@@ -46,14 +49,21 @@ def status(
 ) -> tuple[HostStatus, ...]:
     """Return every host's state, in inventory order, from one look; no lock yet means that no host is locked."""
     locked = dict(lock.hosts) if lock is not None else {}
-    requests = {h.name: request_for(locked[h.name]) if h.name in locked else Request(STATE) for h in hosts}
+    requests = {
+        h.name: request_for(goal_of(locked[h.name], _matrix_of(lock, h.name))) if h.name in locked else Request(STATE)
+        for h in hosts
+    }
     seen, failed = observe(hosts, requests, prober)
     return tuple(
         _not_seen(host, failed[host.name])
         if host.name in failed
-        else _status(seen[host.name], locked.get(host.name), lock.matrix if lock is not None else "", signatures)
+        else _status(seen[host.name], locked.get(host.name), lock, signatures)
         for host in hosts
     )
+
+
+def _matrix_of(lock: Lock | None, host: str) -> str:
+    return lock.matrix_of(host) if lock is not None else ""
 
 
 def _not_seen(host: InventoryHost, problem: HostError) -> HostStatus:
@@ -67,17 +77,20 @@ def _not_seen(host: InventoryHost, problem: HostError) -> HostStatus:
     )
 
 
-def _status(seen: Seen, entry: HostLock | None, matrix: str, signatures: Signatures) -> HostStatus:
+def _status(seen: Seen, entry: HostLock | None, lock: Lock | None, signatures: Signatures) -> HostStatus:
+    """An entry of another matrix still says what the host should be; that no plan follows it is its reason."""
+    matrix = _matrix_of(lock, seen.host.name)
     plan = plan_of(seen, entry, matrix, signatures) if entry is not None else None
     state, reason, record = _state(seen, entry, plan, matrix, signatures)
     return HostStatus(
         seen.host.name,
         state,
-        reason,
+        OLDER if lock is not None and seen.host.name in lock.older else reason,
         driver=seen.facts.driver.loaded,
         runtime=_runtime(seen),
         networks=entry.intent.networks if entry is not None else seen.host.intent.networks,
         as_locked=plan is not None and plan.up_to_date,
+        tunnel=seen.facts.tunnel,
         enrolled_at=record.enrolled_at if record is not None and state == "enrolled" else None,
     )
 

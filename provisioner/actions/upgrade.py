@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from provisioner.actions.locked import not_locked
 from provisioner.actions.observe import observe
 from provisioner.actions.ports import Prober
 from provisioner.errors import BadInput, HostError
@@ -25,7 +26,7 @@ class Upgraded:
     program: str
     steps: dict[str, Step] = field(default_factory=dict)
     others: tuple[str, ...] = ()  # hosts that do not serve it
-    unlocked: tuple[str, ...] = ()  # hosts that serve it and have no entry, or one of another request
+    unlocked: tuple[str, ...] = ()  # hosts that serve it and have no entry, or one of another request or matrix
     failed: dict[str, HostError] = field(default_factory=dict)
 
     def named(self, *states: str) -> tuple[str, ...]:
@@ -40,7 +41,7 @@ def upgrade(
     client = versioned_client(entry)
     serving = [host for host in hosts if network in {named_parts(name)[0] for name in host.intent.networks}]
     _refuse_other_pins(serving, network, to)
-    locked = [h for h in serving if h.name in before.hosts and before.hosts[h.name].intent == h.intent]
+    locked = [h for h in serving if not_locked(h.name, before) is None and before.hosts[h.name].intent == h.intent]
     seen, failed = observe(locked, {host.name: Request(FULL) for host in locked}, prober)
     steps = {
         name: upgraded(one.facts, one.host.intent, before.hosts[name], network, to, matrix)

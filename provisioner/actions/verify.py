@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from provisioner.actions.locked import not_locked
 from provisioner.errors import HostError
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.results import HostVerification
@@ -34,14 +35,10 @@ def verify(hosts: Sequence[InventoryHost], lock: Lock, verifier: Verifier, *, ru
     """Check every host that has a lock entry; changes nothing."""
     verified = Verified(run)
     for host in hosts:
-        if host.name not in lock.hosts:
-            verified.failed[host.name] = HostError(
-                "host-not-locked",
-                host.name,
-                f"{host.name} has no entry in the lock",
-                hint=f"provision resolve --limit {host.name}",
-            )
-    locked = [host for host in hosts if host.name in lock.hosts]
+        problem = not_locked(host.name, lock)
+        if problem is not None:
+            verified.failed[host.name] = problem
+    locked = [host for host in hosts if host.name not in verified.failed]
     verified.hosts = verifier.verify(locked, {host.name: lock.hosts[host.name] for host in locked}, run=run)
     return verified
 

@@ -1,4 +1,4 @@
-"""`provision matrix`: list what is known, show one entry, lint it, print its schema, name what to rehearse."""
+"""`provision matrix`: what is known, entry by entry; lint, schema, pages; what to rehearse."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioner.cli import matrix_combos
+from provisioner.cli import matrix_combos, matrix_diff, matrix_update
 from provisioner.errors import BadInput, Exit
 
 if TYPE_CHECKING:
+    from provisioner.matrix.entries import Entry
     from provisioner.matrix.lint import Finding
     from provisioner.matrix.reader import Matrix
 
@@ -17,12 +18,17 @@ if TYPE_CHECKING:
 def arguments(parser: argparse.ArgumentParser) -> None:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print JSON instead of text")
-    common.add_argument("--matrix", type=Path, metavar="DIR", help="read this folder instead of the matrix shipped")
+    common.add_argument("--matrix", type=Path, metavar="DIR", help="read this folder instead of the matrix in use")
     what = parser.add_subparsers(dest="matrix_command", metavar="WHAT", required=True, help="what to do")
     listing = what.add_parser("list", parents=[common], help="every entry, or those of one room")
     listing.add_argument("room", nargs="?", metavar="ROOM", help="drivers, cuda, gpus, os, networks …")
     show = what.add_parser("show", parents=[common], help="one entry with its claims and sources")
     show.add_argument("id", metavar="ID", help="such as rtx-4090, networks/lium, drivers/535")
+    why = what.add_parser(
+        "why", parents=[common], help="what an entry decides, what uses it, where its claims come from"
+    )
+    why.add_argument("id", metavar="ID", help="such as rtx-4090, networks/lium, drivers/535")
+    why.add_argument("field", nargs="?", metavar="FIELD", help="one claim of it, such as driver, security, native_cuda")
     what.add_parser("lint", parents=[common], help="what the schema cannot check; exit 1 on an error")
     combos = what.add_parser(
         "combos", parents=[common], help="combinations to rehearse: a fleet's, or a covering array"
@@ -30,27 +36,37 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     matrix_combos.arguments(combos)
     page = what.add_parser("html", parents=[common], help="a page to explore what fits; one file, needs no network")
     page.add_argument("out", type=Path, metavar="OUT", help="the file to write, such as matrix.html")
+    diff = what.add_parser("diff", help="which claims differ between two matrices, which hosts would move, and why")
+    diff.add_argument("--json", action="store_true", help="print JSON instead of text")
+    matrix_diff.arguments(diff)
+    matrix_update.update_arguments(what.add_parser("update", help="fetch a signed release, verify it, and use it"))
+    matrix_update.use_arguments(what.add_parser("use", help="go to another fetched release, or to the shipped matrix"))
+    matrix_update.release_arguments(what.add_parser("release", help="make a signed release, in a folder to serve"))
     failures = what.add_parser("failures", parents=[common], help="the mechanisms of failure that doctor knows")
     failures.add_argument("--pages", type=Path, metavar="DIR", help="write a page for each into this folder")
     failures.add_argument("--language", action="store_true", help="print the reference of their language")
     schema = what.add_parser("schema", parents=[common], help="JSON schema of the entries, for editors")
     schema.add_argument("room", nargs="?", metavar="ROOM", help="of one room alone")
-    schema.add_argument("--markdown", action="store_true", help="print the reference page instead")
+    reference = what.add_parser("reference", parents=[common], help="pages with every entry, as in docs/reference")
+    reference.add_argument("folder", type=Path, metavar="DIR", help="the folder to write to, such as docs/reference")
 
 
 def run(args: argparse.Namespace) -> int:
     from provisioner.cli.views import matrix as view
 
-    if args.matrix_command == "schema" and args.markdown:
-        from provisioner.cli.views.matrix_reference import reference_text
-
-        print(reference_text(), end="")
-        return Exit.OK
     if args.matrix_command == "schema":
         print(view.schema_text(_room(args.room) if args.room else None))
         return Exit.OK
     if args.matrix_command == "lint":
         return _lint(args)
+    own = {
+        "diff": matrix_diff.run,
+        "update": matrix_update.run_update,
+        "use": matrix_update.run_use,
+        "release": matrix_update.run_release,
+    }
+    if args.matrix_command in own:
+        return own[args.matrix_command](args)
     if args.matrix_command == "failures":
         return _failures(args)
     from provisioner.matrix.reader import load
@@ -60,6 +76,10 @@ def run(args: argparse.Namespace) -> int:
         return matrix_combos.run(args, matrix)
     if args.matrix_command == "html":
         return _html(args, matrix)
+    if args.matrix_command == "reference":
+        return _reference(args, matrix)
+    if args.matrix_command == "why":
+        return _why(args, matrix)
     if args.matrix_command == "show":
         room, entry = _find(matrix, args.id)
         print(view.entry_json(room, entry) if args.json else view.entry_text(room, entry))
@@ -73,13 +93,24 @@ def _lint(args: argparse.Namespace) -> int:
     import datetime as dt
 
     from provisioner.cli.views import matrix as view
+    from provisioner.matrix.files import matrix_dir
     from provisioner.matrix.lint import lint
-    from provisioner.model.paths import data_dir
 
-    folder = args.matrix or data_dir("matrix")
+    folder = args.matrix or matrix_dir()
     findings = [*lint(folder, dt.date.today()), *_failure_findings(folder)]
     print(view.findings_json(findings) if args.json else view.findings_text(findings))
     return Exit.FAILED if any(f.level == "error" for f in findings) else Exit.OK
+
+
+def _why(args: argparse.Namespace, matrix: Matrix) -> int:
+    from provisioner.cli.views.matrix_why import why_json, why_text
+    from provisioner.matrix.files import matrix_dir
+    from provisioner.matrix.origins import origins
+
+    room, entry = _find(matrix, args.id)
+    found = origins(args.matrix or matrix_dir(), matrix, room, entry)
+    print((why_json if args.json else why_text)(room, entry, found, args.field))
+    return Exit.OK
 
 
 def _failure_findings(folder: Path) -> list[Finding]:
@@ -148,6 +179,28 @@ def _html(args: argparse.Namespace, matrix: Matrix) -> int:
     return Exit.OK
 
 
+def _reference(args: argparse.Namespace, matrix: Matrix) -> int:
+    import json
+
+    from provisioner.cli.views.matrix_pages import pages
+
+    if not args.folder.is_dir():
+        raise BadInput("page-not-written", f"no page can be written to {args.folder}: there is no such folder")
+    texts = pages(matrix)
+    try:
+        for name, text in texts.items():
+            (args.folder / name).parent.mkdir(exist_ok=True)
+            (args.folder / name).write_text(text, encoding="utf-8")
+    except OSError as problem:
+        raise BadInput("page-not-written", f"the pages cannot be written to {args.folder}: {problem}") from problem
+    if args.json:
+        print(json.dumps({"format": 1, "files": sorted(texts), "digest": matrix.digest}))
+    else:
+        size = sum(len(text.encode()) for text in texts.values())
+        print(f"wrote {len(texts)} pages to {args.folder}: {size / 1000:.0f} kB, matrix {matrix.digest[:12]}")
+    return Exit.OK
+
+
 def _room(name: str) -> str:
     from provisioner.matrix.entries import ROOMS
 
@@ -156,12 +209,10 @@ def _room(name: str) -> str:
     return name
 
 
-def _find(matrix: object, text: str) -> tuple[str, object]:
+def _find(matrix: Matrix, text: str) -> tuple[str, Entry]:
     """`drivers/535` is exact; a bare id is looked for in every room and may be of one alone."""
     from provisioner.matrix.entries import ROOMS
-    from provisioner.matrix.reader import Matrix
 
-    assert isinstance(matrix, Matrix)
     room, slash, entry_id = text.rpartition("/")
     wanted = [_room(room)] if slash else list(ROOMS)
     found = [(name, matrix.room(name)[entry_id]) for name in wanted if entry_id in matrix.room(name)]

@@ -35,6 +35,13 @@ def lock(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lock", type=Path, default=Path(LOCK), metavar="FILE", help=f"the lock file (default {LOCK})")
 
 
+def captures(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add --capture; `what` is what is done with the recorded host, such as "to plan for"."""
+    parser.add_argument(
+        "--capture", action="append", default=[], type=Path, metavar="FILE", help=f"recorded host {what}, no ssh"
+    )
+
+
 def json_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="machine-readable output on stdout")
 

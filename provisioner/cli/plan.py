@@ -21,9 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exit-code", action="store_true", help="exit with 0 when nothing differs, 2 when something does, 1 on failure"
     )
-    parser.add_argument(
-        "--capture", action="append", default=[], type=Path, metavar="FILE", help="recorded host to plan for, no ssh"
-    )
+    options.captures(parser, "to plan for")
 
 
 def run(args: argparse.Namespace) -> int:

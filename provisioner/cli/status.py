@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 
 from provisioner.cli import options
 from provisioner.errors import Exit
@@ -15,9 +14,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     options.inventory(parser)
     options.lock(parser)
     options.json_output(parser)
-    parser.add_argument(
-        "--capture", action="append", default=[], type=Path, metavar="FILE", help="recorded host to read, no ssh"
-    )
+    options.captures(parser, "to read")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.cli import options
@@ -21,13 +20,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "value",
         metavar="VALUE",
-        help="what is asked: driver=580, cuda=13.0, modules=open, runtime=docker-ce, NETWORK=VERSION",
+        help="what is asked: driver=580, cuda=13.0, modules=open, runtime=docker-ce, toolkit=1.19.1, cdi=present, "
+        "NETWORK=VERSION",
     )
     options.inventory(parser)
     options.json_output(parser)
-    parser.add_argument(
-        "--capture", action="append", default=[], type=Path, metavar="FILE", help="recorded host to ask about, no ssh"
-    )
+    options.captures(parser, "to ask about")
 
 
 def run(args: argparse.Namespace) -> int:

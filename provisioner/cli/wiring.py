@@ -97,8 +97,9 @@ def prober_for(hosts: Sequence[InventoryHost], args: argparse.Namespace) -> tupl
 def apply_ports(*, forks: int, timeout_s: float) -> ApplyPorts:
     """Return everything that an apply needs, with real effects."""
     from provisioner.actions.apply import ApplyPorts
+    from provisioner.adapters.paths import TunnelPaths
     from provisioner.adapters.runner import AnsibleRunner
-    from provisioner.adapters.runs import RunFolders
+    from provisioner.adapters.runs import RunFolders, SystemClock
     from provisioner.adapters.signing import Keyring
 
     shell = SshShell()
@@ -110,6 +111,8 @@ def apply_ports(*, forks: int, timeout_s: float) -> ApplyPorts:
         verifier=verifier(),
         enroller=enroller(shell),
         signatures=Keyring(),
+        paths=TunnelPaths(),
+        clock=SystemClock(),
         alive=alive,
     )
 

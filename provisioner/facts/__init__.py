@@ -15,6 +15,7 @@ from provisioner.facts import (
     packages,
     runtime,
     sources,
+    tunnel,
     units,
 )
 from provisioner.model.capture import Capture
@@ -36,6 +37,7 @@ def read(capture: Capture, *, now: datetime | None = None) -> HostFacts:
         driver=driver.read(capture, os, kernels.running, installed),
         packages=installed,
         package_patterns=patterns,
+        dpkg_interrupted=packages.interrupted(capture, installed),
         offers=offers.read(capture),
         runtime=runtime.read(capture, services),
         nvml=nvml.read(capture),
@@ -48,6 +50,7 @@ def read(capture: Capture, *, now: datetime | None = None) -> HostFacts:
         boot_identity=machine.boot_identity(capture),
         virtualization=machine.virtualization(capture),
         components=sources.read(capture),
+        tunnel=tunnel.read(capture, kernels.running),
     )
 
 

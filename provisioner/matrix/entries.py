@@ -10,12 +10,13 @@ import calendar
 import datetime as dt
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, Strict, StringConstraints, model_validator
+from pydantic import Field, JsonValue, Strict, StringConstraints, field_validator, model_validator
 
 from provisioner.matrix.specifier import Claim, Confidence, Day, Frozen, Id, Requirement, Text
 from provisioner.model.version import (
     CudaVersion,
     DebianVersion,
+    DottedSpecifier,
     DottedVersion,
     DriverSpecifier,
     DriverVersion,
@@ -281,6 +282,13 @@ class GpuModel(Entry):
     forward_compat: Bool | None = None
     field_confidence: dict[str, Literal["high", "medium", "low", "not collected", "not confirmed"]]
 
+    @field_validator("driver_floor")
+    @classmethod
+    def _can_hold(cls, floor: DriverSpecifier | None) -> DriverSpecifier | None:
+        if floor is not None and floor.is_empty():
+            raise ValueError("no version satisfies this specifier")
+        return floor
+
 
 class Kernel(Claim):
     """A kernel of an OS release and where it was read."""
@@ -368,7 +376,7 @@ class Floor(Claim):
 
     policy: Text
     value: str
-    key: Literal["toolkit", "docker", "containerd"] | None = None
+    key: Literal["toolkit", "docker", "containerd", "podman"] | None = None
     version: DottedVersion | None = None
 
 
@@ -423,6 +431,8 @@ class Step(Claim):
 
     text: Text
     figures: dict[str, JsonValue] = Field(default_factory=dict)
+    with_client: DottedSpecifier | None = None
+    """Versions of the client that this came with or is true of; none named: nothing is known of that."""
 
 
 class Secret(Claim):
@@ -500,6 +510,46 @@ class Conflict(Entry):
     """True: two of the parties cannot share a host; false: they can, when the way out is taken."""
 
 
+class Carried(Frozen):
+    """What a kind of tunnel brings to a host from outside."""
+
+    tcp: Bool
+    udp: Bool
+    ranges: Bool
+    """Whole ranges of ports, such as 30000-32767, with what is written here and no more."""
+    public: Bool
+    """Anybody can reach the ports; false: only who is in the tunnel."""
+    egress: Bool
+    """What leaves the host leaves by the same address as what comes in."""
+
+
+class BrokenNetwork(Claim):
+    """A network that can't be served when its customers come in by this kind of tunnel."""
+
+    network: Id
+    why: Text
+
+
+class TunnelKind(Entry):
+    """A way to reach a host behind NAT (`tunnels/wireguard.yaml`); its id is a kind of `provision_tunnel`."""
+
+    name: Text
+    version: Text | None = None
+    """The newest that was read of, with its day."""
+    support: Literal["proven", "rendered"]
+    """proven: tried on real hosts in CI. rendered: the configuration is written and checked, never run here."""
+    transport: Text
+    inbound_on: Literal["hub", "server", "none"]
+    """Where a port has to be open to the world."""
+    carries: Carried
+    mtu_default: Int | None = None
+    keepalive_s: Int | None = None
+    fits: Text
+    breaks: tuple[BrokenNetwork, ...] = ()
+    pitfalls: tuple[Step, ...] = ()
+    details: dict[Id, Details] = Field(default_factory=dict)
+
+
 class ContainerRequirement(Claim):
     """A real `NVIDIA_REQUIRE_CUDA` string and the images that carry it."""
 
@@ -541,6 +591,7 @@ ROOMS: dict[str, type[Entry]] = {
     "runtimes": Runtime,
     "networks": Network,
     "conflicts": Conflict,
+    "tunnels": TunnelKind,
     "container-images": ContainerImages,
     "rules": Rule,
 }

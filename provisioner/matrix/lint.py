@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from provisioner.errors import BadInput
-from provisioner.matrix.entries import ROOMS, CudaLevel, DriverBranch, Entry
-from provisioner.matrix.reader import Document, Position, Rooms, problems_of, read_documents, rooms_of
-from provisioner.matrix.specifier import os_family, text_of
-from provisioner.model.version import CudaVersion, DottedVersion, DriverVersion, Specifier
+from provisioner.matrix.entries import ROOMS, CudaLevel, DriverBranch, Entry, Network
+from provisioner.matrix.reader import Document, Position, Rooms, parent_cycle, problems_of, read_documents, rooms_of
+from provisioner.matrix.references import references
+from provisioner.matrix.specifier import Requirement, os_family, text_of
+from provisioner.model.version import CudaVersion, DottedSpecifier, DottedVersion, DriverVersion, Specifier
 
 
 @dataclass(frozen=True)
@@ -84,63 +85,12 @@ def _from_text(text: str) -> Finding:
 # --- ids ----------------------------------------------------------------------------------------------------------
 
 
-def _references(world: _World) -> Iterator[tuple[str, str, Position, str, str]]:
-    """Every id that one entry takes from another room: room, entry, where it stands, room it points to, id."""
-    r = world.rooms
-    for driver in r.drivers.values():
-        for name in ("architectures", "last_branch_for", "drops", "not_supported"):
-            for n, target in enumerate(getattr(driver, name)):
-                yield "drivers", driver.id, (name, n), "architectures", target
-        for name in ("proprietary_architectures", "open_architectures"):
-            for n, target in enumerate(getattr(driver.modules, name)):
-                yield "drivers", driver.id, ("modules", name, n), "architectures", target
-        yield "drivers", driver.id, ("native_cuda",), "cuda", str(driver.native_cuda)
-        for n, packages in enumerate(driver.packages):
-            for k, target in enumerate(packages.os):
-                yield "drivers", driver.id, ("packages", n, "os", k), "os", target
-    for level in r.cuda.values():
-        yield "cuda", level.id, ("native_branch",), "drivers", level.native_branch
-        for n, release in enumerate(level.releases):
-            yield "cuda", level.id, ("releases", n, "driver_branch"), "drivers", release.driver_branch
-    for gpu in r.gpus.values():
-        yield "gpus", gpu.id, ("architecture",), "architectures", gpu.architecture
-        if gpu.last_driver:
-            yield "gpus", gpu.id, ("last_driver",), "drivers", gpu.last_driver
-        if gpu.last_cuda:
-            yield "gpus", gpu.id, ("last_cuda",), "cuda", str(gpu.last_cuda)
-    for release_of in r.os.values():
-        for n, target in enumerate(release_of.unsupported_architectures):
-            yield "os", release_of.id, ("unsupported_architectures", n), "architectures", target
-    for runtime in r.runtimes.values():
-        for n, target in enumerate(runtime.conflicts_with):
-            yield "runtimes", runtime.id, ("conflicts_with", n), "runtimes", target
-        for n, runtime_packages in enumerate(runtime.packages):
-            for k, target in enumerate(runtime_packages.os):
-                yield "runtimes", runtime.id, ("packages", n, "os", k), "os", target
-    for network in r.networks.values():
-        if network.parent:
-            yield "networks", network.id, ("parent",), "networks", network.parent
-        for n, profile in enumerate(network.profiles):
-            for k, item in enumerate(profile.requirements):
-                here = ("profiles", n, "requirements", k, item.key)
-                for target in (*(item.model or ()), *(item.not_model or ())):
-                    yield "networks", network.id, here, "gpus", target
-                for target in item.architecture or ():
-                    yield "networks", network.id, here, "architectures", target
-    for conflict in r.conflicts.values():
-        for n, party in enumerate(conflict.parties):
-            if party.network:
-                yield "conflicts", conflict.id, ("parties", n, "network"), "networks", party.network
-    for images in r.container_images.values():
-        if images.level:
-            yield "container-images", images.id, ("level",), "cuda", str(images.level)
-
-
 def dangling_ids(world: _World) -> Iterator[Finding]:
     """An id that another entry should have and none has."""
-    for room, entry_id, where, target_room, target in _references(world):
-        if target not in world.rooms.room(target_room):
-            yield world.finding("error", room, entry_id, where, f"there is no {target_room}/{target}.yaml")
+    for ref in references(world.rooms):
+        if ref.target not in world.rooms.room(ref.target_room):
+            message = f"there is no {ref.target_room}/{ref.target}.yaml"
+            yield world.finding("error", ref.room, ref.entry_id, ref.where, message)
     for conflict in world.rooms.conflicts.values():
         for n, party in enumerate(conflict.parties):
             network = world.rooms.networks.get(party.network or "")
@@ -162,6 +112,45 @@ def unknown_systems(world: _World) -> Iterator[Finding]:
                         where = ("profiles", n, "requirements", k, "os")
                         message = f"{target} is not in the room os: it has ended or is not described"
                         yield world.finding("warning", "networks", network.id, where, message)
+
+
+def client_versions(world: _World) -> Iterator[Finding]:
+    """Versions of a client stand newest first, each once; what is said of some must be about one that is known."""
+    for network in world.rooms.networks.values():
+        for n, client in enumerate(network.clients):
+            numbers = [number for v in client.versions if (number := _number(v.version)) is not None]
+            if any(not later < earlier for earlier, later in itertools.pairwise(numbers)):
+                message = f"the versions of {client.name} stand newest first, each once"
+                yield world.finding("error", "networks", network.id, ("clients", n, "versions"), message)
+        known = _known_clients(network)
+        told: list[tuple[Position, DottedSpecifier | None]] = [
+            (("profiles", n, "requirements", k, "with_client"), item.with_client)
+            for n, profile in enumerate(network.profiles)
+            for k, item in enumerate(profile.requirements)
+        ]
+        told += [(("breakages", n, "with_client"), step.with_client) for n, step in enumerate(network.breakages)]
+        for where, versions in told:
+            if versions is not None and not any(versions.allows(number) for number in known):
+                message = f"no version that {network.id} lists is in '{versions}'"
+                yield world.finding("error", "networks", network.id, where, message)
+
+
+def _known_clients(network: Network) -> list[DottedVersion]:
+    """Versions of the program whose versions are published."""
+    versioned = next((client for client in network.clients if client.versions), None)
+    known = [_number(v.version) for v in versioned.versions] if versioned is not None else []
+    return [number for number in known if number is not None]
+
+
+def _asks(item: Requirement, client: DottedVersion) -> bool:
+    return item.with_client is None or item.with_client.allows(client)
+
+
+def _number(text: str) -> DottedVersion | None:
+    try:
+        return DottedVersion(text)
+    except ValueError:
+        return None
 
 
 # --- ranges -------------------------------------------------------------------------------------------------------
@@ -304,8 +293,11 @@ def profiles(world: _World) -> Iterator[Finding]:
             yield world.finding("error", "networks", network.id, ("profiles",), message)
         for n, profile in enumerate(network.profiles):
             for key in dict.fromkeys(item.key for item in profile.requirements):
-                wanted = [i.value for i in profile.requirements if i.key == key and i.severity == "must"]
-                if _never_together(key, wanted):
+                musts = [i for i in profile.requirements if i.key == key and i.severity == "must"]
+                # What different versions of the client ask for need not hold together.
+                parties = [[i for i in musts if _asks(i, number)] for number in _known_clients(network)] or [musts]
+                wanted = next((w for w in ([i.value for i in p] for p in parties) if _never_together(key, w)), None)
+                if wanted is not None:
                     what = "version" if isinstance(wanted[0], Specifier) else "host"
                     message = f"no {what} satisfies every requirement on {key}"
                     yield world.finding("error", "networks", network.id, ("profiles", n), message)
@@ -342,14 +334,10 @@ def known_drivers(world: _World) -> Iterator[Finding]:
 
 def cyclic_parents(world: _World) -> Iterator[Finding]:
     """A network that is part of itself: whoever follows parents would never arrive."""
-    networks = world.rooms.networks
-    for network in networks.values():
-        way = [network.id]
-        while (parent := networks[way[-1]].parent) in networks and parent not in way:
-            way.append(str(parent))
-        if parent == network.id:
-            message = f"a cycle: {' → '.join([*way, network.id])}"
-            yield world.finding("error", "networks", network.id, ("parent",), message)
+    for network_id in world.rooms.networks:
+        way = parent_cycle(world.rooms.networks, network_id)
+        if way is not None:
+            yield world.finding("error", "networks", network_id, ("parent",), f"a cycle: {' → '.join(way)}")
 
 
 # --- trust --------------------------------------------------------------------------------------------------------
@@ -402,6 +390,7 @@ def seen_in_the_future(world: _World) -> Iterator[Finding]:
 CHECKS: tuple[Callable[[_World], Iterator[Finding]], ...] = (
     dangling_ids,
     unknown_systems,
+    client_versions,
     driver_versions,
     architecture_ranges,
     cuda_ranges,

@@ -9,6 +9,7 @@
     matrix.runtimes["docker-io"].packages         # also .floors, .releases
     matrix.networks["lium"].default_profile       # .requirements: items with .key, .value, .forbids, .because, .sources
     matrix.conflicts["cdi"].parties
+    matrix.tunnels["wireguard"].carries           # also .breaks: networks that such a tunnel can't serve
     matrix.container_images["cuda-12.4"].requirements
     matrix.rules["minor-version-compatibility"].figures
     matrix.digest                                 # sha256 of the canonical content; comments and layout do not count
@@ -48,9 +49,9 @@ from provisioner.matrix.entries import (
     OsRelease,
     Rule,
     Runtime,
+    TunnelKind,
 )
-from provisioner.matrix.files import bytes_digest, contents_of, read_cache, write_cache
-from provisioner.model.paths import data_dir
+from provisioner.matrix.files import bytes_digest, contents_of, matrix_dir, read_cache, refuse_altered, write_cache
 
 DEPTH_LIMIT = 32
 
@@ -86,6 +87,7 @@ class Rooms:
     runtimes: Mapping[str, Runtime]
     networks: Mapping[str, Network]
     conflicts: Mapping[str, Conflict]
+    tunnels: Mapping[str, TunnelKind]
     container_images: Mapping[str, ContainerImages]
     rules: Mapping[str, Rule]
 
@@ -138,19 +140,23 @@ def _matrix(rooms: Mapping[str, Mapping[str, Any]], digest: str) -> Matrix:
 
 
 def load(path: Path | None = None) -> Matrix:
-    """Read, check and freeze the matrix under `path` (by default the one that ships with the package)."""
-    folder = path or data_dir("matrix")
+    """Read, check and freeze the matrix under `path` (by default the one in use)."""
+    folder = path or matrix_dir()
     contents = contents_of(folder)
     key = bytes_digest(contents)
     cached = read_cache(key)
     if cached is not None:
         try:
-            return _validated(cached)
+            matrix = _validated(cached)
+            refuse_altered(folder, matrix.digest)
+            return matrix
         except ValidationError:
             pass  # written by a version with another schema; the slow way below names file and line
     documents = [parse(name, text) for name, text in contents.items()]
     canonical = _canonical(documents)
     matrix = _validated(canonical)
+    _refuse_cycles(matrix, documents)
+    refuse_altered(folder, matrix.digest)
     write_cache(key, canonical)
     return matrix
 
@@ -301,6 +307,27 @@ def _canonical(documents: list[Document]) -> str:
             hint="provision matrix schema prints the schema; provision matrix lint lists every complaint",
         )
     return _json(rooms)
+
+
+def parent_cycle(networks: Mapping[str, Network], network_id: str) -> list[str] | None:
+    """The way from a network up its parents back to itself, or None when it is not part of itself."""
+    way = [network_id]
+    while (parent := networks[way[-1]].parent) is not None and parent in networks and parent not in way:
+        way.append(parent)
+    return [*way, network_id] if parent == network_id else None
+
+
+def _refuse_cycles(matrix: Matrix, documents: list[Document]) -> None:
+    """Whoever follows parents would never arrive. Raises BadInput that names the first network of a cycle."""
+    for network_id in matrix.networks:
+        way = parent_cycle(matrix.networks, network_id)
+        if way is not None:
+            document = next(d for d in documents if d.path == f"networks/{network_id}.yaml")
+            raise BadInput(
+                "matrix-cycle",
+                f"{document.path}:{document.line(('parent',))}: parent: a cycle: {' → '.join(way)}",
+                hint="provision matrix lint lists every complaint",
+            )
 
 
 _ADAPTERS: list[TypeAdapter[Any]] = []

@@ -14,6 +14,7 @@ docs/reference/requirement-language.md lists every key with examples.
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,16 @@ from enum import Enum
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    StringConstraints,
+    model_validator,
+)
 
 from provisioner.model.version import (
     CudaSpecifier,
@@ -35,7 +45,19 @@ from provisioner.model.version import (
 )
 
 Confidence = Literal["high", "medium", "low"]
-Day = Annotated[str, StringConstraints(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$")]
+
+
+def _day(value: str) -> str:
+    """A month or a day that is in no calendar is a typing error; parts may be missing."""
+    year, month, day = [*map(int, value.split("-")), 1, 1][:3]
+    try:
+        dt.date(year, month, day)
+    except ValueError as problem:
+        raise ValueError(f"'{value}' is no day of the calendar: {problem}") from problem
+    return value
+
+
+Day = Annotated[str, StringConstraints(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$"), AfterValidator(_day)]
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([.-][a-z0-9]+)*$", max_length=80)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 
@@ -43,7 +65,7 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 class Frozen(BaseModel):
     """A value of the matrix: unknown keys are errors, nothing changes after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Claim(Frozen):
@@ -108,8 +130,8 @@ _OS = re.compile(r"([a-z]+(?:-[a-z]+)*)(?:-([0-9][0-9.]*)|\s*((?:>=|<=|==|>|<).+
 def _os_item(value: Any) -> Any:
     if not isinstance(value, str) or (match := _OS.fullmatch(value)) is None:
         raise ValueError(f"{value!r} is not an OS: write an id (debian-12), a family (windows) or ubuntu>=22.04")
-    if match[3]:
-        Specifier.parse(match[3], DottedVersion)
+    if match[3] and Specifier.parse(match[3], DottedVersion).is_empty():
+        raise ValueError(f"no release satisfies '{value}'")
     return value
 
 
@@ -187,6 +209,8 @@ class Requirement(Claim):
     clock_skew_s: Seconds | None = None
     client: dict[str, DottedSpecifier] | None = None
     severity: Literal["must", "warn"] = "must"
+    with_client: DottedSpecifier | None = None
+    """Versions of the network's client that ask for this; none named: all of them."""
     because: Text
     listed_on: Day | None = None
     """For lists that grow: the day the list was read, shown with every answer that rests on it."""
@@ -200,8 +224,14 @@ class Requirement(Claim):
         value = getattr(self, _LANGUAGE[given[0]])
         if isinstance(value, Specifier) and value.is_empty():
             raise ValueError(f"{given[0]}: no version satisfies this specifier")
+        if isinstance(value, dict):
+            for name, item in value.items():
+                if isinstance(item, Specifier) and item.is_empty():
+                    raise ValueError(f"{given[0]}.{name}: no version satisfies this specifier")
         if value in ((), {}):
             raise ValueError(f"{given[0]}: an empty list can never hold")
+        if value == Bandwidth() or (isinstance(value, Ports) and not (value.tcp or value.udp)):
+            raise ValueError(f"{given[0]}: it names none")
         return self
 
     @cached_property
@@ -219,7 +249,7 @@ class Requirement(Claim):
         return self.severity == "must" and self.confidence != "low" and self.seen is not None
 
 
-_NOT_LANGUAGE = {*Claim.model_fields, "severity", "because", "listed_on"}
+_NOT_LANGUAGE = {*Claim.model_fields, "severity", "with_client", "because", "listed_on"}
 _LANGUAGE: dict[str, str] = {
     field.alias or name: name for name, field in Requirement.model_fields.items() if name not in _NOT_LANGUAGE
 }

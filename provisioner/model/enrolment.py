@@ -66,7 +66,12 @@ def lock_digest(entry: HostLock) -> str:
 
     Reasons are told anew by each `provision resolve` ("is on this host already"): they must not end an enrolment.
     """
-    return "sha256:" + hashlib.sha256(canonical(_decided(entry.model_dump(mode="json")))).hexdigest()
+    return "sha256:" + hashlib.sha256(canonical(decided(entry))).hexdigest()
+
+
+def decided(entry: HostLock) -> Any:
+    """Return the entry as data, without the words that explain it."""
+    return _decided(entry.model_dump(mode="json"))
 
 
 def _decided(value: Any) -> Any:

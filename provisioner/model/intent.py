@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from provisioner.model.tunnel import Tunnel
+
 
 class Policy(BaseModel):
     """How careful to be; key `provision_policy`."""
@@ -18,6 +20,11 @@ class Policy(BaseModel):
         description="what to do with a driver branch past its end of life when a newer one fits",
     )
     forbid_branches: tuple[str, ...] = ()
+    rollback: Literal["auto", "never"] = Field(
+        default="auto", description="whether a change of the stack is taken back when the host does not pass after it"
+    )
+    history: int = Field(default=3, ge=1, le=50, description="how many of the last changes a host keeps")
+    history_mib: int = Field(default=4096, ge=256, description="MiB that a host keeps of them in all")
 
 
 class Intent(BaseModel):
@@ -31,6 +38,11 @@ class Intent(BaseModel):
     )
     modules: Literal["auto", "open", "proprietary"] = "auto"
     cuda: str | None = Field(default=None, description="lowest CUDA level that must be offered, such as 12.2")
-    runtime: str = Field(default="docker-io", description="id of matrix/runtimes")
-    tunnel: Literal["none"] = Field(default="none", description="kind of tunnel; plain ssh is the only one yet")
+    runtime: str = Field(default="auto", description="id of matrix/runtimes; auto takes what the networks allow")
+    toolkit: str = Field(
+        default="auto",
+        description='auto takes the container toolkit when offered, "none", or a specifier such as ">=1.19.1"',
+    )
+    cdi: Literal["auto", "present", "absent"] = "auto"
+    tunnel: Tunnel = Tunnel()
     policy: Policy = Policy()

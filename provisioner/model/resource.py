@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from provisioner.model.capture import UNKNOWN, Unknown
 from provisioner.model.facts import Flavour
 
+Unit = Literal["kernel", "driver", "compat", "runtime", "toolkit", "other"]
+"""What must move together; `other` packages came along with one of them."""
+
 
 class _Kind(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +43,39 @@ class File(_Kind):
     mode: str = "0644"
     rebuilds_initramfs: bool = False
     pins: bool = False  # must be in force before any package transaction
+    kept: bool = True  # a rollback takes it back; false for what carries the way in
+
+    @property
+    def key(self) -> str:
+        return f"file {self.path}"
+
+
+class KeptFile(_Kind):
+    """A file as it was before a change: `source` is the copy on the host. Its text may hold secrets and stays there."""
+
+    kind: Literal["kept-file"] = "kept-file"
+    path: str
+    source: str
+    sha256: str
+    mode: str = "0644"
+    owner: str = "root:root"
+    rebuilds_initramfs: bool = False
+    pins: bool = False
+    restarts: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return f"file {self.path}"
+
+
+class AbsentFile(_Kind):
+    """A file that was not there before a change that is undone."""
+
+    kind: Literal["absent-file"] = "absent-file"
+    path: str
+    rebuilds_initramfs: bool = False
+    pins: bool = False
+    restarts: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -60,16 +96,31 @@ class Settings(_Kind):
 
 
 class Package(_Kind):
-    """A package at an exact version (or at any, when None), held or not. SHA-256 and size (bytes) of its archive."""
+    """A package at an exact version, held or not. SHA-256 and size (bytes) of its archive."""
 
     kind: Literal["package"] = "package"
     name: str
-    version: str | None
+    version: str
     held: bool = True
-    unit: Literal["driver", "runtime", "kernel", "tool"] = "tool"
+    unit: Unit
     architecture: str = "amd64"  # of the archive, a part of its file name
     sha256: str | None = None
     size: int = 0
+    auto: bool = False  # apt's mark of what came along as a dependency
+    archive: str | None = None  # a file on the host that holds exactly this version; None: from its package sources
+
+    @property
+    def key(self) -> str:
+        return f"package {self.name}"
+
+
+class AbsentPackage(_Kind):
+    """A package that must go: of another driver than the locked one, or brought by a change that is undone."""
+
+    kind: Literal["absent-package"] = "absent-package"
+    name: str
+    unit: Unit = "driver"
+    purge: bool = False  # its configuration goes too: there was none before the change that is undone
 
     @property
     def key(self) -> str:
@@ -77,10 +128,11 @@ class Package(_Kind):
 
 
 class WholePackages(_Kind):
-    """No package is left half-installed (dpkg was not interrupted)."""
+    """No package is left half-installed; `interrupted` when dpkg must finish before apt can say anything true."""
 
     kind: Literal["whole-packages"] = "whole-packages"
     broken: tuple[str, ...] = ()
+    interrupted: bool = False
 
     @property
     def key(self) -> str:
@@ -108,6 +160,7 @@ class Service(_Kind):
     enabled: bool = True
     active: bool = True
     after_reboot: bool = False
+    kept: bool = True  # a rollback takes it back; false for what carries the way in
 
     @property
     def key(self) -> str:
@@ -115,19 +168,107 @@ class Service(_Kind):
 
 
 class RunningDriver(_Kind):
-    """The driver that the kernel has loaded; it differs from what is installed when a reboot is due."""
+    """The driver that the kernel has loaded, None for none; it differs from what is installed when a reboot is due."""
 
     kind: Literal["running-driver"] = "running-driver"
-    version: str
-    flavour: Flavour
+    version: str | None
+    flavour: Flavour | None
 
     @property
     def key(self) -> str:
         return "running driver"
 
 
+class Tool(_Kind):
+    """A program that a tunnel needs, at whatever version the host has or is offered; no part of the stack.
+
+    It is installed by itself and kept out of what a rollback takes back, which must not take the way in with it.
+    """
+
+    kind: Literal["tool"] = "tool"
+    name: str
+
+    @property
+    def key(self) -> str:
+        return f"tool {self.name}"
+
+
+class KeyPair(_Kind):
+    """A key that is made on the host and stays there; the public half lies beside it for the probe."""
+
+    kind: Literal["key-pair"] = "key-pair"
+    path: str
+    public: str
+    maker: Literal["wireguard", "ssh", "nebula"]
+
+    @property
+    def key(self) -> str:
+        return f"key {self.path}"
+
+
+class SecretFile(_Kind):
+    """A file whose text comes from a variable of the inventory (a vault) at run time; only its being there is seen."""
+
+    kind: Literal["secret-file"] = "secret-file"
+    path: str
+    expression: str  # what Ansible fills in, such as hostvars['rig-01'].provision_tunnel_preshared
+    mode: str = "0600"
+
+    @property
+    def key(self) -> str:
+        return f"secret {self.path}"
+
+
+class GuardedFile(_Kind):
+    """One file of a guarded change; `content` None: it is kept for the way back, and made by a command."""
+
+    path: str
+    content: str | None
+    mode: str = "0644"
+
+
+class Guarded(_Kind):
+    """Files and units that could cut the host off: put in force together, and taken back unless confirmed in time.
+
+    `path` is the address on the host to which the confirming session must come; empty: any new session.
+    `run` are commands between files and units, `undo` those after the kept files are back, `settle` those once it is
+    confirmed.
+    """
+
+    kind: Literal["guarded"] = "guarded"
+    name: str
+    files: tuple[GuardedFile, ...] = ()
+    absent: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+    stop: tuple[str, ...] = ()
+    run: tuple[tuple[str, ...], ...] = ()
+    undo: tuple[tuple[str, ...], ...] = ()
+    settle: tuple[tuple[str, ...], ...] = ()
+    confirm_s: int = 120
+    path: str = ""
+    peer: str = ""  # who must answer where there is no session, because the owner works at the host itself
+
+    @property
+    def key(self) -> str:
+        return self.name
+
+
 Resource = Annotated[
-    Directory | File | Settings | Package | WholePackages | KernelModule | Service | RunningDriver,
+    Directory
+    | File
+    | KeptFile
+    | AbsentFile
+    | Settings
+    | Package
+    | AbsentPackage
+    | WholePackages
+    | KernelModule
+    | Service
+    | RunningDriver
+    | Tool
+    | KeyPair
+    | SecretFile
+    | Guarded,
     Field(discriminator="kind"),
 ]
 

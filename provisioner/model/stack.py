@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from provisioner.model.intent import Intent
+from provisioner.model.tunnel import Tunnel, TunnelLock
 
 
 class Reason(BaseModel):
@@ -28,12 +29,12 @@ class LockedPackage(BaseModel):
     architecture: str = "amd64"  # of the archive: amd64 or all, as the index states it
     sha256: str
     size: int
-    unit: Literal["driver", "runtime", "kernel"]  # what must move together
+    unit: Literal["driver", "compat", "runtime", "toolkit", "kernel"]  # what must move together
     hold: bool = True
 
 
 class Choice(BaseModel):
-    """One resolved variable (driver branch, exact version, flavour, CUDA level, runtime, a network's client)."""
+    """One resolved variable (driver branch, exact version, flavour, CUDA level, runtime, toolkit, a client …)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -55,12 +56,33 @@ class HostLock(BaseModel):
     modules: Choice | None  # open or proprietary
     cuda: Choice | None
     runtime: Choice | None
+    toolkit: Choice | None = None  # None: no source of the host offers one, or the request wants none
+    cdi: Choice | None = None  # present or absent; None: nothing here sets it up
+    compat: Choice | None = None  # forward compatibility: what carries a CUDA level that the driver does not
     networks: dict[str, Choice] = {}
     kernels: tuple[str, ...] = ()
     packages: tuple[LockedPackage, ...] = ()
     warnings: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()  # what a network asks for that facts do not show: for checks and installers
     module_options: tuple[str, ...] = ()  # lines for modprobe.d that this flavour needs on these cards
+    tunnel: TunnelLock | None = None
+
+    @property
+    def engine(self) -> str:
+        """The matrix id of the chosen runtime: `docker.io 26.1.5` is docker-io; '' when there is none."""
+        if self.runtime is None:
+            return ""
+        name = self.runtime.value.partition(" ")[0]
+        return "docker-io" if name == "docker.io" else name
+
+
+class ParkedTunnel(BaseModel):
+    """The tunnel of a host without an entry: its peers still know it, and its address stays its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    wish: Tunnel
+    lock: TunnelLock
 
 
 class Lock(BaseModel):
@@ -68,7 +90,13 @@ class Lock(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2  # 2 adds toolkit, cdi, compat and older; a file of format 1 is read as one that has none
     made_by: str  # provision's version
     matrix: str  # sha256 of the matrix
+    older: dict[str, str] = {}  # hosts whose entries another matrix made, and its sha256: kept, and not acted upon
     hosts: dict[str, HostLock]
+    tunnels: dict[str, ParkedTunnel] = {}
+
+    def matrix_of(self, host: str) -> str:
+        """The sha256 of the matrix that a host's entry was made with."""
+        return self.older.get(host, self.matrix)

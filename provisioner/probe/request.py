@@ -79,6 +79,8 @@ STATE = Profile(
         "/var/lib/provision/*.json",
         "/var/lib/provision/enrolment.json",
         "/var/lib/provision/journal.json",
+        "/run/provision/tunnel.json",
+        "/var/lib/provision/guard.json",
     ),
     listings=(
         "/sys/firmware/efi",
@@ -89,7 +91,7 @@ STATE = Profile(
         "/lib/modules/*/kernel/drivers/video/nvidia.ko*",
         "/usr/bin/nvidia-uninstall",
     ),
-    folders=("/boot",),
+    folders=("/boot", "/var/lib/dpkg/updates"),
     links=(
         "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1",
         "/usr/lib/aarch64-linux-gnu/libnvidia-ml.so.1",
@@ -120,8 +122,22 @@ FULL = Profile(
         "/etc/nvidia-container-runtime/config.toml",
         "/etc/debian_version",
         "/proc/cpuinfo",
+        "/proc/net/route",
+        "/etc/ufw/ufw.conf",
+        "/etc/wireguard/prov0*.pub",
+        "/etc/nebula/provision/prov0*.pub",
+        "/etc/nebula/provision/signed/*.crt",
+        "/etc/provision/prov0/prov0*.pub",
+        "/etc/ssh/ssh_host_ed25519_key.pub",
+        "/var/lib/provision/joined/*.json",
     ),
-    listings=STATE.listings,
+    listings=(
+        *STATE.listings,
+        "/sys/module/wireguard",
+        "/lib/modules/*/kernel/drivers/net/wireguard/wireguard.ko*",
+        "/usr/sbin/nft",
+        "/etc/iptables/rules.v4",
+    ),
     folders=STATE.folders,
     links=STATE.links,
     disks=STATE.disks,
@@ -173,9 +189,12 @@ FULL = Profile(
         "containerd",
         "containerd.io",
         "runc",
+        "podman",
+        "cuda-compat-*",
         "glx-alternative-*",
         "update-glx",
         "wireguard-tools",
+        "wireguard-go",
     ),
     nvml=True,
 )
@@ -268,19 +287,24 @@ DOCTOR = Profile(
 class Request:
     """A profile, and what one host's wanted resources add: files to compare, units, packages whose offers are wanted.
 
-    Added files are also answered as `stat -c '%a %U:%G %F' PATH`, for their mode and owner.
+    Added files are also answered as `stat -c '%a %U:%G %F' PATH`, for their mode and owner; `stats` are files that
+    are asked for that alone, because they hold a secret or are to be gone. `sums` are answered as `sha256sum PATH`,
+    which tells whether a file is a known one without showing it; `asked` are further commands.
     """
 
     profile: Profile = STATE
     files: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    stats: tuple[str, ...] = ()
+    asked: tuple[Command, ...] = ()
+    sums: tuple[str, ...] = ()
 
     @property
     def commands(self) -> tuple[Command, ...]:
         """Those of the profile, and the ones that its units and offers come down to."""
         units = tuple(dict.fromkeys((*self.profile.units, *self.units)))
-        made = list(self.profile.commands)
+        made = [*self.profile.commands, *(Command(f"sha256sum {shlex.quote(path)}") for path in self.sums), *self.asked]
         if units:
             made.insert(0, units_command(units))
         offers = tuple(dict.fromkeys((*self.profile.offers, *self.packages))) if self.profile.offers else ()

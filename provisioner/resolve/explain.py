@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import textwrap
 from collections.abc import Callable, Iterable
 
@@ -69,7 +70,8 @@ def _network_wants(c: Claim) -> str:
         "runtime": f"runtime {wanted}",
         "docker": f"Docker {wanted}",
         "containerd": f"containerd {wanted}",
-        "toolkit": "a container toolkit" if wanted == "*" else f"container toolkit {wanted}",
+        "toolkit": "a container toolkit" if wanted in ("*", "any version") else f"container toolkit {wanted}",
+        "cdi": f"CDI specs {wanted}",
         "disk_gib": f"{wanted} GiB of disk",
         "cpu_cores": f"{wanted} CPU cores",
         "public_ip": f"a public address ({wanted})",
@@ -88,10 +90,16 @@ def _opposite(c: Claim) -> str:
         one, other = (f"{c.word(w)} takes ports {c.word(v)}" for w, v in (("first", "one"), ("second", "other")))
         return f"{one}, {other}"
     if c.word("key") == "gpu.binding":
-        return f"of {c.word('first')} and {c.word('second')} one hands the GPU to a VM, the other needs it on the host"
+        return f"{c.word('first')} and {c.word('second')}: one hands the GPU to a VM, the other needs it on the host"
     if c.word("key") in ("gpu.exclusive", "dedicated"):
         return f"{c.word('first')} and {c.word('second')} each want the GPU for themselves"
     return f"{c.word('first')} wants {key} {c.word('one')}, {c.word('second')} wants {key} {c.word('other')}"
+
+
+def _in_a_sentence(text: str) -> str:
+    """Another sentence as the end of ours: without its full stop, and small unless it begins with a name or a code."""
+    text = text.rstrip(".")
+    return text[:1].lower() + text[1:] if text[1:2].islower() or text[1:2] == " " else text
 
 
 FIRST = {
@@ -103,6 +111,10 @@ FIRST = {
     "flavour": "its kernel modules are the default flavour of its branch",
     "release": "it is no backport",
     "newest": "it is the newest patch",
+    "newer": "it is newer",
+    "own-engine": "it is the distribution's own engine",
+    "taken": "more networks take it",
+    "by-name": "of engines that are alike in all else, it is the first by name",
 }
 """Why one driver stands before another, in the order in which that is decided."""
 
@@ -118,6 +130,10 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
     ),
     "card-guess": lambda c: (
         f"the card {c.about} is in no matrix entry: it stays on the branch of driver {c.word('loaded')}, which runs it"
+    ),
+    "tunnel-breaks": lambda c: (
+        f"{c.about} can't be served through {c.word('kind')}, by which this host's customers are to come in: "
+        f"{_in_a_sentence(c.word('why'))}"
     ),
     "cuda-ceiling": lambda c: (
         f"{c.about} has compute capability {c.word('capability')}: toolkits after CUDA {c.word('ceiling')} "
@@ -140,6 +156,37 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
         f"the running kernel {c.about} has no headers any more: the driver is built for {c.word('next')}, "
         f"which boots next, and loads after a reboot"
     ),
+    "wanted-runtime": lambda c: f"the request wants {c.about} as runtime",
+    "wanted-toolkit": lambda c: (
+        f"the request wants container toolkit {_readable(c.about)}; this host's package sources offer "
+        + (f"{c.word('offered')} and no other" if c.word("offered") else "none, and NVIDIA's repository would")
+    ),
+    "wanted-cdi": lambda c: f"the request wants CDI specs {c.about}",
+    "cdi-without-toolkit": lambda c: (
+        "the request wants CDI specs, and this host's package sources offer no sound container toolkit to write them"
+    ),
+    "toolkit-holes": lambda c: (
+        f"container toolkit {c.about} has published holes ({c.word('holes')}); {c.word('floor')} mends them all"
+    ),
+    "engine-reads-no-cdi": lambda c: (
+        (f"{c.word('who')} hands GPUs out by CDI, and " if c.word("who") else "")
+        + f"{c.about} cannot read the CDI specs that the toolkit writes, which takes {c.word('floors')} or newer"
+    ),
+    "engines-offered": lambda c: (
+        f"this host's package sources offer the container engines {c.word('offered')} and no other"
+        if c.word("offered")
+        else "this host's package sources offer no container engine"
+    ),
+    "compat-refused": lambda c: (
+        f"forward compatibility ({c.word('packages')}) is not for {c.about}: there CUDA fails with error 804"
+    ),
+    "compat-unknown": lambda c: (
+        f"whether forward compatibility ({c.word('packages')}) works on {c.about} is not confirmed"
+    ),
+    "compat-not-offered": lambda c: (
+        f"{c.about} would carry it by forward compatibility, and this host's package sources do not offer it "
+        "(NVIDIA's CUDA repository does)"
+    ),
     "runtime-not-offered": lambda c: f"this host's package sources offer no {c.about} for {c.word('os')}",
     "network-needs-driver": lambda c: f"{c.about} uses the driver of the host",
     "network-wants": _network_wants,
@@ -147,6 +194,10 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
     "not-seen": lambda c: f"{_network_wants(c)}, and that could not be seen on this host",
     "not-checked": _network_wants,
     "networks-conflict": lambda c: f"{c.about} can't share a host. {c.word('statement').rstrip('.')}",
+    "networks-disagree": lambda c: (
+        f"{c.about} can share a host with care. {c.word('statement').rstrip('.')}"
+        + (f". Way out: {c.word('way-out').rstrip('.')}" if c.word("way-out") else "")
+    ),
     "opposite-wishes": _opposite,
     "carries": lambda c: f"driver {c.about} carries CUDA {c.word('cuda')}",
     # why a value was chosen, or nothing newer
@@ -167,6 +218,37 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
     "newest-client": lambda c: f"{c.about} is the newest {c.word('program')} that fits",
     "unversioned-client": lambda c: f"{c.about} publishes no client versions: the network's own installer decides",
     "served-as": lambda c: f"{c.about} is served as: {c.word('title')}",
+    "compat-carries": lambda c: (
+        f"{c.about} carries CUDA {c.word('level')} on driver {c.word('driver')}, "
+        f"which by itself carries {c.word('native')}"
+    ),
+    "compat-able": lambda c: f"{c.about} can use forward compatibility, which a GeForce can't",
+    "toolkit-newest": lambda c: f"{c.about} is the newest sound one that this host's package sources offer",
+    "toolkit-sound": lambda c: (
+        f"{c.about} has every fix that is known: {c.word('floor')} is the lowest without a published hole"
+    ),
+    "toolkit-moved": lambda c: f"{c.about} is on the host, with published holes ({c.word('holes')})",
+    "toolkit-not-offered": lambda c: (
+        "toolkit: not offered by this host's sources, so nothing here gives containers a GPU; NVIDIA's repository for "
+        "the container toolkit would offer it"
+    ),
+    "toolkit-only-holes": lambda c: (
+        f"toolkit: none is chosen, for the newest that this host's sources offer, {c.about}, has published holes "
+        f"({c.word('holes')}); NVIDIA's repository for the container toolkit would offer {c.word('floor')} or newer"
+    ),
+    "toolkit-unpinned": lambda c: (
+        f"container toolkit {c.about} is on this host and no source offers a sound one: it stays as it is and is not "
+        "pinned" + (f", with published holes ({c.word('holes')})" if c.word("holes") else "")
+    ),
+    "stays": lambda c: f"{c.about} is newer; {c.word('chosen')} is on the host and stays until something asks for more",
+    "cdi-by-default": lambda c: "nobody minds: the toolkit keeps the specs up to date by itself (nvidia-cdi-refresh)",
+    "cdi-nobody": lambda c: "nobody asks for the specs",
+    "older-client": lambda c: (
+        f"{c.about} is served with {c.word('program')} {c.word('client')}: the newest, {c.word('newest')}, does not "
+        "fit (provision resolve --explain says why)"
+    ),
+    "client-defect": lambda c: f"{c.about} ({c.word('program')} {c.word('client')}): {c.word('text').rstrip('.')}",
+    "client-brings": lambda c: f"{c.word('program')} {c.word('client')}: {c.word('text').rstrip('.')}",
     "newest-offered": lambda c: f"{c.about} is the newest that {c.word('os')} offers outside backports",
     "ended": lambda c: (
         f"driver branch {c.about} is past its end of life ({c.word('date')})"
@@ -196,6 +278,17 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
     "asked": lambda c: f"the question is about {c.about}",
     "asked-unknown": lambda c: f"the matrix knows no {c.about}; {c.word('known')}",
     "asked-without-gpu": lambda c: f"there is no NVIDIA GPU on this host's PCI bus, so it gets no {c.about}",
+    "asked-not-offered": lambda c: (
+        f"this host's package sources offer no {c.about}"
+        + (
+            f", only {c.word('offered')}"
+            if c.word("offered")
+            else "; NVIDIA's repository for the container toolkit would"
+        )
+    ),
+    "asked-cdi-alone": lambda c: (
+        f"for {c.about} this host's package sources offer no sound container toolkit to write them"
+    ),
     "client-unknown": lambda c: (
         f"the matrix knows no {c.word('program')} {c.word('asked')} of {c.about}; the newest that it knows is "
         f"{c.word('newest')}"
@@ -237,8 +330,11 @@ def warning(claim: Claim) -> str:
 # --- no solution --------------------------------------------------------------------------------------------------
 
 
-def no_solution(host: str, answer: NoSolution) -> str:
-    """The whole text for one host: the conflicts, what would mend them, what to type next."""
+def no_solution(host: str, answer: NoSolution, *, assumed: bool = False) -> str:
+    """The whole text for one host: the conflicts, what would mend them, what to type next.
+
+    What is only assumed of a host cannot be asked about it: then no question is named.
+    """
     head = f"error: no set of versions serves {host}"
     lines = [head + "[unresolvable-host]".rjust(max(WIDTH - len(head), 22)), ""]
     if answer.unseen:
@@ -258,7 +354,7 @@ def no_solution(host: str, answer: NoSolution) -> str:
         lines += repair_lines(answer.repairs)
     else:
         lines += ["", "No single change of the request or this host mends it."]
-    lines += ["", *_next(host, answer)]
+    lines += ["", *_next(host, answer, None if assumed else look_closer(host, answer))]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -272,7 +368,7 @@ def conflict_lines(number: int, conflict: Conflict) -> list[str]:
     if len(claims) == 1:
         text = sentence(claims[0])
         rest = f"({'; '.join(sources(claims[0]))})"
-        if text.startswith(("the ", "this ")):
+        if text.startswith(("the ", "this ", "container ")):
             text = text[:1].upper() + text[1:]
         way_out = claims[0].word("way-out")
         more = wrapped("   way out: ", way_out) if way_out else []
@@ -287,6 +383,8 @@ def _headline(conflict: Conflict) -> str:
     """What the claims come down to, in one sentence."""
     kinds = {claim.kind for claim in conflict.claims}
     who, verb = _who(conflict)
+    if found := _about_containers(conflict, who, verb):
+        return found
     cards = [c.about for c in conflict.claims if c.kind in ("card-driver", "card-flavour", "card-floor")]
     if "cuda-ceiling" in kinds:
         card = next(c.about for c in conflict.claims if c.kind == "cuda-ceiling")
@@ -308,11 +406,39 @@ def _headline(conflict: Conflict) -> str:
     return "No driver on offer is left."
 
 
+_REQUESTED = {
+    "wanted-driver", "wanted-modules", "wanted-cuda", "wanted-client", "wanted-runtime", "wanted-toolkit", "wanted-cdi",
+    "cdi-without-toolkit",
+}  # fmt: skip
+
+
+def _about_containers(conflict: Conflict, who: str, verb: str) -> str:
+    """The headline of a conflict in which no driver plays a part; '' when it is none."""
+    kinds = {claim.kind for claim in conflict.claims}
+    keys = {claim.word("key") for claim in conflict.claims if claim.kind == "network-wants"}
+    if "engine-reads-no-cdi" in kinds:
+        name = next(claim.word("who") for claim in conflict.claims if claim.kind == "engine-reads-no-cdi")
+        return f"{name[:1].upper()}{name[1:]} wants CDI, and no engine on offer reads it."
+    if conflict.tree.variable != "stack" or not who:
+        return ""
+    if kinds & {"wanted-client", "client-ended"} and kinds <= {"wanted-client", "client-ended", "network-wants"}:
+        return f"{who} {verb} a client that the network does not let in."
+    if "toolkit-holes" in kinds:
+        return f"{who} {verb} a container toolkit with published holes."
+    if keys == {"cdi"} or kinds & {"wanted-cdi", "cdi-without-toolkit"}:
+        return f"{who} {verb} CDI on and off: one side for each host."
+    if "toolkit" in keys or "wanted-toolkit" in kinds:
+        return f"{who} {verb} a container toolkit that this host is not offered."
+    if keys & {"runtime", "docker", "containerd"}:
+        return f"{who} {verb} a container engine that this host is not offered."
+    return ""
+
+
 def _who(conflict: Conflict) -> tuple[str, str]:
     """Who asks: networks, the request, the policy; ("", "") when nobody does."""
     who = [c.about for c in conflict.claims if c.kind in ("network-wants", "network-needs-driver")]
     kinds = {claim.kind for claim in conflict.claims}
-    if kinds & {"wanted-driver", "wanted-modules", "wanted-cuda", "wanted-client"}:
+    if kinds & _REQUESTED:
         who.append("the request")
     if kinds & {"forbidden-branches", "refuse-ended", "no-reboot"}:
         who.append("the policy")
@@ -369,6 +495,8 @@ EDITS: dict[str, Callable[[Edit], str]] = {
     "component": lambda e: f"enable {e.value} in the package sources",
     "boot-kernel": lambda e: f"boot into kernel {e.value}, whose headers are offered",
     "runtime": lambda e: f"use {e.value} as runtime",
+    "free-toolkit": lambda e: f"let the container toolkit be chosen (provision_toolkit is {e.value})",
+    "free-cdi": lambda e: f"let CDI be chosen (provision_cdi is {e.value})",
     "os": lambda e: f"upgrade to {e.word('name') or e.value}",
     "take-out": lambda e: f"take out {e.word('name')} in slot {e.value}",
 }
@@ -414,15 +542,45 @@ def stack_in_words(stack: HostLock) -> str:
     return f"{', '.join(parts)}, serves {serving}"
 
 
-def _next(host: str, answer: NoSolution) -> list[str]:
+def _next(host: str, answer: NoSolution, closer: str | None) -> list[str]:
     if not answer.repairs:
         unknown = [c for conflict in answer.conflicts for c in conflict.claims if c.kind == "card-unknown"]
         if unknown:
             return [
                 f"Add the card to the matrix (a file in matrix/gpus that names {unknown[0].about}), then resolve again."
             ]
-        return [f"Look closer: provision facts {host}"]
-    first = answer.repairs[0].edits[0]
+        return [closer or f"Look closer: provision facts {host}"]
+    return [_to_do(host, answer.repairs[0].edits[0]), *([closer] if closer else [])]
+
+
+def look_closer(host: str, answer: NoSolution) -> str | None:
+    """`Look closer: provision why-not rig-01 cuda=13.0`: what would allow the value that the conflict is about."""
+    for conflict in answer.conflicts:
+        for claim in conflict.claims:
+            value = _asked_about(claim)
+            if value:
+                return f"Look closer: {shlex.join(['provision', 'why-not', host, value])}"
+    return None
+
+
+def _asked_about(claim: Claim) -> str | None:
+    """The value that a person misses: what was asked for, the newest that is not listed, the branch of a card."""
+    if claim.kind == "wanted-cuda":
+        return f"cuda={claim.about}"
+    if claim.kind == "wanted-driver":
+        return f"driver={claim.about}" if claim.about[:1].isdigit() else f"driver{claim.about}"
+    if claim.kind == "card-driver":
+        return f"driver={claim.word('last') or claim.word('first')}"
+    if claim.kind == "network-wants" and claim.word("key") == "driver" and claim.word("too-new"):
+        return f"driver={claim.word('too-new').rpartition(', ')[2]}"
+    if claim.kind == "network-wants" and claim.word("key") == "cuda":
+        level = re.fullmatch(r">=(\d+\.\d+)", claim.word("wanted"))
+        return f"cuda={level[1]}" if level else None
+    return None
+
+
+def _to_do(host: str, first: Edit) -> str:
+    """How the first repair is done: the variable to change, or what comes after it."""
     key = {
         "drop-network": "provision_networks",
         "profile": "provision_networks",
@@ -434,14 +592,20 @@ def _next(host: str, answer: NoSolution) -> list[str]:
         "allow-ended": "provision_policy.past_end_of_life",
         "allow-reboot": "provision_policy.reboot",
         "runtime": "provision_runtime",
+        "free-toolkit": "provision_toolkit",
+        "free-cdi": "provision_cdi",
     }.get(first.kind)
     again = f"provision resolve {host}"
     if key is None:
-        return [f"After that: {again}"]
-    return [f"To do a: change {key} of {host} in the inventory, then {again}"]
+        return f"After that: {again}"
+    return f"To do a: change {key} of {host} in the inventory, then {again}"
 
 
 # --- a lock in words ----------------------------------------------------------------------------------------------
+
+
+UNITS = ("driver", "compat", "runtime", "toolkit", "kernel")
+"""Packages of one unit move together; the order in which they are told."""
 
 
 def choices(lock: HostLock) -> str:
@@ -452,7 +616,10 @@ def choices(lock: HostLock) -> str:
         ("driver", lock.driver_version),
         ("modules", lock.modules),
         ("CUDA", lock.cuda),
+        ("forward compatibility", lock.compat),
         ("runtime", lock.runtime),
+        ("toolkit", lock.toolkit),
+        ("CDI", lock.cdi),
     ):
         if choice is not None:
             rows.append((label, choice))
@@ -465,7 +632,7 @@ def choices(lock: HostLock) -> str:
         lines += reason_lines("not newer", choice.not_newer, width)
     if lock.driver_version is None:
         lines.append("  no driver: nothing here asks for one")
-    count = {unit: sum(p.unit == unit for p in lock.packages) for unit in ("driver", "runtime", "kernel")}
+    count = {unit: sum(p.unit == unit for p in lock.packages) for unit in UNITS}
     size = sum(p.size for p in lock.packages) / 1e6
     if lock.packages:
         lines.append(

@@ -68,8 +68,9 @@ class Driver:
 
 @dataclass(frozen=True)
 class RuntimeVersion:
-    """One offered version of the container runtime."""
+    """One offered version of a container runtime; `id` is that of its matrix entry."""
 
+    id: str
     names: RuntimePackages
     package: OfferedPackage
     installed: bool
@@ -119,6 +120,21 @@ def upstream(text: str) -> str:
         return ""
 
 
+class NewestFirst:
+    """Orders package versions newest first inside a sort key."""
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+
+    def __lt__(self, other: NewestFirst) -> bool:
+        return debian(other.version) < debian(self.version)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NewestFirst) and self.version == other.version
+
+    __hash__ = None  # type: ignore[assignment]  # a sort key is never hashed
+
+
 def is_backport(offer: OfferedPackage) -> bool:
     return "backports" in offer.origin or "~bpo" in offer.version
 
@@ -143,6 +159,10 @@ def prepare(facts: HostFacts, matrix: Matrix) -> Host:
     )
 
 
+READ = ("debian", "ubuntu")
+"""What the ids of systems begin with whose packages can be read; one that is like them shows dpkg's list as they do."""
+
+
 def unseen(facts: HostFacts) -> tuple[str, ...]:
     """Facts without which nothing can be chosen, in words; a GPU that was not looked for is not "no GPU"."""
     needed = {
@@ -152,6 +172,9 @@ def unseen(facts: HostFacts) -> tuple[str, ...]:
         "what its package sources offer": facts.offers,
     }
     missing = [what for what, fact in needed.items() if fact is UNKNOWN]
+    if facts.os is not UNKNOWN and facts.packages is UNKNOWN and not facts.os.id.startswith(READ):
+        missing = [what for what in missing if "package" not in what]
+        missing.append(f"its packages: only dpkg and apt are read, and {facts.os.id} is neither Debian nor Ubuntu")
     if facts.gpus and facts.kernel.next_boot is UNKNOWN and facts.kernel.running is UNKNOWN:
         missing.append("which kernel it boots")
     return tuple(missing)

@@ -1,9 +1,12 @@
-"""`provision.lock`: JSON meant for git. The same hosts give the same bytes; one package or reason is one line."""
+"""`provision.lock`: JSON meant for git. The same hosts give the same bytes; one package or reason is one line.
+
+Hosts of one kind have one entry: it stands at the first of them, by name, and the others say `{"same_as": "rig-01"}`.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +16,68 @@ from provisioner import __version__
 from provisioner.errors import BadInput
 from provisioner.model.enrolment import lock_digest
 from provisioner.model.stack import HostLock, Lock
+from provisioner.tunnels.lock import all_tunnels
 
 __all__ = ["check_matrix", "lock_digest", "lock_text", "make_lock", "parse_lock", "read_lock"]
 
+SAME = "same_as"
+
 LARGEST = 256 << 20
-"""Bytes; an entry takes about 10 kB, so this is a fleet of 25,000 hosts."""
+"""Bytes; an entry takes about 10 kB, so this is a fleet of 25,000 kinds of hosts, with any number of each."""
 
 
 def make_lock(hosts: Mapping[str, HostLock], matrix_digest: str, before: Lock | None = None) -> Lock:
-    """Return a lock of `hosts`; entries of `before` for other hosts stay when they were made with this matrix."""
-    kept = before.hosts if before is not None and before.matrix == matrix_digest else {}
+    """Return a lock of `hosts`. Entries of `before` for other hosts stay, marked when another matrix made them.
+
+    A host without an entry stays joined: its tunnel is parked.
+    """
+    kept = {name: entry for name, entry in before.hosts.items() if name not in hosts} if before is not None else {}
+    made_with = {name: before.matrix_of(name) for name in kept} if before is not None else {}
     together = {**kept, **hosts}
-    return Lock(made_by=__version__, matrix=matrix_digest, hosts={name: together[name] for name in sorted(together)})
+    parked = {name: one for name, one in all_tunnels(before).items() if name not in together}
+    return Lock(
+        made_by=__version__,
+        matrix=matrix_digest,
+        older={name: made_with[name] for name in sorted(kept) if made_with[name] != matrix_digest},
+        hosts={name: together[name] for name in sorted(together)},
+        tunnels={name: parked[name] for name in sorted(parked)},
+    )
 
 
 def lock_text(lock: Lock) -> str:
     """The lock as it is written; what is at its default is left out, so that a diff shows only what was decided."""
-    return _written(lock.model_dump(mode="json", exclude_defaults=True) | {"format": lock.format}, "") + "\n"
+    parts = {key: _line(getattr(lock, key)) for key in ("format", "made_by", "matrix")}
+    if lock.older:
+        parts["older"] = _on_lines({name: _line(matrix) for name, matrix in lock.older.items()}, "  ")
+    parts["hosts"] = _on_lines(dict(_entries(lock.hosts)), "  ") if lock.hosts else "{}"
+    if lock.tunnels:
+        kept = {name: one.model_dump(mode="json", exclude_defaults=True) for name, one in lock.tunnels.items()}
+        parts["tunnels"] = _on_lines({name: _written(one, "    ") for name, one in kept.items()}, "  ")
+    return _on_lines(parts, "") + "\n"
+
+
+def _on_lines(texts: Mapping[str, str], indent: str) -> str:
+    """A mapping of keys to texts that are JSON already, one key a line."""
+    lines = [f"{indent}  {_line(key)}: {text}" for key, text in texts.items()]
+    return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+
+
+def _entries(hosts: Mapping[str, HostLock]) -> Iterator[tuple[str, str]]:
+    """Each host with the text of its entry, or with the first host that has the same one."""
+    texts: dict[int, str] = {}  # by identity: hosts that were solved or read together share the value
+    first: dict[str, str] = {}
+    for name, entry in hosts.items():
+        text = texts.get(id(entry))
+        if text is None:
+            text = texts[id(entry)] = _written(entry.model_dump(mode="json", exclude_defaults=True), "    ")
+        owner = first.setdefault(text, name)
+        yield name, text if owner == name else _line({SAME: owner})
 
 
 def _written(value: Any, indent: str) -> str:
     """Mappings one key a line; a mapping that holds no other mapping fits on one line, as a package does."""
     if isinstance(value, dict) and not _is_flat(value):
-        inner = indent + "  "
-        lines = [f"{inner}{_line(key)}: {_written(item, inner)}" for key, item in _ordered(value)]
-        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+        return _on_lines({key: _written(item, indent + "  ") for key, item in value.items()}, indent)
     if isinstance(value, list) and any(isinstance(item, dict) or len(str(item)) > 60 for item in value):
         inner = indent + "  "
         return "[\n" + ",\n".join(inner + _written(item, inner) for item in value) + f"\n{indent}]"
@@ -49,11 +89,6 @@ def _is_flat(value: Mapping[str, Any]) -> bool:
         isinstance(item, dict) or (isinstance(item, list) and any(isinstance(i, dict) for i in item))
         for item in value.values()
     )
-
-
-def _ordered(value: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """The head of the file first, then as the model has it (a package reads name, version, hash)."""
-    return sorted(value.items(), key=lambda pair: pair[0] != "format")
 
 
 def _line(value: Any) -> str:
@@ -86,11 +121,30 @@ def parse_lock(text: str, where: str) -> Lock:
     except (json.JSONDecodeError, RecursionError) as problem:
         line = f":{problem.lineno}" if isinstance(problem, json.JSONDecodeError) else ""
         raise BadInput("lock-not-valid", f"{where}{line}: not the JSON of a lock", hint=again) from problem
+    shared = _shared(data, where, again)
     try:
-        return Lock.model_validate(data)
+        lock = Lock.model_validate(data)
     except ValidationError as problem:
         complaints = [_worded(where, error) for error in problem.errors(include_url=False)]
         raise BadInput("lock-not-valid", complaints[0], context=complaints[1:6], hint=again) from problem
+    if not shared:
+        return lock
+    own = lock.hosts
+    return lock.model_copy(update={"hosts": {n: own[shared.get(n, n)] for n in sorted((*own, *shared))}})
+
+
+def _shared(data: Any, where: str, hint: str) -> dict[str, str]:
+    """Take the hosts out of `data` that have the entry of another, and return that other; it needs one of its own."""
+    hosts = data.get("hosts") if isinstance(data, dict) else None
+    if not isinstance(hosts, dict):
+        return {}
+    found = {name: entry[SAME] for name, entry in hosts.items() if isinstance(entry, dict) and entry.keys() == {SAME}}
+    for name, other in found.items():
+        if not isinstance(other, str) or other not in hosts or other in found:
+            why = f"{where}: hosts.{name}.{SAME}: {_line(other)} is no host with an entry of its own"
+            raise BadInput("lock-not-valid", why, hint=hint)
+        del hosts[name]
+    return found
 
 
 class _DoubledKey(ValueError):
@@ -121,5 +175,6 @@ def check_matrix(lock: Lock, digest: str, where: str) -> None:
             "lock-other-matrix",
             f"{where} was made with another matrix than the one in use",
             context=[f"the lock says {lock.matrix[:12]}, the matrix in use is {digest[:12]}"],
-            hint=f"provision resolve -o {where} resolves with this matrix; git diff then shows what it changes",
+            hint=f"provision resolve -o {where} resolves with this matrix; git diff then shows what it changes. "
+            f"Or use the matrix of the lock: provision matrix update --lock {where}",
         )

@@ -67,10 +67,17 @@ def stacks_for(facts: HostFacts, intent: Intent, matrix: Matrix) -> tuple[Stack,
         if any(worse and not had for worse, had in zip(_grade(model, driver), grade, strict=True)):
             continue
         for runtime in range(len(model.runtimes)):
+            if _engine(model, runtime) != _engine(model, own[RUNTIME]):
+                continue  # another engine is no mere version: who wants one says so
             stack = stack_at(model, driver, runtime)
             if stack not in found and best(fixed(model, {driver}, {runtime})) is not None:
                 found[stack] = None
     return tuple(found)
+
+
+def _engine(model: Model, place: int) -> str:
+    runtime = model.runtimes[place]
+    return runtime.id if runtime is not None else ""
 
 
 def _grade(model: Model, place: int) -> tuple[bool, bool]:
@@ -101,12 +108,13 @@ def stack_at(model: Model, driver_place: int, runtime_place: int) -> Stack:
     )
 
 
-def fixed(model: Model, drivers: set[int], runtimes: set[int]) -> Problem:
-    """The problem of the host with driver and runtime given."""
+def fixed(model: Model, drivers: set[int], runtimes: set[int], others: Mapping[int, set[int]] | None = None) -> Problem:
+    """The problem of the host with driver and runtime given, and of `others` each variable that it names."""
     problem = model.problem
-    given = (
-        Rule((DRIVER,), frozenset((d,) for d in range(len(model.drivers)) if d not in drivers)),
-        Rule((RUNTIME,), frozenset((r,) for r in range(len(model.runtimes)) if r not in runtimes)),
+    values = {DRIVER: drivers, RUNTIME: runtimes, **(others or {})}
+    given = tuple(
+        Rule((variable,), frozenset((v,) for v in range(problem.domains[variable]) if v not in allowed))
+        for variable, allowed in values.items()
     )
     return Problem(problem.domains, problem.rules, (*problem.always, *given))
 

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 from provisioner.model.capture import UNKNOWN, Capture, Unknown
 from provisioner.model.facts import HostFacts
 from provisioner.model.resource import (
     ABSENT,
+    AbsentFile,
+    AbsentPackage,
     Directory,
     File,
+    Guarded,
+    KeptFile,
     KernelModule,
+    KeyPair,
     Observed,
     Package,
     Resource,
     RunningDriver,
+    SecretFile,
     Service,
     Settings,
+    Tool,
     WholePackages,
 )
 
@@ -25,16 +33,32 @@ def observed(wanted: Resource, facts: HostFacts, capture: Capture) -> Observed:
     """Return the resource with the key of `wanted` as the host has it; UNKNOWN when it could not be seen."""
     if isinstance(wanted, (File, Settings)):
         return _file(wanted, capture)
+    if isinstance(wanted, KeptFile):
+        return _kept(wanted, capture)
+    if isinstance(wanted, AbsentFile):
+        return _absent_file(wanted, capture)
     if isinstance(wanted, Directory):
         return _directory(wanted, capture)
     if isinstance(wanted, Package):
         return _package(wanted, facts)
+    if isinstance(wanted, AbsentPackage):
+        return _absent_package(wanted, facts)
     if isinstance(wanted, WholePackages):
         return _whole(facts)
     if isinstance(wanted, KernelModule):
         return _module(wanted, facts)
     if isinstance(wanted, Service):
         return _service(wanted, facts)
+    if isinstance(wanted, Tool):
+        found = facts.package(wanted.name)
+        return found if found is UNKNOWN else wanted if found is not None and found.whole else ABSENT
+    if isinstance(wanted, KeyPair):
+        return _key_pair(wanted, capture)
+    if isinstance(wanted, SecretFile):
+        mode = _mode(wanted.path, capture)
+        return UNKNOWN if mode is UNKNOWN else ABSENT if mode is None else wanted.model_copy(update={"mode": mode})
+    if isinstance(wanted, Guarded):
+        return _guarded(wanted, facts, capture)
     return _running(wanted, facts)
 
 
@@ -57,6 +81,31 @@ def _file(wanted: File | Settings, capture: Capture) -> Observed:
         return UNKNOWN
     as_wanted = all(values.get(key) == value for key, value in wanted.values.items())
     return wanted.model_copy(update={"values": values}) if as_wanted or wanted.path not in capture.redacted else UNKNOWN
+
+
+def sum_command(path: str) -> str:
+    """The command that tells whether a file is the one that was kept, without showing what is in it."""
+    return f"sha256sum {shlex.quote(path)}"
+
+
+def _kept(wanted: KeptFile, capture: Capture) -> Observed:
+    answer, mode = capture.command(sum_command(wanted.path)), _mode(wanted.path, capture)
+    if answer is UNKNOWN or mode is UNKNOWN:
+        return UNKNOWN
+    if mode is None:
+        return ABSENT
+    if answer.rc != 0:
+        return UNKNOWN
+    bits, _, owner = mode.partition(" ")
+    found = {"sha256": answer.stdout.split()[0].lstrip("\\"), "mode": bits, "owner": owner or "root:root"}
+    return wanted.model_copy(update=found)
+
+
+def _absent_file(wanted: AbsentFile, capture: Capture) -> Observed:
+    mode = _mode(wanted.path, capture)
+    if mode is UNKNOWN:
+        return UNKNOWN
+    return wanted if mode is None else File(path=wanted.path, content="", mode=mode)
 
 
 def _directory(wanted: Directory, capture: Capture) -> Observed:
@@ -83,15 +132,23 @@ def _package(wanted: Package, facts: HostFacts) -> Observed:
         return UNKNOWN
     if found is None:
         return ABSENT
-    version = found.version if wanted.version is not None else None
-    held = found.held if wanted.unit != "tool" else wanted.held
-    return wanted.model_copy(update={"version": version, "held": held})
+    return wanted.model_copy(update={"version": found.version, "held": found.held})
+
+
+def _absent_package(wanted: AbsentPackage, facts: HostFacts) -> Observed:
+    found = facts.package(wanted.name)
+    if found is UNKNOWN:
+        return UNKNOWN
+    if found is None:
+        return wanted
+    return Package(name=found.name, version=found.version, held=found.held, unit=wanted.unit)
 
 
 def _whole(facts: HostFacts) -> Observed:
-    if facts.packages is UNKNOWN:
+    if facts.packages is UNKNOWN or facts.dpkg_interrupted is UNKNOWN:
         return UNKNOWN
-    return WholePackages(broken=tuple(sorted(p.name for p in facts.packages.values() if not p.whole)))
+    broken = tuple(sorted(p.name for p in facts.packages.values() if not p.whole))
+    return WholePackages(broken=broken, interrupted=facts.dpkg_interrupted)
 
 
 def _module(wanted: KernelModule, facts: HostFacts) -> Observed:
@@ -119,10 +176,49 @@ def _service(wanted: Service, facts: HostFacts) -> Observed:
     return wanted.model_copy(update={"enabled": enabled, "active": unit.active in ("active", "reloading")})
 
 
+def _key_pair(wanted: KeyPair, capture: Capture) -> Observed:
+    """The public half tells; it is written last, so a key that was interrupted in the making is absent."""
+    text = capture.file(wanted.public)
+    if text is UNKNOWN:
+        return UNKNOWN
+    return wanted if text is not None and text.strip() else ABSENT
+
+
+def _guarded(wanted: Guarded, facts: HostFacts, capture: Capture) -> Observed:
+    """Files and units of the change as they are; with none of its files there, the whole change is absent."""
+    files = []
+    for file in wanted.files:
+        if file.content is None:
+            files.append(file)  # made by a command: it stands and falls with the others
+            continue
+        text, mode = capture.file(file.path), _mode(file.path, capture)
+        if text is UNKNOWN or mode is UNKNOWN:
+            return UNKNOWN
+        if text is not None and mode is not None:
+            files.append(file.model_copy(update={"content": text, "mode": mode}))
+    modes = {path: _mode(path, capture) for path in wanted.absent}
+    if UNKNOWN in modes.values():
+        return UNKNOWN
+    if wanted.files and not any(file.content is not None for file in files):
+        return ABSENT
+    units = facts.units
+    if units is UNKNOWN or any(name not in units for name in (*wanted.units, *wanted.stop)):
+        return UNKNOWN
+    down = ("inactive", "failed")
+    return wanted.model_copy(
+        update={
+            "files": tuple(files),
+            "absent": tuple(path for path in wanted.absent if modes[path] is None),
+            "units": tuple(n for n in wanted.units if units[n].active not in down and units[n].enabled != "disabled"),
+            "stop": tuple(n for n in wanted.stop if units[n].load == "not-found" or units[n].active in down),
+        }
+    )
+
+
 def _running(wanted: RunningDriver, facts: HostFacts) -> Observed:
     loaded, flavour = facts.driver.loaded, facts.driver.loaded_flavour
     if loaded is UNKNOWN or flavour is UNKNOWN:
         return UNKNOWN
     if loaded is None or flavour is None:
-        return ABSENT
+        return ABSENT if wanted.version is not None else wanted
     return RunningDriver(version=loaded, flavour=flavour)

@@ -6,8 +6,12 @@ from collections import defaultdict
 
 from pydantic import JsonValue
 
+from provisioner.model.capture import UNKNOWN, Unknown
+from provisioner.model.driver_package import branch_of
 from provisioner.model.facts import Flavour
+from provisioner.model.facts import Package as Installed
 from provisioner.model.resource import (
+    AbsentPackage,
     Directory,
     File,
     KernelModule,
@@ -48,7 +52,6 @@ def wanted(lock: HostLock) -> tuple[Resource, ...]:
         if lock.module_options:
             text = HEADER.format(comment="#") + "".join(f"{line}\n" for line in lock.module_options)
             resources.append(File(path=MODULE_OPTIONS, content=text, rebuilds_initramfs=True))
-    resources.append(Package(name="python3-apt", version=None, held=False))
     resources += [
         Package(
             name=p.name,
@@ -65,17 +68,36 @@ def wanted(lock: HostLock) -> tuple[Resource, ...]:
     if lock.driver_version is not None and lock.modules is not None:
         running = RunningDriver(version=lock.driver_version.value, flavour=flavour_of(lock.modules.value))
         resources += [
-            KernelModule(kernel=kernel, version=running.version, flavour=running.flavour) for kernel in lock.kernels
+            KernelModule(kernel=kernel, version=lock.driver_version.value, flavour=flavour_of(lock.modules.value))
+            for kernel in lock.kernels
         ]
-    if lock.runtime is not None:
+    if lock.engine.startswith("docker"):
         resources.append(Settings(path=DOCKER_SETTINGS, values=DOCKER_VALUES, restarts=("docker.service",)))
         resources.append(Service(name="docker.service"))
+    elif lock.engine == "containerd":
+        resources.append(Service(name="containerd.service"))
     resources.append(File(path=CLIENTS_TARGET, content=CLIENTS_TARGET_TEXT))
     if running is not None:
         resources.append(running)
         if any(package.name.startswith("nvidia") and "persistenced" in package.name for package in lock.packages):
             resources.append(Service(name="nvidia-persistenced.service", after_reboot=True))
     return tuple(resources)
+
+
+def strangers(lock: HostLock, installed: dict[str, Installed] | Unknown) -> tuple[AbsentPackage, ...]:
+    """Return the packages of other driver branches; two branches side by side build two modules for one card.
+
+    What the lock names stays; so do tools that Debian builds apart, which serve any branch.
+    """
+    if lock.driver_version is None or installed is UNKNOWN:
+        return ()
+    locked = {package.name for package in lock.packages}
+    mine = lock.driver_version.value.partition(".")[0]
+    return tuple(
+        AbsentPackage(name=package.name)
+        for package in sorted(installed.values(), key=lambda p: p.name)
+        if package.name not in locked and branch_of(package.name, package.version) not in (None, mine)
+    )
 
 
 def flavour_of(value: str) -> Flavour:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.actions.enrol import CLOSE, RELEASE, HostEnroller, signed_record
+from provisioner.actions.enrol import CLOSE, RELEASE, SETTLE, HostEnroller, signed_record
 from provisioner.actions.verify import settle, verify
 from provisioner.errors import HostError
 from provisioner.model.capture import CommandOutput
 from provisioner.model.enrolment import RECORD, EnrolmentRecord, lock_digest, read_record
+from provisioner.model.history import Stack
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.results import CheckResult, Fault, HostVerification
 from provisioner.model.stack import Choice, Lock, Reason
@@ -56,7 +57,7 @@ class Shell:
 
     def run(self, host: InventoryHost, script: str, stdin: str = "") -> CommandOutput:
         self.ran.append((script, stdin))
-        rc = {RELEASE: self.release, CLOSE: self.close}[script]
+        rc = {SETTLE: 0, RELEASE: self.release, CLOSE: self.close}[script]
         return CommandOutput(rc=rc, stderr="Failed to enable unit\n" if rc else "")
 
 
@@ -76,10 +77,12 @@ def test_a_host_that_passed_gets_its_record_and_its_clients() -> None:
     """The record names host, lock, matrix, run, checks, time and key, and goes to host and controller."""
     shell, ledger = Shell(), Ledger()
     enroller(shell, ledger).enrol(HOST, verification(), entry(), matrix="m1")
-    [(script, text)] = shell.ran
+    [(first, stack), (second, text)] = shell.ran
     record = read_record(text)
 
-    assert script == RELEASE
+    assert (first, second) == (SETTLE, RELEASE)
+    assert Stack.model_validate_json(stack).matrix == "m1"
+    assert lock_digest(Stack.model_validate_json(stack).entry) == lock_digest(entry())
     assert record == ledger.records["rig-01"]
     assert record is not None
     assert (record.host, record.lock_digest, record.matrix_digest) == ("rig-01", lock_digest(entry()), "m1")
@@ -105,7 +108,7 @@ def test_required_checks_decide(results: tuple[CheckResult, ...], let_in: bool) 
     shell = Shell()
     if let_in:
         enroller(shell).enrol(HOST, verification(*results), entry(), matrix="m1")
-        assert len(shell.ran) == 1
+        assert len(shell.ran) == 2
         return
     with pytest.raises(HostError) as caught:
         enroller(shell).enrol(HOST, verification(*results), entry(), matrix="m1")
@@ -137,7 +140,7 @@ def test_a_host_whose_units_do_not_start_is_closed_again() -> None:
         enroller(shell, ledger).enrol(HOST, verification(), entry(), matrix="m1")
 
     assert caught.value.reference == "not-released"
-    assert [script for script, _ in shell.ran] == [RELEASE, CLOSE]
+    assert [script for script, _ in shell.ran] == [SETTLE, RELEASE, CLOSE]
     assert ledger.records == {}
 
 
@@ -171,7 +174,7 @@ def test_settle_lets_in_closes_and_leaves_alone() -> None:
     settle(verified, hosts, lock, enroller(shell))
 
     assert (verified.enrolled, verified.withdrawn) == (["good"], ["bad"])
-    assert [script for script, _ in shell.ran] == [RELEASE, CLOSE]
+    assert [script for script, _ in shell.ran] == [SETTLE, RELEASE, CLOSE]
     assert {name: problem.reference for name, problem in verified.failed.items()} == {"new": "host-not-locked"}
     assert not verified.passed
 

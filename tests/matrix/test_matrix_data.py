@@ -8,8 +8,10 @@ import re
 
 import pytest
 
+from provisioner.cli.views.matrix import schema_text
+from provisioner.matrix.entries import ROOMS
 from provisioner.matrix.lint import lint
-from provisioner.matrix.reader import Matrix, load
+from provisioner.matrix.reader import Matrix, load, problems_of, read_documents
 from provisioner.model.paths import data_dir
 from provisioner.model.version import DriverVersion
 
@@ -75,6 +77,30 @@ def _lium_drivers(matrix: Matrix) -> tuple[DriverVersion, ...]:
 def test_no_error_is_left(matrix: Matrix) -> None:
     findings = lint(data_dir("matrix"), dt.date(2026, 11, 24))
     assert [str(f) for f in findings if f.level == "error"] == []
+
+
+def test_every_file_is_an_entry_that_the_schema_accepts(matrix: Matrix) -> None:
+    """Each file of each room by itself, nothing from a cache; and all of them are what `load` gives."""
+    documents = read_documents(data_dir("matrix"))
+    assert {document.path: problems_of(document) for document in documents if problems_of(document)} == {}
+    read = {(document.path.partition("/")[0], document.data["id"]) for document in documents}
+    assert read == {(room, entry_id) for room in ROOMS for entry_id in matrix.room(room)}
+    assert {path.name for path in data_dir("matrix").iterdir() if path.is_dir()} - {"cases", "failures"} == set(ROOMS)
+
+
+@pytest.mark.tools
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_editors_accept_every_file_by_the_schema_they_are_given(room: str) -> None:
+    """`provision matrix schema ROOM`, held by a validator that knows nothing of pydantic."""
+    jsonschema = pytest.importorskip("jsonschema")
+    validator = jsonschema.Draft202012Validator(json.loads(schema_text(room)))
+    documents = [d for d in read_documents(data_dir("matrix")) if d.path.startswith(f"{room}/")]
+    assert documents
+    wrong = {d.path: error.message for d in documents for error in validator.iter_errors(d.data)}
+    assert wrong == {}
+    first = documents[0].data
+    assert not validator.is_valid(first | {"colour": "red"})
+    assert not validator.is_valid({key: value for key, value in first.items() if key != "title"})
 
 
 def test_every_entry_is_named_by_its_file_and_says_where_it_comes_from(matrix: Matrix) -> None:

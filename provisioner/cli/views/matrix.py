@@ -22,6 +22,7 @@ from provisioner.matrix.entries import (
     OsRelease,
     Rule,
     Runtime,
+    TunnelKind,
 )
 from provisioner.matrix.lint import Finding
 from provisioner.matrix.reader import Matrix
@@ -41,7 +42,7 @@ def list_text(matrix: Matrix, rooms: Sequence[str]) -> str:
     blocks = []
     for room in rooms:
         entries = matrix.room(room)
-        rows = [(entry.id, _summary(room, entry), entry.confidence) for entry in entries.values()]
+        rows = [(entry.id, summary(room, entry), entry.confidence) for entry in entries.values()]
         blocks.append(f"{room}  {len(entries)}\n" + _table(rows))
     blocks.append(
         f"matrix {matrix.digest[:12]}\n\nLook closer: provision matrix show {rooms[0]}/{_first(matrix, rooms[0])}"
@@ -52,7 +53,7 @@ def list_text(matrix: Matrix, rooms: Sequence[str]) -> str:
 def list_json(matrix: Matrix, rooms: Sequence[str]) -> str:
     content = {
         room: [
-            {"id": e.id, "title": e.title, "summary": _summary(room, e), "confidence": e.confidence, "seen": e.seen}
+            {"id": e.id, "title": e.title, "summary": summary(room, e), "confidence": e.confidence, "seen": e.seen}
             for e in matrix.room(room).values()
         ]
         for room in rooms
@@ -115,6 +116,10 @@ def _conflict(e: Conflict) -> str:
     return f"{e.about} · {'exclusive' if e.exclusive else 'with a way out'} · {e.title}"
 
 
+def _tunnel(e: TunnelKind) -> str:
+    return f"{e.name} · {e.support} · {e.transport}"
+
+
 def _images(e: ContainerImages) -> str:
     return f"{len(e.requirements)} requirement strings"
 
@@ -132,12 +137,14 @@ _SUMMARIES: dict[str, Callable[[Any], str]] = {
     "runtimes": _runtime,
     "networks": _network,
     "conflicts": _conflict,
+    "tunnels": _tunnel,
     "container-images": _images,
     "rules": _rule,
 }
 
 
-def _summary(room: str, entry: Entry) -> str:
+def summary(room: str, entry: Entry) -> str:
+    """What an entry is, in half a line."""
     return _SUMMARIES[room](entry)
 
 
@@ -152,7 +159,7 @@ def entry_json(room: str, entry: Any) -> str:
 
 def entry_text(room: str, entry: Any) -> str:
     """The entry from its summary down to its sources; nothing of the file is left out but repeated sources."""
-    head = f"{entry.title}  ({room}/{entry.id})\n{_summary(room, entry)}"
+    head = f"{entry.title}  ({room}/{entry.id})\n{summary(room, entry)}"
     skip = {"id", "title", "sources", "seen", "confidence", "why", "profiles"}
     lines = [head, ""]
     if isinstance(entry, Network):
@@ -191,8 +198,8 @@ def _fields(value: BaseModel, skip: set[str], depth: int) -> Iterator[str]:
         if name in skip or part in (None, (), {}, ""):
             continue
         label = name.rstrip("_").replace("_", " ")
-        if _is_short(part):
-            yield f"{pad}{label}: {_short(part)}"
+        if is_short(part):
+            yield f"{pad}{label}: {short(part)}"
         else:
             yield f"{pad}{label}"
             yield from _nested(part, depth + 1)
@@ -204,15 +211,15 @@ def _nested(part: Any, depth: int) -> Iterator[str]:
         yield from _fields(part, {"sources"}, depth)
     elif isinstance(part, Mapping):
         for key, item in part.items():
-            if _is_short(item):
-                yield f"{pad}{key}: {_short(item)}"
+            if is_short(item):
+                yield f"{pad}{key}: {short(item)}"
             else:
                 yield f"{pad}{key}"
                 yield from _nested(item, depth + 1)
     elif isinstance(part, list | tuple):
         for item in part:
-            if _is_short(item):
-                yield f"{pad}- {_short(item)}"
+            if is_short(item):
+                yield f"{pad}- {short(item)}"
             else:
                 inner = list(_nested(item, depth + 1))
                 if inner:
@@ -222,13 +229,15 @@ def _nested(part: Any, depth: int) -> Iterator[str]:
         yield f"{pad}{part}"
 
 
-def _is_short(part: Any) -> bool:
+def is_short(part: Any) -> bool:
+    """Whether a value fits on the line of its name: no mapping, no list of mappings."""
     if isinstance(part, list | tuple):
         return all(isinstance(item, str | int | float | Version) for item in part)
     return not isinstance(part, BaseModel | Mapping)
 
 
-def _short(part: Any) -> str:
+def short(part: Any) -> str:
+    """A short value in words: true is yes, nothing is none."""
     if part is None:
         return "none"
     if isinstance(part, bool):
@@ -236,7 +245,7 @@ def _short(part: Any) -> str:
     if isinstance(part, Specifier):
         return text_of(part)
     if isinstance(part, list | tuple):
-        return ", ".join(_short(item) for item in part)
+        return ", ".join(short(item) for item in part)
     return f"{part:g}" if isinstance(part, float) else str(part)
 
 

@@ -16,7 +16,8 @@ from provisioner.matrix.entries import ROOMS
 _HEAD = """\
 # The files of the matrix
 
-Written by `provision matrix schema --markdown` from the classes that validate the files; don't edit it by hand.
+Written by `provision matrix reference` from the classes that validate the files; don't edit it by hand. What the files
+say, entry by entry: [what the matrix knows](matrix/README.md).
 
 One entry is one file, `matrix/ROOM/ID.yaml`. A field without *may be left out* must be there. What a nested claim
 leaves open (`sources`, `seen`, `confidence`) it takes from its entry. Requirements have a

@@ -11,7 +11,7 @@ from provisioner.actions.resolve import Resolved
 from provisioner.cli.words import paint, safe, table
 from provisioner.model.stack import HostLock
 from provisioner.resolve import explain, explain_assume
-from provisioner.resolve.conflict import Conflict, NoSolution, Repair
+from provisioner.resolve.conflict import Claim, Conflict, NoSolution, Repair
 
 SHAPE = 1
 """Version of the --json shape; docs/guide/resolve.md describes it."""
@@ -30,7 +30,7 @@ def resolved_text(resolved: Resolved, *, explained: bool, written: str | None, n
         lines += _warnings(resolved.stacks)
         lines.append("")
     for name, answer in resolved.unresolvable.items():
-        lines += [*safe(explain.no_solution(name, answer)).splitlines(), ""]
+        lines += [*safe(explain.no_solution(name, answer, assumed=bool(resolved.assumed))).splitlines(), ""]
     for name, problem in resolved.failed.items():
         lines.append(f"{name}  {paint('not seen', 'red')}: {safe(problem.message)}   [{problem.reference}]")
         lines += [f"  {safe(line)}" for line in problem.context]
@@ -88,12 +88,12 @@ def _ending(resolved: Resolved, written: str | None, next_command: str, explaine
         lines.append(explain_assume.ending(len(resolved.stacks), total))
     if written is not None:
         lines.append(f"{len(resolved.stacks)} of {total} hosts resolved{_stacks(resolved)} · lock {written}")
-    if resolved.dropped:
-        names = ", ".join(resolved.dropped)
-        lines.append(
-            f"{paint('!', 'yellow')} made with another matrix and no longer in the lock: {names}; resolve them too"
-        )
-    if written is not None:
+    if resolved.lock.older and not resolved.assumed:
+        names = ", ".join(resolved.lock.older)
+        text = f"made with another matrix, kept, and left alone by every plan until resolved again: {names}"
+        folded = textwrap.wrap(text, explain.WIDTH - 2, break_on_hyphens=False)
+        lines += [f"{paint('!', 'yellow') if place == 0 else ' '} {line}" for place, line in enumerate(folded)]
+    if written is not None and resolved.stacks:
         lines += ["", f"Next: {next_command}"]
     return lines
 
@@ -117,10 +117,13 @@ def resolved_json(resolved: Resolved) -> str:
         {
             "format": SHAPE,
             "matrix": resolved.lock.matrix,
+            "older": dict(resolved.lock.older),
             "stacks": _fleet(resolved),
             "assumed": [one.text for one in resolved.assumed],
             "hosts": {name: stack.model_dump(mode="json") for name, stack in resolved.stacks.items()},
-            "unresolvable": {name: _answer(answer) for name, answer in resolved.unresolvable.items()},
+            "unresolvable": {
+                name: _answer(name, answer, bool(resolved.assumed)) for name, answer in resolved.unresolvable.items()
+            },
             "failed": {
                 name: {"reference": p.reference, "message": p.message, "hint": p.hint}
                 for name, p in resolved.failed.items()
@@ -140,20 +143,23 @@ def _fleet(resolved: Resolved) -> dict[str, Any]:
     }
 
 
-def _answer(answer: NoSolution) -> dict[str, Any]:
+def _answer(host: str, answer: NoSolution, assumed: bool) -> dict[str, Any]:
+    closer = None if assumed else explain.look_closer(host, answer)
     return {
         "conflicts": [conflict_json(conflict) for conflict in answer.conflicts],
         "all_conflicts": answer.complete,
         "repairs": [repair_json(repair) for repair in answer.repairs],
         "not_seen": list(answer.unseen),
+        "look_closer": closer.partition(": ")[2] if closer else None,
     }
 
 
 def conflict_json(conflict: Conflict) -> list[dict[str, Any]]:
-    return [
-        {"rule": claim.kind, "text": explain.sentence(claim), "rests_on": list(explain.sources(claim))}
-        for claim in conflict.claims
-    ]
+    return [claim_json(claim) for claim in conflict.claims]
+
+
+def claim_json(claim: Claim) -> dict[str, Any]:
+    return {"rule": claim.kind, "text": explain.sentence(claim), "rests_on": list(explain.sources(claim))}
 
 
 def repair_json(repair: Repair) -> dict[str, Any]:
