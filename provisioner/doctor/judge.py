@@ -219,7 +219,8 @@ def _said(condition: Condition, host: Host) -> Verdict:
             label = "said"
             return Verdict(Truth.YES, tuple(shown(label, item.text, item.where) for item in found[:2]))
     heard = host.texts(places)
-    silent = all(host.absent_place(place) for place in places)
+    asked = [place for place in places if place_look(place).asked]
+    silent = bool(asked) and all(host.absent_place(place) for place in asked)
     open_end = any(place in PLACES and PLACES[place].open_end for place in places)
     if pattern is None or open_end or not (heard or silent):
         return Verdict(Truth.UNSEEN, missing=tuple(place_look(place) for place in _first_asked(places)))
