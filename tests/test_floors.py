@@ -13,6 +13,7 @@ FLOORS = {
     "cli": 5,
     "actions": 4,
     "adapters": 3,
+    "doctor": 3,
     "resolve": 3,
     "checks": 2,
     "facts": 2,
@@ -28,7 +29,7 @@ FLOORS = {
     "errors": 0,
 }
 # The only importers of what acts on the world.
-EFFECTS = {"ansible", "ansible_runner", "asyncio", "docker", "subprocess", "testinfra"}
+EFFECTS = {"ansible", "ansible_runner", "asyncio", "docker", "subprocess", "testinfra", "tuf"}
 ALLOWED_EFFECTS = {
     "cli/wiring.py": {"asyncio"},  # drives the adapters' coroutines for the synchronous actions
 }

@@ -457,11 +457,11 @@ def _verify_and_enrol(
     """Verify every host that is as wanted; enrol those that pass, keep the others out with the reason."""
     if not hosts:
         return
-    for host in hosts:
-        on_event(RunEvent(host.name, "verify", "start", "run the checks"))
     began = time.monotonic()
     goals = {host.name: planned.goals[host.name] for host in hosts}
     checked = [host for host in hosts if goals[host.name].stack is not None]
+    for host in checked:
+        on_event(RunEvent(host.name, "verify", "start", "run the checks"))
     locked = {name: goal.stack.entry for name, goal in goals.items() if goal.stack is not None}
     applied.verified = ports.verifier.verify(checked, locked, run=applied.run) if checked else {}
     seconds = round(time.monotonic() - began, 1)

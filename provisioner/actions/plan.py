@@ -137,7 +137,8 @@ def plan_for(seen: Seen, goal: Goal, signatures: Signatures) -> HostPlan:
         waiting = _waiting(entry)
         return plan.model_copy(update={"reasons": (*plan.reasons, waiting)}) if waiting and plan.changes else plan
     differences = difference(goal.resources, seen.facts, seen.capture)
-    return plan_from(seen.host.name, differences, policy=goal.policy, networks=goal.networks, enrolled=enrolled)
+    plan = plan_from(seen.host.name, differences, policy=goal.policy, networks=goal.networks, enrolled=enrolled)
+    return plan.model_copy(update={"verified": goal.stack is not None, "takes_back": goal.undone})
 
 
 def _waiting(entry: HostLock) -> str:

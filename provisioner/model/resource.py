@@ -106,6 +106,7 @@ class Package(_Kind):
     architecture: str = "amd64"  # of the archive, a part of its file name
     sha256: str | None = None
     size: int = 0
+    auto: bool = False  # apt's mark of what came along as a dependency
     archive: str | None = None  # a file on the host that holds exactly this version; None: from its package sources
 
     @property

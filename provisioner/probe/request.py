@@ -44,6 +44,7 @@ class Profile:
     devices: tuple[Devices, ...] = ()
     offers: tuple[str, ...] = ()  # package names, stars allowed, whose offered versions are wanted
     nvml: bool = False
+    nvml_health: bool = False  # also ask each card how it feels
     nvml_limit_s: float = 15
     width: int = 4  # commands at a time
 
@@ -198,6 +199,88 @@ FULL = Profile(
     nvml=True,
 )
 """Everything that facts and the resolver read: offers of the package sources, NVML, tools that tell more."""
+
+
+DOCTOR = Profile(
+    files=(
+        *FULL.files,
+        "/etc/docker/daemon.json*",
+        "/etc/apt/apt.conf.d/*upgrades*",
+        "/etc/cdi/*",
+        "/var/run/cdi/*",
+        "/proc/sys/kernel/pid_max",
+        "/sys/kernel/iommu_groups/*/type",
+        "/var/log/apt/history.log",
+    ),
+    listings=(
+        *STATE.listings,
+        "/dev/nvidia*",
+        "/dev/char/195:*",
+        "/usr/bin/nvidia-*",
+        "/usr/lib/*/libcuda.so*",
+        "/usr/lib/*/libnvidia-*.so*",
+        "/usr/lib/*/nvidia/current/lib*",
+        "/var/lib/dpkg/updates/*",
+        "/lib/modules/*/build",
+    ),
+    folders=(*STATE.folders, "/lib/firmware/nvidia", "/run/nvidia/driver"),
+    links=(
+        *STATE.links,
+        "/usr/lib/x86_64-linux-gnu/libcuda.so.1",
+        "/usr/lib/aarch64-linux-gnu/libcuda.so.1",
+        "/usr/lib64/libcuda.so.1",
+    ),
+    disks=(*STATE.disks, "/var/lib/containerd"),
+    units=(
+        *STATE.units,
+        "nvidia-cdi-refresh.service",
+        "kubelet.service",
+        "k3s.service",
+        "k3s-agent.service",
+        "apt-daily-upgrade.service",
+    ),
+    commands=(
+        *FULL.commands,
+        Command("dmesg"),
+        Command(
+            "journalctl -q --no-pager -o short-iso _TRANSPORT=kernel --since=-30d --grep='Xid|RmInitAdapter' -n 500",
+            limit_s=15,
+        ),
+        Command(
+            "journalctl -q --no-pager -p warning --since=-1h -n 200 -u docker -u containerd -u kubelet -u k3s"
+            " -u nvidia-persistenced -u nvidia-fabricmanager -u nvidia-cdi-refresh"
+        ),
+        Command("journalctl -q --no-pager --since=-2d -n 60 -u apt-daily -u apt-daily-upgrade"),
+        Command("lspci -nnvv -d 10de:"),
+        Command("lspci -vv -d ::0604"),
+        Command("ip -o link"),
+        Command("ps -eo stat,pid,ppid,comm"),
+        Command("docker ps --format '{{.Names}} {{.Ports}}'"),
+        Command("iptables -S DOCKER-USER"),
+        Command("ufw status"),
+        Command("podman --version"),
+        Command("modinfo -F filename nvidia"),
+        Command("mokutil --test-key /var/lib/dkms/mok.pub"),
+        Command("mokutil --test-key /var/lib/shim-signed/mok/MOK.der"),
+        Command("lsinitramfs \"/boot/initrd.img-$(uname -r)\" | grep -E 'nvidia|nouveau'", limit_s=30, shell=True),
+        Command("grep -m 12 -nE '[Ee]rror' /var/lib/dkms/nvidia*/*/build/make.log", shell=True),
+        Command('grep -e ":$(stat -c %i /var/lib/dpkg/lock-frontend) " /proc/locks', shell=True),
+        Command(
+            "grep -hoE '/[^ ]*/lib(cuda|nvidia-ml)[.]so[.][0-9.]+( .deleted.)?' /proc/[0-9]*/maps | sort | uniq -c",
+            shell=True,
+        ),
+    ),
+    devices=(
+        Devices(
+            STATE.devices[0].root,
+            STATE.devices[0].vendor,
+            (*STATE.devices[0].names, "current_link_width", "max_link_width", "current_link_speed", "max_link_speed"),
+        ),
+    ),
+    nvml=True,
+    nvml_health=True,
+)
+"""What doctor looks at besides: logs, links, what runs and what fails; offers of the package sources it leaves out."""
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def project(
 
 
 def _fingerprint(plan: HostPlan) -> str:
-    same = plan.model_dump(mode="json", include={"changes", "drain", "reboot", "transaction", "keep"})
+    same = plan.model_dump(mode="json", include={"changes", "drain", "reboot", "transaction", "keep", "takes_back"})
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
 
 
@@ -151,6 +151,8 @@ def _play(name: str, tasks: Sequence[str]) -> dict[str, str] | None:
 def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[str]:
     """Keep, pin, fetch, compare: whatever can fail or take long does so while the host still serves."""
     tasks = [_keep(plan, plan.keep, group, run, files)] if plan.keep is not None and plan.changes else []
+    if plan.takes_back:
+        tasks.append(fill("tasks/reopen.yml.j2", marks=[f"{HISTORY}/{run}/done" for run in plan.takes_back]))
     tasks += _files_and_folders(plan.in_phase("stage"), group, files)
     packages = plan.moving
     fetched = [p for p in packages if isinstance(p, Package) and p.archive is None]
@@ -311,6 +313,7 @@ def _packages(changes: Sequence[Change]) -> list[str]:
             "tasks/package.yml.j2",
             title=title + (" (module builds take minutes)" if "driver" in units and gone < len(moving) else ""),
             argv=argv(moving) if moving else (),
+            automatic=[p.name for p in moving if isinstance(p, Package) and p.auto],
             held=[package.name for package, _ in wanted if package.held],
             released=[package.name for package, keys in wanted if not package.held and "held" in keys],
         )
