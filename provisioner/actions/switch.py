@@ -47,23 +47,30 @@ def only_switch(plan: HostPlan) -> HostPlan:
 
 
 def left_behind(hosts: Sequence[InventoryHost], planned: Planned) -> dict[str, HostResult]:
-    """Hubs that would take away the key of a host which does not switch with them in this run: that cuts it off."""
-    switching = {host.name for host in hosts}
+    """Hubs whose switch would cut off a host: its key moves, or the hub goes over to a tunnel of another kind.
+
+    Safe is a host that switches in the same run, or that this run reaches without a tunnel.
+    """
+    safe = {host.name for host in hosts} | {name for name, seen in planned.seen.items() if not seen.host.path}
     found = {}
     for host in hosts:
         tunnel = planned.plan.locked[host.name].tunnel
         text = planned.seen[host.name].capture.file(CONFIG)
-        if tunnel is None or tunnel.kind != "wireguard" or not isinstance(text, str):
+        if not isinstance(text, str) or "ListenPort = " not in text:
             continue
-        now = {peer.host: peer.public_key for peer in tunnel.peers}
-        lost = [name for name, key in peers_in(text).items() if now.get(name, key) != key and name not in switching]
+        stays = tunnel is not None and tunnel.kind == "wireguard"
+        now = {peer.host: peer.public_key for peer in tunnel.peers} if tunnel is not None else {}
+        moved = [name for name, key in peers_in(text).items() if not stays or now.get(name, key) != key]
+        lost = [name for name in moved if name not in safe]
         if lost:
             found[host.name] = HostResult(
                 host.name,
                 "failed",
                 "tunnel-peer-left-behind",
-                f"{host.name} was not switched: {', '.join(lost)} would be cut off, for its key moves only here",
-                hint=f"provision apply --limit {','.join([host.name, *lost])}",
+                f"{host.name} was not switched: {', '.join(lost)} would be cut off, for only {host.name} moves",
+                hint=f"provision apply --limit {','.join([host.name, *lost])}"
+                if stays
+                else "give the new kind a hub of its own, and move these hosts one by one",
             )
     return found
 
