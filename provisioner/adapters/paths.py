@@ -22,6 +22,7 @@ from provisioner.model.inventory import InventoryHost
 from provisioner.model.stack import HostLock
 from provisioner.model.tunnel import TunnelLock
 
+CONNECT_S = 30
 _FRESH = "-o ControlMaster=no -o ControlPath=none -o ConnectTimeout=5"
 
 
@@ -47,7 +48,8 @@ def _through(host: InventoryHost, known: Mapping[str, Any]) -> InventoryHost:
     # knows two hubs with one range would be handed an open connection to the other one's rig, host key unasked.
     own = hashlib.sha1(json.dumps([host.name, dict(known), onwards], sort_keys=True).encode()).hexdigest()
     args = ["-o", f"HostKeyAlias={known['alias']}", "-o", f"ProxyCommand={onwards}"]
-    args += ["-o", f"ControlPath={ssh.control_dir()}/{own}"]
+    # A line that loses a fifth of its packets each way takes its time to shake hands.
+    args += ["-o", f"ControlPath={ssh.control_dir()}/{own}", "-o", f"ConnectTimeout={CONNECT_S}"]
     way: dict[str, Any] = {"ansible_host": known["address"]}
     if known.get("port"):
         way["ansible_port"] = known["port"]
