@@ -295,7 +295,7 @@ def test_the_way_back_takes_nothing_from_the_network() -> None:
 
 
 def test_the_module_is_built_before_the_drain_where_dkms_is_there_already() -> None:
-    """In the staging, from the archive that was just compared; cleared away after the change. Not on a first install."""
+    """In the staging, from the archive that was just compared, and cleared away after it; not on a first install."""
     plan = moved(bare_plan())
     stage, change = tasks_of(rendered(plan), 0), tasks_of(rendered(plan), 2)
     build = stage[-1]
