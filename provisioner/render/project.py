@@ -39,7 +39,6 @@ from provisioner.render.templates import fill
 
 ARCHIVES = "/var/cache/apt/archives"
 BUILD = "/var/lib/provision/build"
-_DKMS = "kernel-dkms"
 
 
 @dataclass(frozen=True)
@@ -181,23 +180,16 @@ def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[
 
 def _prebuilt(plan: HostPlan) -> list[str]:
     """The module is most of the time that a change takes; with DKMS already there it is built before the drain."""
-    kernels = _kernels(plan)
-    sources = [p for p in plan.moving if isinstance(p, Package) and p.name.endswith(_DKMS)]
-    if not kernels or len(sources) != 1:
+    source = plan.module_source
+    if source is None:
         return []
-    archive = sources[0].archive or f"{ARCHIVES}/{archive_name(sources[0])}"
+    kernels = [change.wanted.kernel for change in plan.changes if isinstance(change.wanted, KernelModule)]
+    archive = source.archive or f"{ARCHIVES}/{archive_name(source)}"
     return [fill("tasks/prebuild.yml.j2", kernels=kernels, archive=archive, folder=BUILD)]
 
 
-def _kernels(plan: HostPlan) -> list[str]:
-    """Kernels that get another module, when DKMS is there to build it beforehand."""
-    if any(move.name == "dkms" and move.before is None for move in plan.transaction or ()):
-        return []
-    return [change.wanted.kernel for change in plan.changes if isinstance(change.wanted, KernelModule)]
-
-
 def _cleared(plan: HostPlan) -> list[str]:
-    return [fill("tasks/prebuilt_used.yml.j2", folder=BUILD)] if _prebuilt(plan) else []
+    return [fill("tasks/prebuilt_used.yml.j2", folder=BUILD)] if plan.module_source is not None else []
 
 
 def _keep(plan: HostPlan, keep: Keep, group: str, run: str, files: dict[str, str]) -> str:
