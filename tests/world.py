@@ -164,12 +164,13 @@ class Rig:
         self.units = dict.fromkeys(UNITS, ("active", "enabled"))
         capture = fitting_capture(lock, self.name)
         self.files |= {path: text for path, text in capture.files.items() if text is not None}
-        self.files["/var/lib/provision"] = ""
+        self.files |= {resource.path: "" for resource in wanted(lock) if isinstance(resource, Directory)}
 
     def capture(self) -> Capture:
         """Return what the probe would bring back now."""
-        asked = [r.path for r in wanted(self.lock) if isinstance(r, (Directory, File, Settings))]
-        files: dict[str, str | None] = {path: self.files.get(path) for path in asked if path != "/var/lib/provision"}
+        compared = [r for r in wanted(self.lock) if isinstance(r, (Directory, File, Settings))]
+        asked = {r.path: getattr(r, "mode", "0644").lstrip("0") for r in compared}
+        files: dict[str, str | None] = {r.path: self.files.get(r.path) for r in compared if r.kind != "directory"}
         files["/var/lib/provision/enrolment.json"] = self.files.get("/var/lib/provision/enrolment.json")
         files["/etc/os-release"] = 'ID=debian\nVERSION_ID="12"\nVERSION_CODENAME=bookworm\nPRETTY_NAME="Debian 12"\n'
         files["/sys/module/nvidia/version"] = f"{self.loaded}\n" if self.loaded else None
@@ -177,12 +178,10 @@ class Rig:
             f"NVRM version: NVIDIA UNIX x86_64 Kernel Module  {self.loaded}  Thu Feb 20\n" if self.loaded else None
         )
         commands = {
-            f"stat -c '%a %U:%G %F' {path}": CommandOutput(
-                rc=0, stdout=f"{755 if path.endswith('provision') else 644} root:root file\n"
-            )
+            f"stat -c '%a %U:%G %F' {path}": CommandOutput(rc=0, stdout=f"{mode} root:root file\n")
             if path in self.files
             else CommandOutput(rc=1)
-            for path in asked
+            for path, mode in asked.items()
         }
         commands["uname -r"] = CommandOutput(rc=0, stdout=f"{KERNEL}\n")
         commands["ls /boot"] = CommandOutput(rc=0, stdout=f"initrd.img-{KERNEL}\nvmlinuz-{KERNEL}\n")

@@ -77,6 +77,7 @@ def plan_of(seen: Seen, entry: HostLock, matrix: str, signatures: Signatures) ->
         and record.host == seen.host.name
         and record.lock_digest == lock_digest(entry)
         and record.matrix_digest == matrix
+        and seen.capture.taken_at < record.expires_at
         and signatures.verifies(record) is True
     )
     differences = difference(wanted(entry), seen.facts, seen.capture)

@@ -126,6 +126,6 @@ def enroller(shell: HostShell) -> Enroller:
     from provisioner.actions.enrol import HostEnroller
     from provisioner.adapters.enrolled import EnrolledFolder
     from provisioner.adapters.runs import SystemClock
-    from provisioner.adapters.signing import load_or_make
+    from provisioner.adapters.signing import load_or_make, trusted_lines
 
-    return HostEnroller(shell, EnrolledFolder(STATE_DIR / "enrolled"), load_or_make, SystemClock())
+    return HostEnroller(shell, EnrolledFolder(STATE_DIR / "enrolled"), load_or_make, SystemClock(), trusted_lines)

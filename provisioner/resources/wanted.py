@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 
 from pydantic import JsonValue
 
+from provisioner.host import programs
 from provisioner.model.facts import Flavour
 from provisioner.model.resource import (
     Directory,
@@ -27,6 +29,9 @@ NOUVEAU = "/etc/modprobe.d/provision-nouveau.conf"
 MODULE_OPTIONS = "/etc/modprobe.d/provision-nvidia.conf"
 DOCKER_SETTINGS = "/etc/docker/daemon.json"
 CLIENTS_TARGET = "/etc/systemd/system/provision-clients.target"
+CLIENT_UNIT = "/etc/systemd/system/provision-client@.service"
+CLIENTS = f"{programs.FOLDER}/clients"
+"""What starts the client of a network lies here, an executable file under the network's id."""
 
 # A priority above 1000 keeps the version even when it means a downgrade (apt_preferences(5)), so that a
 # foreign repository with a higher number cannot win against the lock.
@@ -70,12 +75,29 @@ def wanted(lock: HostLock) -> tuple[Resource, ...]:
     if lock.runtime is not None:
         resources.append(Settings(path=DOCKER_SETTINGS, values=DOCKER_VALUES, restarts=("docker.service",)))
         resources.append(Service(name="docker.service"))
-    resources.append(File(path=CLIENTS_TARGET, content=CLIENTS_TARGET_TEXT))
+    resources += _gate(lock)
     if running is not None:
         resources.append(running)
         if any(package.name.startswith("nvidia") and "persistenced" in package.name for package in lock.packages):
             resources.append(Service(name="nvidia-persistenced.service", after_reboot=True))
     return tuple(resources)
+
+
+def _gate(lock: HostLock) -> list[Resource]:
+    """The gate and the units behind it: a client starts through them or not at all."""
+    return [
+        *(Directory(path=path) for path in (*programs.folders(), CLIENTS)),
+        *(File(path=path, content=text) for path, text in programs.modules().items()),
+        *(File(path=path, content=text, mode="0755") for path, text in programs.commands().items()),
+        File(path=CLIENT_UNIT, content=CLIENT_UNIT_TEXT),
+        File(path=CLIENTS_TARGET, content=clients_target(lock.networks)),
+    ]
+
+
+def clients_target(networks: Iterable[str]) -> str:
+    """Return the unit that wants the client of each network."""
+    wants = "".join(f"Wants=provision-client@{network}.service\n" for network in sorted(networks))
+    return CLIENTS_TARGET_TEXT.format(wants=wants)
 
 
 def flavour_of(value: str) -> Flavour:
@@ -118,8 +140,30 @@ CLIENTS_TARGET_TEXT = (
     + """[Unit]
 Description=Clients of compute networks, started only on an enrolled host
 ConditionPathExists=/var/lib/provision/enrolment.json
-
+{wants}
 [Install]
 WantedBy=multi-user.target
+"""
+)
+
+# ExecCondition: a gate that stays closed is not a failed unit. The + runs it as root whatever user the client has.
+CLIENT_UNIT_TEXT = (
+    HEADER.format(comment="#")
+    + """[Unit]
+Description=Client of %i
+PartOf=provision-clients.target
+Wants=network-online.target
+After=network-online.target time-sync.target docker.service nvidia-persistenced.service
+ConditionPathExists=/var/lib/provision/enrolment.json
+ConditionFileIsExecutable=/usr/local/lib/provision/clients/%i
+
+[Service]
+ExecCondition=+/usr/local/sbin/provision-gate check %i
+ExecStart=/usr/local/lib/provision/clients/%i
+Restart=on-failure
+RestartSec=30
+
+[Install]
+WantedBy=provision-clients.target
 """
 )

@@ -13,7 +13,7 @@ from provisioner.actions.apply import Applied, ApplyPorts, Who, apply, refuse_if
 from provisioner.actions.plan import Planned, make_plan
 from provisioner.errors import BadInput, Exit, HostError
 from provisioner.model.capture import Capture, CommandOutput
-from provisioner.model.enrolment import EnrolmentRecord, lock_digest
+from provisioner.model.enrolment import RECORD, EnrolmentRecord, lock_digest, read_record
 from provisioner.model.intent import Intent
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.plan import Plan
@@ -22,6 +22,7 @@ from provisioner.model.run import HostOutcome, RunEvent
 from provisioner.model.stack import HostLock, Lock
 from provisioner.probe.request import Request
 from provisioner.render.project import Project
+from tests.enrolments import record
 from tests.world import WHEN, Rig, entry
 
 LOCK = entry()
@@ -93,20 +94,14 @@ class World:
     # Enroller
     def enrol(self, host: InventoryHost, verification: HostVerification, locked: HostLock, *, matrix: str) -> None:
         self.log.append(f"enrol {host.name}")
-        record = EnrolmentRecord(
-            host=host.name,
-            lock_digest=lock_digest(locked),
-            matrix_digest=matrix,
-            run=verification.run,
-            checks=(),
-            enrolled_at=WHEN,
-            key="SHA256:x",
+        signed = record(
+            host=host.name, lock_digest=lock_digest(locked), matrix_digest=matrix, run=verification.run, key="SHA256:x"
         )
-        self.rigs[host.name].files["/var/lib/provision/enrolment.json"] = record.text
+        self.rigs[host.name].files[RECORD] = signed.text
 
     def withdraw(self, host: InventoryHost) -> None:
         self.log.append(f"withdraw {host.name}")
-        self.rigs[host.name].files.pop("/var/lib/provision/enrolment.json", None)
+        self.rigs[host.name].files.pop(RECORD, None)
 
 
 class Runner:
@@ -209,10 +204,24 @@ def test_an_enrolment_for_another_lock_entry_does_not_count() -> None:
     """When the lock moves on, the old record is worth nothing."""
     world = world_of(rig_01=True)
     do(world)
-    text = world.rigs["rig-01"].files["/var/lib/provision/enrolment.json"]
-    world.rigs["rig-01"].files["/var/lib/provision/enrolment.json"] = text.replace(lock_digest(LOCK), "sha256:0")
+    signed = read_record(world.rigs["rig-01"].files[RECORD])
+    assert signed is not None
+    assert planned(world).plan.hosts["rig-01"].enrolled
+    world.rigs["rig-01"].files[RECORD] = signed.model_copy(update={"lock_digest": "sha256:0"}).text
 
     assert not planned(world).plan.hosts["rig-01"].enrolled
+
+
+def test_an_enrolment_that_ended_does_not_count() -> None:
+    """The host is verified again, and enrolled again."""
+    world = world_of(rig_01=True)
+    do(world)
+    signed = read_record(world.rigs["rig-01"].files[RECORD])
+    assert signed is not None
+    world.rigs["rig-01"].files[RECORD] = signed.model_copy(update={"expires_at": WHEN}).text
+
+    assert not planned(world).plan.hosts["rig-01"].enrolled
+    assert states(do(world)) == {"rig-01": "enrolled"}
 
 
 @pytest.mark.parametrize("holds", [False, None])
@@ -230,8 +239,7 @@ def test_a_record_of_another_host_does_not_count() -> None:
     """A good record copied from the neighbour opens nothing."""
     world = world_of(rig_01=True, rig_02=False)
     do(world)
-    record = world.rigs["rig-01"].files["/var/lib/provision/enrolment.json"]
-    world.rigs["rig-02"].files["/var/lib/provision/enrolment.json"] = record
+    world.rigs["rig-02"].files[RECORD] = world.rigs["rig-01"].files[RECORD]
 
     assert not planned(world).plan.hosts["rig-02"].enrolled
 
