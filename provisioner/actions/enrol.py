@@ -172,7 +172,7 @@ def _sees_otherwise(locked: HostLock, seen: Observation) -> list[str]:
             for version in versions
             if version != seen.driver
         ]
-    if locked.runtime is not None and seen.docker is None:
+    if locked.engine.startswith("docker") and seen.docker is None:
         wrong.append("Docker does not answer")
     return wrong
 
@@ -183,7 +183,7 @@ def _stack(locked: HostLock, seen: Observation) -> Stack:
         driver=seen.driver,
         flavour=seen.flavour,
         gpus=tuple(Card(uuid=card["uuid"], name=card["name"]) for card in seen.nvml.get("gpus", ())),
-        docker=seen.docker if locked.runtime is not None else None,
+        docker=seen.docker if locked.engine.startswith("docker") else None,
         cdi={path: versions for path, versions in seen.cdi.items() if versions},
         clock_kept=seen.clock_kept is True,
     )

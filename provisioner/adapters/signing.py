@@ -141,6 +141,17 @@ def trusted_lines(folder: Path | None = None) -> str:
     return "".join(f"{line}\n" for line in dict.fromkeys(lines))
 
 
+class OneKey:
+    """The Signatures of a third party, who trusts the one public key in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._key = read_public_key(path)
+
+    def verifies(self, record: EnrolmentRecord) -> bool | None:
+        """True or False for this key, None for another."""
+        return verify_record(record, self._key) if record.key == fingerprint(self._key) else None
+
+
 class Keyring:
     """The public keys that this operator trusts: the own one, and those in `trusted_keys`."""
 

@@ -26,7 +26,7 @@ NO_DOCKER = not_applicable("the lock wants no Docker on this host")
 
 
 def _wants_docker(wanted: HostLock) -> bool:
-    return wanted.runtime is not None and "docker" in wanted.intent.runtime
+    return wanted.engine.startswith("docker")
 
 
 def active(wanted: HostLock, seen: Seen) -> Verdict:

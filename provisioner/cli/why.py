@@ -20,7 +20,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "value",
         metavar="VALUE",
-        help="what is asked: driver=580, cuda=13.0, modules=open, runtime=docker-ce, NETWORK=VERSION",
+        help="what is asked: driver=580, cuda=13.0, modules=open, runtime=docker-ce, toolkit=1.19.1, cdi=present, "
+        "NETWORK=VERSION",
     )
     options.inventory(parser)
     options.json_output(parser)

@@ -16,6 +16,7 @@ from provisioner.matrix.specifier import Claim, Confidence, Day, Frozen, Id, Req
 from provisioner.model.version import (
     CudaVersion,
     DebianVersion,
+    DottedSpecifier,
     DottedVersion,
     DriverSpecifier,
     DriverVersion,
@@ -375,7 +376,7 @@ class Floor(Claim):
 
     policy: Text
     value: str
-    key: Literal["toolkit", "docker", "containerd"] | None = None
+    key: Literal["toolkit", "docker", "containerd", "podman"] | None = None
     version: DottedVersion | None = None
 
 
@@ -430,6 +431,8 @@ class Step(Claim):
 
     text: Text
     figures: dict[str, JsonValue] = Field(default_factory=dict)
+    with_client: DottedSpecifier | None = None
+    """Versions of the client that this came with or is true of; none named: nothing is known of that."""
 
 
 class Secret(Claim):

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from provisioner.errors import BadInput
-from provisioner.matrix.entries import ROOMS, CudaLevel, DriverBranch, Entry
+from provisioner.matrix.entries import ROOMS, CudaLevel, DriverBranch, Entry, Network
 from provisioner.matrix.reader import Document, Position, Rooms, parent_cycle, problems_of, read_documents, rooms_of
 from provisioner.matrix.references import references
-from provisioner.matrix.specifier import os_family, text_of
-from provisioner.model.version import CudaVersion, DottedVersion, DriverVersion, Specifier
+from provisioner.matrix.specifier import Requirement, os_family, text_of
+from provisioner.model.version import CudaVersion, DottedSpecifier, DottedVersion, DriverVersion, Specifier
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,45 @@ def unknown_systems(world: _World) -> Iterator[Finding]:
                         where = ("profiles", n, "requirements", k, "os")
                         message = f"{target} is not in the room os: it has ended or is not described"
                         yield world.finding("warning", "networks", network.id, where, message)
+
+
+def client_versions(world: _World) -> Iterator[Finding]:
+    """Versions of a client stand newest first, each once; what is said of some must be about one that is known."""
+    for network in world.rooms.networks.values():
+        for n, client in enumerate(network.clients):
+            numbers = [number for v in client.versions if (number := _number(v.version)) is not None]
+            if any(not later < earlier for earlier, later in itertools.pairwise(numbers)):
+                message = f"the versions of {client.name} stand newest first, each once"
+                yield world.finding("error", "networks", network.id, ("clients", n, "versions"), message)
+        known = _known_clients(network)
+        told: list[tuple[Position, DottedSpecifier | None]] = [
+            (("profiles", n, "requirements", k, "with_client"), item.with_client)
+            for n, profile in enumerate(network.profiles)
+            for k, item in enumerate(profile.requirements)
+        ]
+        told += [(("breakages", n, "with_client"), step.with_client) for n, step in enumerate(network.breakages)]
+        for where, versions in told:
+            if versions is not None and not any(versions.allows(number) for number in known):
+                message = f"no version that {network.id} lists is in '{versions}'"
+                yield world.finding("error", "networks", network.id, where, message)
+
+
+def _known_clients(network: Network) -> list[DottedVersion]:
+    """Versions of the program whose versions are published."""
+    versioned = next((client for client in network.clients if client.versions), None)
+    known = [_number(v.version) for v in versioned.versions] if versioned is not None else []
+    return [number for number in known if number is not None]
+
+
+def _asks(item: Requirement, client: DottedVersion) -> bool:
+    return item.with_client is None or item.with_client.allows(client)
+
+
+def _number(text: str) -> DottedVersion | None:
+    try:
+        return DottedVersion(text)
+    except ValueError:
+        return None
 
 
 # --- ranges -------------------------------------------------------------------------------------------------------
@@ -254,8 +293,11 @@ def profiles(world: _World) -> Iterator[Finding]:
             yield world.finding("error", "networks", network.id, ("profiles",), message)
         for n, profile in enumerate(network.profiles):
             for key in dict.fromkeys(item.key for item in profile.requirements):
-                wanted = [i.value for i in profile.requirements if i.key == key and i.severity == "must"]
-                if _never_together(key, wanted):
+                musts = [i for i in profile.requirements if i.key == key and i.severity == "must"]
+                # What different versions of the client ask for need not hold together.
+                parties = [[i for i in musts if _asks(i, number)] for number in _known_clients(network)] or [musts]
+                wanted = next((w for w in ([i.value for i in p] for p in parties) if _never_together(key, w)), None)
+                if wanted is not None:
                     what = "version" if isinstance(wanted[0], Specifier) else "host"
                     message = f"no {what} satisfies every requirement on {key}"
                     yield world.finding("error", "networks", network.id, ("profiles", n), message)
@@ -348,6 +390,7 @@ def seen_in_the_future(world: _World) -> Iterator[Finding]:
 CHECKS: tuple[Callable[[_World], Iterator[Finding]], ...] = (
     dangling_ids,
     unknown_systems,
+    client_versions,
     driver_versions,
     architecture_ranges,
     cuda_ranges,

@@ -209,6 +209,8 @@ class Requirement(Claim):
     clock_skew_s: Seconds | None = None
     client: dict[str, DottedSpecifier] | None = None
     severity: Literal["must", "warn"] = "must"
+    with_client: DottedSpecifier | None = None
+    """Versions of the network's client that ask for this; none named: all of them."""
     because: Text
     listed_on: Day | None = None
     """For lists that grow: the day the list was read, shown with every answer that rests on it."""
@@ -247,7 +249,7 @@ class Requirement(Claim):
         return self.severity == "must" and self.confidence != "low" and self.seen is not None
 
 
-_NOT_LANGUAGE = {*Claim.model_fields, "severity", "because", "listed_on"}
+_NOT_LANGUAGE = {*Claim.model_fields, "severity", "with_client", "because", "listed_on"}
 _LANGUAGE: dict[str, str] = {
     field.alias or name: name for name, field in Requirement.model_fields.items() if name not in _NOT_LANGUAGE
 }

@@ -31,6 +31,11 @@ class Intent(BaseModel):
     )
     modules: Literal["auto", "open", "proprietary"] = "auto"
     cuda: str | None = Field(default=None, description="lowest CUDA level that must be offered, such as 12.2")
-    runtime: str = Field(default="docker-io", description="id of matrix/runtimes")
+    runtime: str = Field(default="auto", description="id of matrix/runtimes; auto takes what the networks allow")
+    toolkit: str = Field(
+        default="auto",
+        description='auto takes the container toolkit when offered, "none", or a specifier such as ">=1.19.1"',
+    )
+    cdi: Literal["auto", "present", "absent"] = "auto"
     tunnel: Literal["none"] = Field(default="none", description="kind of tunnel; plain ssh is the only one yet")
     policy: Policy = Policy()

@@ -66,7 +66,7 @@ class Package(_Kind):
     name: str
     version: str | None
     held: bool = True
-    unit: Literal["driver", "runtime", "kernel", "tool"] = "tool"
+    unit: Literal["driver", "compat", "runtime", "toolkit", "kernel", "tool"] = "tool"
     architecture: str = "amd64"  # of the archive, a part of its file name
     sha256: str | None = None
     size: int = 0

@@ -28,12 +28,12 @@ class LockedPackage(BaseModel):
     architecture: str = "amd64"  # of the archive: amd64 or all, as the index states it
     sha256: str
     size: int
-    unit: Literal["driver", "runtime", "kernel"]  # what must move together
+    unit: Literal["driver", "compat", "runtime", "toolkit", "kernel"]  # what must move together
     hold: bool = True
 
 
 class Choice(BaseModel):
-    """One resolved variable (driver branch, exact version, flavour, CUDA level, runtime, a network's client)."""
+    """One resolved variable (driver branch, exact version, flavour, CUDA level, runtime, toolkit, a client …)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -55,6 +55,9 @@ class HostLock(BaseModel):
     modules: Choice | None  # open or proprietary
     cuda: Choice | None
     runtime: Choice | None
+    toolkit: Choice | None = None  # None: no source of the host offers one, or the request wants none
+    cdi: Choice | None = None  # present or absent; None: nothing here sets it up
+    compat: Choice | None = None  # forward compatibility: what carries a CUDA level that the driver does not
     networks: dict[str, Choice] = {}
     kernels: tuple[str, ...] = ()
     packages: tuple[LockedPackage, ...] = ()
@@ -62,13 +65,21 @@ class HostLock(BaseModel):
     unchecked: tuple[str, ...] = ()  # what a network asks for that facts do not show: for checks and installers
     module_options: tuple[str, ...] = ()  # lines for modprobe.d that this flavour needs on these cards
 
+    @property
+    def engine(self) -> str:
+        """The matrix id of the chosen runtime: `docker.io 26.1.5` is docker-io; '' when there is none."""
+        if self.runtime is None:
+            return ""
+        name = self.runtime.value.partition(" ")[0]
+        return "docker-io" if name == "docker.io" else name
+
 
 class Lock(BaseModel):
     """`provision.lock`: one entry per host, and the digest of the matrix it was made with."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2  # 2 adds toolkit, cdi, compat and older; a file of format 1 is read as one that has none
     made_by: str  # provision's version
     matrix: str  # sha256 of the matrix
     older: dict[str, str] = {}  # hosts whose entries another matrix made, and its sha256: kept, and not acted upon

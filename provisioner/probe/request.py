@@ -172,6 +172,8 @@ FULL = Profile(
         "containerd",
         "containerd.io",
         "runc",
+        "podman",
+        "cuda-compat-*",
         "glx-alternative-*",
         "update-glx",
         "wireguard-tools",

@@ -205,7 +205,9 @@ def _packages(changes: Sequence[Change]) -> list[str]:
     fresh = [c.wanted for c in changes if isinstance(c.wanted, Package) and _installs(c)]
     if not wanted:
         return []
-    units = sorted({package.unit for package in fresh}, key=["kernel", "driver", "runtime", "tool"].index)
+    units = sorted(
+        {package.unit for package in fresh}, key=["kernel", "driver", "compat", "runtime", "toolkit", "tool"].index
+    )
     return [
         fill(
             "tasks/package.yml.j2",

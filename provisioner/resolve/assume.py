@@ -14,15 +14,16 @@ from provisioner.model.capture import UNKNOWN
 from provisioner.model.facts import HostFacts, OfferedPackage, PciGpu
 from provisioner.model.intent import Intent
 from provisioner.model.stack import HostLock
-from provisioner.model.version import DebianVersion
+from provisioner.model.version import DebianVersion, DottedVersion
 from provisioner.resolve.conflict import NoSolution
+from provisioner.resolve.containers import TOOLKIT_ID, toolkits_of
 from provisioner.resolve.host import prepare, quick, unseen
 from provisioner.resolve.options import named_parts, network_named
 from provisioner.resolve.question import Question, read_question
 from provisioner.resolve.repairs import assumed_offer, with_components, with_os
 from provisioner.resolve.resolver import solve
 
-ORDER = ("os", "components", "gpu", "runtime", "network", "client", "driver", "cuda", "modules")
+ORDER = ("os", "components", "gpu", "runtime", "toolkit", "cdi", "network", "client", "driver", "cuda", "modules")
 """Another release takes away what was on the host, so it comes first; the order of the words does not count."""
 
 _SIGNS = {
@@ -33,7 +34,7 @@ _SIGNS = {
 }
 HINT = (
     "write os=debian-13, components+=non-free, gpu+=rtx-5090, gpu-=0, network+=akash, network-=lium, akash=0.16.2, "
-    "driver=580, cuda=13.0, modules=open or runtime=podman"
+    "driver=580, cuda=13.0, modules=open, runtime=podman, toolkit=1.19.1 or cdi=present"
 )
 
 
@@ -116,6 +117,10 @@ def assume(
             facts = _with_card(facts, one.value, matrix)
         elif one.kind == "runtime":
             facts, intent = _with_runtime(facts, one.value, matrix), intent.model_copy(update={"runtime": one.value})
+        elif one.kind == "toolkit":
+            facts, intent = _with_toolkit(facts, one.value, matrix), intent.model_copy(update={"toolkit": one.value})
+        elif one.kind == "cdi":
+            intent = intent.model_copy(update={"cdi": one.value})
         elif one.kind in ("network", "client"):
             intent = intent.model_copy(update={"networks": _networks(intent, one)})
         elif one.kind in ("driver", "cuda", "modules"):
@@ -223,6 +228,25 @@ def _with_runtime(facts: HostFacts, runtime: str, matrix: Matrix) -> HostFacts:
             releases = [DebianVersion(release.latest) for release in entry.releases if release.latest]
             version = names.versions[-1].text if names.versions else max(releases).text if releases else "1"
             return _offering(facts, [(name, version, "") for name in names.install])
+    return facts
+
+
+def _with_toolkit(facts: HostFacts, wanted: str, matrix: Matrix) -> HostFacts:
+    """When no source offers such a toolkit, the releases that the matrix knows count as offered."""
+    specifier = Question("toolkit", wanted).toolkits
+    assert facts.os is not UNKNOWN and specifier is not None
+    there = toolkits_of(prepare(facts, matrix), Intent(), matrix)
+    if any(toolkit is not None and specifier.allows(toolkit.version) for toolkit in there):
+        return facts
+    entry = matrix.runtimes[TOOLKIT_ID]
+    for names in entry.packages:
+        if facts.os.id in names.os:
+            known = [DottedVersion(release.version) for release in entry.releases]
+            known += specifier.exact_versions() or ()
+            for version in dict.fromkeys(known):
+                if specifier.allows(version):
+                    facts = _offering(facts, [(name, f"{version.text}-1", "") for name in names.install])
+            return facts
     return facts
 
 

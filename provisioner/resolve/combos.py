@@ -238,7 +238,7 @@ def _combo(stack: HostLock, matrix: Matrix) -> Combo:
         branch=stack.driver_branch.value if stack.driver_branch is not None else NO_DRIVER,
         modules=stack.modules.value if stack.modules is not None else NO_DRIVER,
         driver=stack.driver_version.value if stack.driver_version is not None else "",
-        runtime=stack.intent.runtime,
+        runtime=stack.engine,
         networks=tuple(sorted(stack.intent.networks)),
     )
 

@@ -18,11 +18,12 @@ class Source:
     where: str | None = None
 
 
-def entry(room: str, claim: Any, entry_id: str) -> Source:
+def entry(room: str, claim: Any, entry_id: str, within: Any = None) -> Source:
+    """Where a claim stands; day and confidence that it leaves open it has from the entry it stands `within`."""
     return Source(
         f"{room}/{entry_id}",
-        getattr(claim, "listed_on", None) or claim.seen,
-        claim.confidence,
+        getattr(claim, "listed_on", None) or claim.seen or getattr(within, "seen", None),
+        claim.confidence or getattr(within, "confidence", None),
         claim.sources[0] if claim.sources else None,
     )
 

@@ -70,7 +70,8 @@ def _network_wants(c: Claim) -> str:
         "runtime": f"runtime {wanted}",
         "docker": f"Docker {wanted}",
         "containerd": f"containerd {wanted}",
-        "toolkit": "a container toolkit" if wanted == "*" else f"container toolkit {wanted}",
+        "toolkit": "a container toolkit" if wanted in ("*", "any version") else f"container toolkit {wanted}",
+        "cdi": f"CDI specs {wanted}",
         "disk_gib": f"{wanted} GiB of disk",
         "cpu_cores": f"{wanted} CPU cores",
         "public_ip": f"a public address ({wanted})",
@@ -89,7 +90,7 @@ def _opposite(c: Claim) -> str:
         one, other = (f"{c.word(w)} takes ports {c.word(v)}" for w, v in (("first", "one"), ("second", "other")))
         return f"{one}, {other}"
     if c.word("key") == "gpu.binding":
-        return f"of {c.word('first')} and {c.word('second')} one hands the GPU to a VM, the other needs it on the host"
+        return f"{c.word('first')} and {c.word('second')}: one hands the GPU to a VM, the other needs it on the host"
     if c.word("key") in ("gpu.exclusive", "dedicated"):
         return f"{c.word('first')} and {c.word('second')} each want the GPU for themselves"
     return f"{c.word('first')} wants {key} {c.word('one')}, {c.word('second')} wants {key} {c.word('other')}"
@@ -104,6 +105,7 @@ FIRST = {
     "flavour": "its kernel modules are the default flavour of its branch",
     "release": "it is no backport",
     "newest": "it is the newest patch",
+    "newer": "it is newer",
 }
 """Why one driver stands before another, in the order in which that is decided."""
 
@@ -141,6 +143,37 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
         f"the running kernel {c.about} has no headers any more: the driver is built for {c.word('next')}, "
         f"which boots next, and loads after a reboot"
     ),
+    "wanted-runtime": lambda c: f"the request wants {c.about} as runtime",
+    "wanted-toolkit": lambda c: (
+        f"the request wants container toolkit {_readable(c.about)}; this host's package sources offer "
+        + (f"{c.word('offered')} and no other" if c.word("offered") else "none, and NVIDIA's repository would")
+    ),
+    "wanted-cdi": lambda c: f"the request wants CDI specs {c.about}",
+    "cdi-without-toolkit": lambda c: (
+        "the request wants CDI specs, and this host's package sources offer no sound container toolkit to write them"
+    ),
+    "toolkit-holes": lambda c: (
+        f"container toolkit {c.about} has published holes ({c.word('holes')}); {c.word('floor')} mends them all"
+    ),
+    "engine-reads-no-cdi": lambda c: (
+        (f"{c.word('who')} hands GPUs out by CDI, and " if c.word("who") else "")
+        + f"{c.about} cannot read the CDI specs that the toolkit writes, which takes {c.word('floors')} or newer"
+    ),
+    "engines-offered": lambda c: (
+        f"this host's package sources offer the container engines {c.word('offered')} and no other"
+        if c.word("offered")
+        else "this host's package sources offer no container engine"
+    ),
+    "compat-refused": lambda c: (
+        f"forward compatibility ({c.word('packages')}) is not for {c.about}: there CUDA fails with error 804"
+    ),
+    "compat-unknown": lambda c: (
+        f"whether forward compatibility ({c.word('packages')}) works on {c.about} is not confirmed"
+    ),
+    "compat-not-offered": lambda c: (
+        f"{c.about} would carry it by forward compatibility, and this host's package sources do not offer it "
+        "(NVIDIA's CUDA repository does)"
+    ),
     "runtime-not-offered": lambda c: f"this host's package sources offer no {c.about} for {c.word('os')}",
     "network-needs-driver": lambda c: f"{c.about} uses the driver of the host",
     "network-wants": _network_wants,
@@ -148,6 +181,10 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
     "not-seen": lambda c: f"{_network_wants(c)}, and that could not be seen on this host",
     "not-checked": _network_wants,
     "networks-conflict": lambda c: f"{c.about} can't share a host. {c.word('statement').rstrip('.')}",
+    "networks-disagree": lambda c: (
+        f"{c.about} can share a host with care. {c.word('statement').rstrip('.')}"
+        + (f". Way out: {c.word('way-out').rstrip('.')}" if c.word("way-out") else "")
+    ),
     "opposite-wishes": _opposite,
     "carries": lambda c: f"driver {c.about} carries CUDA {c.word('cuda')}",
     # why a value was chosen, or nothing newer
@@ -168,6 +205,37 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
     "newest-client": lambda c: f"{c.about} is the newest {c.word('program')} that fits",
     "unversioned-client": lambda c: f"{c.about} publishes no client versions: the network's own installer decides",
     "served-as": lambda c: f"{c.about} is served as: {c.word('title')}",
+    "compat-carries": lambda c: (
+        f"{c.about} carries CUDA {c.word('level')} on driver {c.word('driver')}, "
+        f"which by itself carries {c.word('native')}"
+    ),
+    "compat-able": lambda c: f"{c.about} can use forward compatibility, which a GeForce can't",
+    "toolkit-newest": lambda c: f"{c.about} is the newest sound one that this host's package sources offer",
+    "toolkit-sound": lambda c: (
+        f"{c.about} has every fix that is known: {c.word('floor')} is the lowest without a published hole"
+    ),
+    "toolkit-moved": lambda c: f"{c.about} is on the host, with published holes ({c.word('holes')})",
+    "toolkit-not-offered": lambda c: (
+        "toolkit: not offered by this host's sources, so nothing here gives containers a GPU; NVIDIA's repository for "
+        "the container toolkit would offer it"
+    ),
+    "toolkit-only-holes": lambda c: (
+        f"toolkit: none is chosen, for the newest that this host's sources offer, {c.about}, has published holes "
+        f"({c.word('holes')}); NVIDIA's repository for the container toolkit would offer {c.word('floor')} or newer"
+    ),
+    "toolkit-unpinned": lambda c: (
+        f"container toolkit {c.about} is on this host and no source offers a sound one: it stays as it is and is not "
+        "pinned" + (f", with published holes ({c.word('holes')})" if c.word("holes") else "")
+    ),
+    "stays": lambda c: f"{c.about} is newer; {c.word('chosen')} is on the host and stays until something asks for more",
+    "cdi-by-default": lambda c: "nobody minds: the toolkit keeps the specs up to date by itself (nvidia-cdi-refresh)",
+    "cdi-nobody": lambda c: "nobody asks for the specs",
+    "older-client": lambda c: (
+        f"{c.about} is served with {c.word('program')} {c.word('client')}: the newest, {c.word('newest')}, does not "
+        "fit (provision resolve --explain says why)"
+    ),
+    "client-defect": lambda c: f"{c.about} ({c.word('program')} {c.word('client')}): {c.word('text').rstrip('.')}",
+    "client-brings": lambda c: f"{c.word('program')} {c.word('client')}: {c.word('text').rstrip('.')}",
     "newest-offered": lambda c: f"{c.about} is the newest that {c.word('os')} offers outside backports",
     "ended": lambda c: (
         f"driver branch {c.about} is past its end of life ({c.word('date')})"
@@ -197,6 +265,17 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
     "asked": lambda c: f"the question is about {c.about}",
     "asked-unknown": lambda c: f"the matrix knows no {c.about}; {c.word('known')}",
     "asked-without-gpu": lambda c: f"there is no NVIDIA GPU on this host's PCI bus, so it gets no {c.about}",
+    "asked-not-offered": lambda c: (
+        f"this host's package sources offer no {c.about}"
+        + (
+            f", only {c.word('offered')}"
+            if c.word("offered")
+            else "; NVIDIA's repository for the container toolkit would"
+        )
+    ),
+    "asked-cdi-alone": lambda c: (
+        f"for {c.about} this host's package sources offer no sound container toolkit to write them"
+    ),
     "client-unknown": lambda c: (
         f"the matrix knows no {c.word('program')} {c.word('asked')} of {c.about}; the newest that it knows is "
         f"{c.word('newest')}"
@@ -276,7 +355,7 @@ def conflict_lines(number: int, conflict: Conflict) -> list[str]:
     if len(claims) == 1:
         text = sentence(claims[0])
         rest = f"({'; '.join(sources(claims[0]))})"
-        if text.startswith(("the ", "this ")):
+        if text.startswith(("the ", "this ", "container ")):
             text = text[:1].upper() + text[1:]
         way_out = claims[0].word("way-out")
         more = wrapped("   way out: ", way_out) if way_out else []
@@ -291,6 +370,8 @@ def _headline(conflict: Conflict) -> str:
     """What the claims come down to, in one sentence."""
     kinds = {claim.kind for claim in conflict.claims}
     who, verb = _who(conflict)
+    if found := _about_containers(conflict, who, verb):
+        return found
     cards = [c.about for c in conflict.claims if c.kind in ("card-driver", "card-flavour", "card-floor")]
     if "cuda-ceiling" in kinds:
         card = next(c.about for c in conflict.claims if c.kind == "cuda-ceiling")
@@ -312,11 +393,39 @@ def _headline(conflict: Conflict) -> str:
     return "No driver on offer is left."
 
 
+_REQUESTED = {
+    "wanted-driver", "wanted-modules", "wanted-cuda", "wanted-client", "wanted-runtime", "wanted-toolkit", "wanted-cdi",
+    "cdi-without-toolkit",
+}  # fmt: skip
+
+
+def _about_containers(conflict: Conflict, who: str, verb: str) -> str:
+    """The headline of a conflict in which no driver plays a part; '' when it is none."""
+    kinds = {claim.kind for claim in conflict.claims}
+    keys = {claim.word("key") for claim in conflict.claims if claim.kind == "network-wants"}
+    if "engine-reads-no-cdi" in kinds:
+        name = next(claim.word("who") for claim in conflict.claims if claim.kind == "engine-reads-no-cdi")
+        return f"{name[:1].upper()}{name[1:]} wants CDI, and no engine on offer reads it."
+    if conflict.tree.variable != "stack" or not who:
+        return ""
+    if kinds & {"wanted-client", "client-ended"} and kinds <= {"wanted-client", "client-ended", "network-wants"}:
+        return f"{who} {verb} a client that the network does not let in."
+    if "toolkit-holes" in kinds:
+        return f"{who} {verb} a container toolkit with published holes."
+    if keys == {"cdi"} or kinds & {"wanted-cdi", "cdi-without-toolkit"}:
+        return f"{who} {verb} CDI on and off: one side for each host."
+    if "toolkit" in keys or "wanted-toolkit" in kinds:
+        return f"{who} {verb} a container toolkit that this host is not offered."
+    if keys & {"runtime", "docker", "containerd"}:
+        return f"{who} {verb} a container engine that this host is not offered."
+    return ""
+
+
 def _who(conflict: Conflict) -> tuple[str, str]:
     """Who asks: networks, the request, the policy; ("", "") when nobody does."""
     who = [c.about for c in conflict.claims if c.kind in ("network-wants", "network-needs-driver")]
     kinds = {claim.kind for claim in conflict.claims}
-    if kinds & {"wanted-driver", "wanted-modules", "wanted-cuda", "wanted-client"}:
+    if kinds & _REQUESTED:
         who.append("the request")
     if kinds & {"forbidden-branches", "refuse-ended", "no-reboot"}:
         who.append("the policy")
@@ -373,6 +482,8 @@ EDITS: dict[str, Callable[[Edit], str]] = {
     "component": lambda e: f"enable {e.value} in the package sources",
     "boot-kernel": lambda e: f"boot into kernel {e.value}, whose headers are offered",
     "runtime": lambda e: f"use {e.value} as runtime",
+    "free-toolkit": lambda e: f"let the container toolkit be chosen (provision_toolkit is {e.value})",
+    "free-cdi": lambda e: f"let CDI be chosen (provision_cdi is {e.value})",
     "os": lambda e: f"upgrade to {e.word('name') or e.value}",
     "take-out": lambda e: f"take out {e.word('name')} in slot {e.value}",
 }
@@ -468,6 +579,8 @@ def _to_do(host: str, first: Edit) -> str:
         "allow-ended": "provision_policy.past_end_of_life",
         "allow-reboot": "provision_policy.reboot",
         "runtime": "provision_runtime",
+        "free-toolkit": "provision_toolkit",
+        "free-cdi": "provision_cdi",
     }.get(first.kind)
     again = f"provision resolve {host}"
     if key is None:
@@ -478,6 +591,10 @@ def _to_do(host: str, first: Edit) -> str:
 # --- a lock in words ----------------------------------------------------------------------------------------------
 
 
+UNITS = ("driver", "compat", "runtime", "toolkit", "kernel")
+"""Packages of one unit move together; the order in which they are told."""
+
+
 def choices(lock: HostLock) -> str:
     """Each choice of a lock with its reasons, and why nothing newer: what `resolve --explain` prints."""
     rows: list[tuple[str, Choice]] = []
@@ -486,7 +603,10 @@ def choices(lock: HostLock) -> str:
         ("driver", lock.driver_version),
         ("modules", lock.modules),
         ("CUDA", lock.cuda),
+        ("forward compatibility", lock.compat),
         ("runtime", lock.runtime),
+        ("toolkit", lock.toolkit),
+        ("CDI", lock.cdi),
     ):
         if choice is not None:
             rows.append((label, choice))
@@ -499,7 +619,7 @@ def choices(lock: HostLock) -> str:
         lines += reason_lines("not newer", choice.not_newer, width)
     if lock.driver_version is None:
         lines.append("  no driver: nothing here asks for one")
-    count = {unit: sum(p.unit == unit for p in lock.packages) for unit in ("driver", "runtime", "kernel")}
+    count = {unit: sum(p.unit == unit for p in lock.packages) for unit in UNITS}
     size = sum(p.size for p in lock.packages) / 1e6
     if lock.packages:
         lines.append(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from provisioner.model.stack import HostLock
 from provisioner.resolve import explain
-from provisioner.resolve.conflict import Conflict
+from provisioner.resolve.conflict import Claim, Conflict
 from provisioner.resolve.explain_why import answer_text
 from provisioner.resolve.upgrade import Step
 
@@ -22,6 +22,8 @@ def steps_text(steps: Mapping[str, Step], program: str, to: str) -> str:
         lines += explain.wrapped(lead, _step(step, program, to))
         for conflict in step.why:
             lines += _reason(conflict, " " * len(lead))
+        for claim in step.brings:
+            lines += _told(claim, " " * len(lead), "!")
         if step.answer is not None:
             told = answer_text(step.answer, "").splitlines()
             lines += [f"    {line}".rstrip() for line in told]
@@ -55,7 +57,10 @@ def _moved(before: HostLock, after: HostLock) -> str:
     for label, then, now in (
         ("driver", before.driver_version, after.driver_version),
         ("modules", before.modules, after.modules),
+        ("forward compatibility", before.compat, after.compat),
         ("runtime", before.runtime, after.runtime),
+        ("toolkit", before.toolkit, after.toolkit),
+        ("CDI", before.cdi, after.cdi),
     ):
         old, new = (choice.value if choice is not None else "none" for choice in (then, now))
         if old != new:
@@ -66,6 +71,12 @@ def _moved(before: HostLock, after: HostLock) -> str:
 def _reason(conflict: Conflict, indent: str) -> list[str]:
     lines = []
     for claim in conflict.claims:
-        rests = "; ".join(explain.sources(claim))
-        lines += explain.wrapped(f"{indent}· ", f"{explain.sentence(claim)} ({rests})")
+        if claim.kind == "wanted-client":
+            continue  # that the new client is wanted is what all of this is about
+        lines += _told(claim, indent, "·")
     return lines
+
+
+def _told(claim: Claim, indent: str, sign: str) -> list[str]:
+    rests = "; ".join(explain.sources(claim))
+    return explain.wrapped(f"{indent}{sign} ", f"{explain.sentence(claim)} ({rests})")

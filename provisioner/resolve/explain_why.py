@@ -45,7 +45,13 @@ def _with_what_it_is(answer: Answer) -> str:
     """`driver 535 (535.309.01)`: a branch or condition with the version that was chosen."""
     stack = answer.stack
     assert stack is not None
-    value = {"driver": stack.driver_version, "cuda": stack.cuda, "runtime": stack.runtime}.get(answer.question.variable)
+    choices = {
+        "driver": stack.driver_version,
+        "cuda": stack.cuda,
+        "runtime": stack.runtime,
+        "toolkit": stack.toolkit,
+    }
+    value = choices.get(answer.question.variable)
     if value is None or value.value == answer.question.value:
         return answer.subject
     if answer.question.variable == "cuda":
@@ -72,7 +78,7 @@ def _stacks(now: HostLock | None, then: HostLock | None, host: str) -> list[str]
 def _setting(answer: Answer) -> str:
     """The variable of the inventory that asks for the value."""
     variable, value = answer.question.variable, answer.question.value
-    if variable in ("driver", "cuda", "modules", "runtime"):
+    if variable in ("driver", "cuda", "modules", "runtime", "toolkit", "cdi"):
         return f'provision_{variable}: "{value}"'
     assert answer.stack is not None
     names = list(answer.stack.intent.networks)

@@ -8,7 +8,7 @@ So the page decides a cell as the resolver would decide a request for that drive
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from provisioner.errors import ProvisionError
@@ -18,7 +18,7 @@ from provisioner.resolve import explain
 from provisioner.resolve.conflict import Claim, entry
 from provisioner.resolve.host import prepare
 from provisioner.resolve.hypothetical import Shelf, Sources
-from provisioner.resolve.options import network_named, options_of
+from provisioner.resolve.options import Option, named_parts, network_named, options_of, versioned_client
 from provisioner.resolve.problem import Model, build
 from provisioner.resolve.rules import CUDA, DRIVER, FIRST_NETWORK, RUNTIME
 
@@ -65,21 +65,25 @@ def engine_of(os: str, shelf: Shelf) -> str:
 
 
 def _networks(matrix: Matrix) -> tuple[str, ...]:
-    """Each way to serve a network: the default one by the plain name, as in a request."""
+    """Each way to serve a network, the default one by the plain name as in a request; where clients differ, each."""
     found = []
     for network in matrix.networks.values():
         default = network.default_profile
-        if default is not None or not network.profiles:
-            found.append(network.id)
-        found += [f"{network.id}/{p.id}" for p in network.profiles if default is None or p.id != default.id]
+        ways = [network.id] if default is not None or not network.profiles else []
+        ways += [f"{network.id}/{p.id}" for p in network.profiles if default is None or p.id != default.id]
+        for way in ways:
+            clients = list(dict.fromkeys(option.client for option in options_of(*network_named(way, matrix))))
+            found += [f"{way}@{client}" for client in clients] if len(clients) > 1 else [way]
     return tuple(found)
 
 
 def _network_title(name: str, matrix: Matrix) -> str:
-    network_id, _, profile_id = name.partition("/")
+    network_id, profile_id, client = named_parts(name)
     network = matrix.networks[network_id]
     titles = [profile.title for profile in network.profiles if profile.id == profile_id]
-    return f"{network.name}: {titles[0]}" if titles else network.name
+    title = f"{network.name}: {titles[0]}" if titles else network.name
+    program = versioned_client(network)
+    return f"{title}, {program.name} {client}" if client and program is not None else title
 
 
 def _branch(name: str, matrix: Matrix) -> dict[str, Any]:
@@ -115,7 +119,7 @@ def _place(os: str, shelf: Shelf, networks: tuple[str, ...], book: _Book) -> dic
     engine = engine_of(os, shelf)
     first, *others = shelf.matrix.gpus
     whole = _model(os, first, shelf, Intent(networks=networks, runtime=engine), between=True)
-    every = _rules(whole, range(len(networks)), book)
+    every = _rules(whole, networks, range(len(networks)), book)
     # What networks ask of anything but the card, and of each other, is the same for the next card.
     asking = [place for place, name in enumerate(networks) if _asks_of_cards(name, shelf.matrix)]
     packed = list(book.rules)
@@ -129,7 +133,7 @@ def _place(os: str, shelf: Shelf, networks: tuple[str, ...], book: _Book) -> dic
             raise ProvisionError(
                 "page-cannot-show", f"the page takes the choices of {os} as one, {gpu} tells them apart"
             )
-        rules[gpu] = {*shared, *_rules(model, asking, book)}
+        rules[gpu] = {*shared, *_rules(model, networks, asking, book)}
     common = set.intersection(*rules.values())
     return {
         "os": os,
@@ -155,13 +159,24 @@ def _asks_of_cards(name: str, matrix: Matrix) -> bool:
     return any(key.startswith("gpu.") for option in options_of(*network_named(name, matrix)) for key in option.wishes)
 
 
-def _rules(model: Model, places: Sequence[int], book: _Book) -> list[int]:
-    """The rules of a problem as numbers; `places` are its networks by their place on the page."""
+def _rules(model: Model, names: Sequence[str], places: Sequence[int], book: _Book) -> list[int]:
+    """The rules of a problem as numbers; `places` are its networks by their place on the page.
+
+    Where the page names a client, the others of that network are not its business, nor is that it is named.
+    """
     found = []
-    dead = _dead(model)
+    meant = {
+        FIRST_NETWORK + place: _meant(options, named_parts(names[places[place]])[2])
+        for place, options in enumerate(model.options)
+    }
+    dead = _dead(model, meant)
     last = {DRIVER: len(model.drivers) - 1, CUDA: len(model.levels) - 1, RUNTIME: len(model.runtimes) - 1}
     for rule, claim in zip(model.problem.rules, model.claims, strict=True):
+        if claim.kind == "wanted-client":
+            continue
         axes = [variable for variable in rule.scope if variable < FIRST_NETWORK]
+        if not set(axes) <= set(AXES):
+            raise ProvisionError("page-cannot-show", f"the page assumes no toolkit and no cuda-compat: {claim}")
         picked = [variable for variable in rule.scope if variable >= FIRST_NETWORK]
         networks = tuple(places[variable - FIRST_NETWORK] for variable in picked)
         if len(axes) > 1:
@@ -171,11 +186,16 @@ def _rules(model: Model, places: Sequence[int], book: _Book) -> list[int]:
                 found.append(book.rule(claim, "", (), networks))
             continue
         # The last value of each axis is "none": a cell always asks for a driver, so it is never looked at.
-        values = {items[0] for items in rule.forbids} - {last[axes[0]]} if axes else set()
-        if axes and not values:
+        forbids = [
+            items
+            for items in rule.forbids
+            if all(value in meant[v] for v, value in zip(rule.scope, items, strict=True) if v in meant)
+        ]
+        values = {items[0] for items in forbids} - {last[axes[0]]} if axes else set()
+        if not forbids or (axes and not values):
             continue
-        counted = sum(1 for items in rule.forbids if not axes or items[0] != last[axes[0]])
-        clients = math.prod(model.problem.domains[variable] for variable in picked)
+        counted = sum(1 for items in forbids if not axes or items[0] != last[axes[0]])
+        clients = math.prod(len(meant[variable]) for variable in picked)
         if counted != clients * (len(values) if axes else 1):
             raise ProvisionError(
                 "page-cannot-show", f"the page takes the clients of a network as one, this tells them apart: {claim}"
@@ -184,10 +204,14 @@ def _rules(model: Model, places: Sequence[int], book: _Book) -> list[int]:
     return found
 
 
-def _dead(model: Model) -> set[int]:
+def _meant(options: Sequence[Option], client: str) -> set[int]:
+    return {value for value, option in enumerate(options) if client in ("", option.client)}
+
+
+def _dead(model: Model, meant: Mapping[int, set[int]]) -> set[int]:
     """Networks of which no client is left: single clients that fall leave the others."""
     fallen: dict[int, set[int]] = {}
-    for rule in model.problem.rules:
-        if len(rule.scope) == 1 and rule.scope[0] >= FIRST_NETWORK:
+    for rule, claim in zip(model.problem.rules, model.claims, strict=True):
+        if len(rule.scope) == 1 and rule.scope[0] >= FIRST_NETWORK and claim.kind != "wanted-client":
             fallen.setdefault(rule.scope[0], set()).update(value for (value,) in rule.forbids)
-    return {variable for variable, values in fallen.items() if len(values) == model.problem.domains[variable]}
+    return {variable for variable, values in fallen.items() if meant[variable] <= values}

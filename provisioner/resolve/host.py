@@ -68,8 +68,9 @@ class Driver:
 
 @dataclass(frozen=True)
 class RuntimeVersion:
-    """One offered version of the container runtime."""
+    """One offered version of a container runtime; `id` is that of its matrix entry."""
 
+    id: str
     names: RuntimePackages
     package: OfferedPackage
     installed: bool
@@ -117,6 +118,21 @@ def upstream(text: str) -> str:
         return debian(text).upstream
     except ValueError:
         return ""
+
+
+class NewestFirst:
+    """Orders package versions newest first inside a sort key."""
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+
+    def __lt__(self, other: NewestFirst) -> bool:
+        return debian(other.version) < debian(self.version)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NewestFirst) and self.version == other.version
+
+    __hash__ = None  # type: ignore[assignment]  # a sort key is never hashed
 
 
 def is_backport(offer: OfferedPackage) -> bool:

@@ -84,22 +84,54 @@ def _options(network: Network, profile_id: str | None, also: str | None) -> tupl
     client = versioned_client(network)
     # Of several programs without versions it is not known which one a profile means.
     program = client.name if client is not None else network.clients[0].name if len(network.clients) == 1 else ""
-    versions = [""]
-    if client is not None:
-        oldest = oldest_client(client)
-        versions = [v.version for v in client.versions if oldest is None or not older(v.version, oldest)][:3] or [""]
-        if also is not None and also not in versions and any(v.version == also for v in client.versions):
-            versions.append(also)
     found = []
     for profile in profiles:
-        wishes: dict[str, tuple[Requirement, ...]] = {}
-        for requirement in profile.requirements:
-            wishes[requirement.key] = (*wishes.get(requirement.key, ()), requirement)
-        for version in versions:
+        for version in _versions(profile, client, also):
+            asked = asked_of(profile, version)
+            wishes: dict[str, tuple[Requirement, ...]] = {}
+            for requirement in asked:
+                wishes[requirement.key] = (*wishes.get(requirement.key, ()), requirement)
             shown = f"{program} {version}".strip()
-            claims = {id(r): requirement_claim(network, profile, shown, r) for r in profile.requirements}
+            claims = {id(r): requirement_claim(network, profile, shown, r) for r in asked}
             found.append(Option(network, profile, version, program, wishes, claims))
     return tuple(found)
+
+
+def asked_of(profile: Profile, version: str) -> tuple[Requirement, ...]:
+    """What this version of the client asks for; a requirement that names no versions is asked by all."""
+    return tuple(r for r in profile.requirements if r.with_client is None or comes_with(r.with_client, version))
+
+
+def comes_with(versions: Specifier[DottedVersion], version: str) -> bool:
+    """Whether a client's version is one of these; of a client without versions the answer is yes for all."""
+    try:
+        return not version or versions.allows(DottedVersion(version))
+    except ValueError:
+        return False
+
+
+def _versions(profile: Profile, client: Client | None, also: str | None) -> list[str]:
+    """The newest version of each kind that the network lets in: of those that ask for the same the rest is older.
+
+    `also` is a version that somebody asks about or pins, whatever it asks for.
+    """
+    if client is None:
+        return [""]
+    oldest = oldest_client(client)
+    kinds: dict[tuple[object, ...], str] = {}
+    for known in client.versions:
+        if oldest is None or not older(known.version, oldest):
+            kind = tuple(id(r) for r in asked_of(profile, known.version))
+            kinds.setdefault((*kind, *_allowed(profile, client, known.version)), known.version)
+    versions = list(kinds.values()) or [""]
+    if also is not None and also not in versions and any(v.version == also for v in client.versions):
+        versions.append(also)
+    return versions
+
+
+def _allowed(profile: Profile, client: Client, version: str) -> tuple[bool, ...]:
+    wanted = [r.client[client.name] for r in profile.requirements if r.client is not None and client.name in r.client]
+    return tuple(comes_with(versions, version) for versions in wanted)
 
 
 def versioned_client(network: Network) -> Client | None:

@@ -13,6 +13,8 @@ from typing import Literal
 
 from provisioner.model.facts import OfferedPackage
 from provisioner.model.stack import LockedPackage
+from provisioner.resolve.compat import Compat
+from provisioner.resolve.containers import Toolkit
 from provisioner.resolve.host import (
     Driver,
     Host,
@@ -24,7 +26,7 @@ from provisioner.resolve.host import (
     upstream,
 )
 
-Unit = Literal["driver", "runtime", "kernel"]
+Unit = Literal["driver", "compat", "runtime", "toolkit", "kernel"]
 _NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 
 
@@ -117,6 +119,16 @@ def runtime_unit(runtime: RuntimeVersion, host: Host) -> tuple[LockedPackage, ..
         if offer is not None:
             chosen[name] = offer
     return _locked(chosen.values(), "runtime")
+
+
+def toolkit_unit(toolkit: Toolkit) -> tuple[LockedPackage, ...]:
+    """All packages of the toolkit, each in exactly its version."""
+    return _locked(toolkit.packages, "toolkit")
+
+
+def compat_unit(compat: Compat) -> tuple[LockedPackage, ...]:
+    """The one package for forward compatibility."""
+    return _locked([compat.package] if compat.package is not None else [], "compat")
 
 
 def _kept_or_newest(name: str, host: Host) -> OfferedPackage | None:

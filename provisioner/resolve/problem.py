@@ -1,7 +1,8 @@
 """Turns host, request and matrix into variables and rules; every rule carries the claim that it stands for.
 
-Variables, in order of preference: `driver` (exact version and flavour), `cuda` (level offered), `runtime`, and one
-per network (profile and client version). The first assignment in the order of their values is the one wanted.
+Variables, in order of preference: `driver` (exact version and flavour), `compat` (a package for forward
+compatibility, or none), `cuda` (level offered), `runtime`, `toolkit`, `cdi`, and one per network (profile and client
+version). The first assignment in the order of their values is the one wanted.
 """
 
 from __future__ import annotations
@@ -10,18 +11,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from provisioner.errors import BadInput
 from provisioner.matrix.entries import DriverBranch, Flavour
 from provisioner.matrix.reader import Matrix
 from provisioner.model.intent import Intent
 from provisioner.model.version import CudaVersion, DriverVersion, Specifier
+from provisioner.resolve.compat import Compat, compats_of
 from provisioner.resolve.conflict import Claim
+from provisioner.resolve.containers import (
+    Cdi,
+    Toolkit,
+    cdi_of,
+    runtimes_of,
+    toolkit_specifier,
+    toolkits_of,
+)
 from provisioner.resolve.host import (
     Driver,
     Host,
+    NewestFirst,
     RuntimeVersion,
     below_floor,
-    debian,
     is_backport,
     past_end_of_life,
     quick,
@@ -29,7 +38,7 @@ from provisioner.resolve.host import (
 )
 from provisioner.resolve.options import Option, cuda_level, driver_specifier, network_named, options_of
 from provisioner.resolve.question import Question, pin, pose
-from provisioner.resolve.rules import NONE
+from provisioner.resolve.rules import NONE, Values
 from provisioner.resolve.solver import Problem
 from provisioner.resolve.wishes import Wishes
 
@@ -43,12 +52,16 @@ class Model:
     host: Host
     intent: Intent
     drivers: tuple[Driver | None, ...]
+    compats: tuple[Compat | None, ...]
     levels: tuple[CudaVersion | None, ...]
     runtimes: tuple[RuntimeVersion | None, ...]
+    toolkits: tuple[Toolkit | None, ...]
+    cdi: tuple[Cdi | None, ...]
     options: tuple[tuple[Option, ...], ...]  # one per network of the request
     problem: Problem
     claims: tuple[Claim, ...]  # claims[i] is what problem.rules[i] stands for
     warnings: tuple[Claim, ...]
+    only_with: tuple[tuple[int, frozenset[int], Claim], ...]  # warnings that hold with these clients of a network
 
 
 def build(
@@ -82,14 +95,22 @@ def build(
     specifiers = _specifiers(host, options, [wish for wish in wishes if wish is not None])
     elsewhere = () if beside == "none" else _elsewhere(host, matrix, specifiers if beside == "telling" else ())
     drivers = _drivers(host, intent, elsewhere)
-    levels = _levels(host, drivers, (wanted_cuda, asked.level if asked is not None else None))
-    runtimes = _runtimes(host, intent, matrix)
-    rules = Wishes(host, intent, matrix, drivers, levels, runtimes, options)
+    wanted_levels = [level for level in (wanted_cuda, asked.level if asked is not None else None) if level is not None]
+    compats = compats_of(
+        host, matrix, drivers, (*wanted_levels, *_levels_asked(options)), elsewhere=beside == "telling"
+    )
+    levels = _levels(host, drivers, compats, wanted_levels)
+    runtimes = runtimes_of(host, intent, matrix)
+    toolkits = toolkits_of(host, intent, matrix)
+    values = Values(drivers, compats, levels, runtimes, toolkits, cdi_of(toolkits), options)
+    rules = Wishes(host, intent, matrix, values)
     rules.of_the_cards()
     rules.of_the_offers()
     rules.of_the_request(wanted_driver, wanted_cuda)
     rules.of_the_kernels()
     rules.of_the_runtime()
+    rules.of_the_toolkit(toolkit_specifier(intent))
+    rules.of_cdi()
     for place in range(len(options)):
         rules.of_a_network(place)
     if between:
@@ -103,16 +124,20 @@ def build(
         host=host,
         intent=intent,
         drivers=drivers,
+        compats=compats,
         levels=levels,
         runtimes=runtimes,
+        toolkits=toolkits,
+        cdi=values.cdi,
         options=options,
         problem=Problem(
-            (len(drivers), len(levels), len(runtimes), *(len(o) for o in options)),
+            values.sizes,
             tuple(rules.rules),
             tuple(rules.always),
         ),
         claims=tuple(rules.claims),
         warnings=tuple(dict.fromkeys(rules.warnings)),
+        only_with=tuple(rules.only_with),
     )
 
 
@@ -191,57 +216,30 @@ def _drivers(host: Host, intent: Intent, elsewhere: Sequence[Driver]) -> tuple[D
 def _descending(driver: Driver) -> tuple[Any, ...]:
     """Newest patch first; of one patch the newest package revision."""
     numbers = tuple(-int(part) for part in driver.version.text.split("."))
-    return (numbers, _Reversed(driver.package.version) if driver.package is not None else _Reversed("0"))
+    return (numbers, NewestFirst(driver.package.version) if driver.package is not None else NewestFirst("0"))
 
 
-class _Reversed:
-    """Orders package versions newest first inside a sort key."""
-
-    def __init__(self, version: str) -> None:
-        self.version = version
-
-    def __lt__(self, other: _Reversed) -> bool:
-        return debian(other.version) < debian(self.version)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Reversed) and self.version == other.version
-
-    __hash__ = None  # type: ignore[assignment]  # a sort key is never hashed
+def _levels_asked(options: Sequence[Sequence[Option]]) -> tuple[CudaVersion, ...]:
+    """The lowest level that each network lets in."""
+    found: dict[CudaVersion, None] = {}
+    for option in (option for network in options for option in network):
+        for wish in option.wishes.get("cuda", ()):
+            low = wish.cuda.intervals[0].low if wish.cuda is not None and wish.forbids else None
+            if low is not None:
+                found[low.level] = None
+    return tuple(found)
 
 
 def _levels(
     host: Host,
     drivers: Sequence[Driver | None],
-    wanted: Sequence[CudaVersion | None],
+    compats: Sequence[Compat | None],
+    wanted: Sequence[CudaVersion],
 ) -> tuple[CudaVersion | None, ...]:
     """Only levels at which some rule changes its answer, highest first."""
     branches = {driver.branch.id: driver.branch for driver in drivers if driver is not None}
     found = {branch.native_cuda.level for branch in branches.values()}
     found |= {card.ceiling for card in host.cards if card.ceiling is not None}
-    found |= {level for level in wanted if level is not None}
+    found |= {compat.level for compat in compats if compat is not None}
+    found |= set(wanted)
     return (*sorted(found, reverse=True), NONE)
-
-
-def _runtimes(host: Host, intent: Intent, matrix: Matrix) -> tuple[RuntimeVersion | None, ...]:
-    runtime = matrix.runtimes.get(intent.runtime)
-    if runtime is None:
-        raise BadInput(
-            "unknown-runtime",
-            f"there is no runtime '{intent.runtime}' in the matrix",
-            context=[f"known: {', '.join(matrix.runtimes)}"],
-            hint="set provision_runtime to an id of matrix/runtimes",
-        )
-    found: list[RuntimeVersion] = []
-    for names in runtime.packages:
-        if host.os not in names.os:
-            continue
-        main = names.install[0]
-        if any(host.offers.newest(name) is None for name in names.install):
-            continue
-        have = host.packages.get(main)
-        for offer in host.offers.named(main):
-            installed = have is not None and have.whole and have.version == offer.version
-            if RuntimeVersion(names, offer, installed) not in found:
-                found.append(RuntimeVersion(names, offer, installed))
-    found.sort(key=lambda r: (not r.installed, is_backport(r.package), _Reversed(r.package.version)))
-    return (*found, NONE)

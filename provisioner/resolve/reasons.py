@@ -8,14 +8,15 @@ from provisioner.model.version import CudaVersion
 from provisioner.resolve.conflict import Claim, Conflict, Falls, Reason, Source, entry
 from provisioner.resolve.host import Driver, below_floor, past_end_of_life
 from provisioner.resolve.problem import Model
-from provisioner.resolve.rules import CUDA, DRIVER
+from provisioner.resolve.rules import COMPAT, CUDA, DRIVER
 from provisioner.resolve.solver import Rule
 
 _FIRST = (
     "network-wants", "not-seen", "networks-conflict", "opposite-wishes", "wanted-driver", "wanted-modules",
     "wanted-cuda", "network-needs-driver", "forbidden-branches", "refuse-ended", "no-reboot", "no-headers",
     "kernel-floor", "cuda-ceiling", "card-driver", "card-floor", "card-flavour", "card-unknown",
-    "driver-not-offered",
+    "driver-not-offered", "compat-refused", "compat-unknown", "compat-not-offered", "wanted-runtime", "wanted-toolkit",
+    "wanted-cdi", "toolkit-holes", "engine-reads-no-cdi", "cdi-without-toolkit", "engines-offered",
 )  # fmt: skip
 """The order in which a person reads a conflict: who wants what, then what stands against it."""
 
@@ -39,7 +40,8 @@ def _over_drivers(model: Model, rules: Sequence[tuple[Rule, Claim]]) -> Falls:
     standing = dict(enumerate(model.drivers))
     because: list[Reason] = []
     through_cuda = [claim for rule, claim in rules if rule.scope[0] == CUDA]
-    others = [claim for rule, claim in rules if rule.scope[0] not in (DRIVER, CUDA)]
+    others = [claim for rule, claim in rules if rule.scope[0] not in (DRIVER, COMPAT, CUDA)]
+    compat = [claim for rule, claim in rules if rule.scope[0] == COMPAT]
     for rule, claim in rules:
         if rule.scope[0] != DRIVER:
             continue
@@ -58,6 +60,8 @@ def _over_drivers(model: Model, rules: Sequence[tuple[Rule, Claim]]) -> Falls:
             if newest.branch.native_cuda > CudaVersion(ceiling.word("ceiling")):
                 background = []
         because.insert(0, Falls("driver", tuple(_key(d) for d in standing.values()), (*through_cuda, *background)))
+    if compat:
+        because.append(Falls("compat", (), tuple(compat)))
     if others:
         because.insert(0, Falls("stack", (), tuple(others)))
     return Falls("driver", tuple(_key(d) for d in model.drivers), tuple(because))

@@ -58,6 +58,8 @@ _ABOUT = {
     "free-driver": ("wanted-driver",),
     "free-modules": ("wanted-modules",),
     "free-cuda": ("wanted-cuda",),
+    "free-toolkit": ("wanted-toolkit",),
+    "free-cdi": ("wanted-cdi", "cdi-without-toolkit", "engine-reads-no-cdi"),
     "free-client": ("wanted-client", "client-unknown", "client-ended", "unversioned-client"),
     "allow-ended": ("refuse-ended",),
     "allow-branch": ("forbidden-branches",),
@@ -137,6 +139,10 @@ def _edits(host: Host, intent: Intent, matrix: Matrix) -> tuple[Edit, ...]:
     if policy.past_end_of_life == "refuse":
         found.append(Edit("allow-ended", "upgrade", 0))
     found += [Edit("allow-branch", branch, 0) for branch in policy.forbid_branches]
+    if intent.toolkit not in ("auto", "none"):
+        found.append(Edit("free-toolkit", intent.toolkit, 0))
+    if intent.cdi != "auto":
+        found.append(Edit("free-cdi", intent.cdi, 0))
     found += [Edit("runtime", other, 0) for other in _other_runtimes(host, intent, matrix)]
     if host.cards:
         if policy.reboot == "never":
@@ -155,6 +161,9 @@ def _can_be_tried(profile: Profile) -> bool:
 
 
 def _other_runtimes(host: Host, intent: Intent, matrix: Matrix) -> Iterable[str]:
+    """While the request names an engine: every other one that is offered."""
+    if intent.runtime == "auto":
+        return
     for runtime in matrix.runtimes.values():
         if runtime.kind != "engine" or runtime.id == intent.runtime:
             continue
@@ -232,6 +241,8 @@ def _apply_one(facts: HostFacts, intent: Intent, change: Edit, matrix: Matrix) -
         return facts, _with(intent, cuda=None)
     if change.kind == "runtime":
         return facts, _with(intent, runtime=value)
+    if change.kind in ("free-toolkit", "free-cdi"):
+        return facts, _with(intent, **{change.kind.removeprefix("free-"): "auto"})
     if change.kind == "allow-ended":
         return facts, _with(intent, policy=policy.model_copy(update={"past_end_of_life": "upgrade"}))
     if change.kind == "allow-branch":

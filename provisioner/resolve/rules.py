@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
-from provisioner.matrix.entries import Architecture
+from provisioner.matrix.entries import Architecture, Floor
 from provisioner.matrix.reader import Matrix
 from provisioner.model.capture import UNKNOWN
 from provisioner.model.intent import Intent
-from provisioner.model.version import CudaVersion, DriverVersion, Specifier
+from provisioner.model.version import CudaVersion, DottedVersion, DriverVersion, Specifier
+from provisioner.resolve.compat import Compat, not_carried, useless
 from provisioner.resolve.conflict import Claim, Source, entry, from_host
+from provisioner.resolve.containers import TOOLKIT_ID, Cdi, Toolkit, floor_of, too_old_for_cdi
 from provisioner.resolve.host import (
     Card,
     Driver,
@@ -27,35 +30,58 @@ from provisioner.resolve.solver import Rule
 NONE = None
 """The value "no driver" (and so "no CUDA level"): right for a host without GPUs, or when a network brings its own."""
 
-DRIVER, CUDA, RUNTIME, FIRST_NETWORK = 0, 1, 2, 3
+DRIVER, COMPAT, CUDA, RUNTIME, TOOLKIT, CDI, FIRST_NETWORK = 0, 1, 2, 3, 4, 5, 6
+
+
+@dataclass(frozen=True)
+class Values:
+    """The values of each variable, best first, in the order of the variables."""
+
+    drivers: tuple[Driver | None, ...]
+    compats: tuple[Compat | None, ...]
+    levels: tuple[CudaVersion | None, ...]
+    runtimes: tuple[RuntimeVersion | None, ...]
+    toolkits: tuple[Toolkit | None, ...]
+    cdi: tuple[Cdi | None, ...]
+    options: tuple[tuple[Option, ...], ...]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return (
+            len(self.drivers),
+            len(self.compats),
+            len(self.levels),
+            len(self.runtimes),
+            len(self.toolkits),
+            len(self.cdi),
+            *(len(options) for options in self.options),
+        )
 
 
 class Rules:
     """Collects rules with their claims; each method answers one question."""
 
-    def __init__(
-        self,
-        host: Host,
-        intent: Intent,
-        matrix: Matrix,
-        drivers: tuple[Driver | None, ...],
-        levels: tuple[CudaVersion | None, ...],
-        runtimes: tuple[RuntimeVersion | None, ...],
-        options: tuple[tuple[Option, ...], ...],
-    ) -> None:
+    def __init__(self, host: Host, intent: Intent, matrix: Matrix, values: Values) -> None:
         self.host, self.intent, self.matrix = host, intent, matrix
-        self.drivers, self.levels, self.runtimes, self.options = drivers, levels, runtimes, options
+        self.drivers, self.compats, self.levels = values.drivers, values.compats, values.levels
+        self.runtimes, self.toolkits, self.cdi = values.runtimes, values.toolkits, values.cdi
+        self.options = values.options
         self.today = today(host.facts)
         self.rules: list[Rule] = []
         self.claims: list[Claim] = []
         self.always: list[Rule] = []
         self.warnings: list[Claim] = []
-        self.always.append(
-            Rule(
-                (DRIVER, CUDA),
-                _not_carried(drivers, levels),
-            )
-        )
+        self.only_with: list[tuple[int, frozenset[int], Claim]] = []
+        if self.compats == (NONE,):
+            self.always.append(Rule((DRIVER, CUDA), _not_carried(self.drivers, self.levels)))
+        else:
+            self.always.append(Rule((DRIVER, COMPAT, CUDA), not_carried(self.drivers, self.compats, self.levels)))
+            self.always.append(Rule((DRIVER, COMPAT), useless(self.drivers, self.compats)))
+
+    @property
+    def sets_up_cdi(self) -> bool:
+        """Whether CDI is chosen here; without a sound toolkit it is left to whoever brings one."""
+        return self.cdi != (NONE,)
 
     def rule(self, claim: Claim, scope: tuple[int, ...], forbids: Iterable[tuple[int, ...]]) -> None:
         tuples = frozenset(forbids)
@@ -78,6 +104,9 @@ class Rules:
                 continue
             told.add(card.id)
             self._of_a_card(card)
+            self._of_forward_compatibility(card)
+        if any(compat is not None and compat.package is None for compat in self.compats):
+            self._compat_not_offered()
         if self.host.cards and not any(brings_its_own_driver(option) for o in self.options for option in o):
             # A card is there to serve: "no driver" is never the answer, so it is no member of a conflict.
             self.always.append(Rule((DRIVER,), frozenset({(self.drivers.index(NONE),)})))
@@ -141,6 +170,35 @@ class Rules:
                 (CUDA,),
                 ((i,) for i, level in enumerate(self.levels) if level is not None and level > ceiling),
             )
+
+    def _of_forward_compatibility(self, card: Card) -> None:
+        """Data-centre cards and a few others can; on a GeForce it fails; what is not confirmed is not built upon."""
+        able = card.model.forward_compat if card.model is not None else None
+        if able:
+            return
+        rests = [entry("gpus", card.model, card.model.id)] if card.model is not None else [from_host("PCI bus")]
+        rule = self.matrix.rules.get("forward-compatibility")
+        if rule is not None:
+            rests.append(entry("rules", rule, rule.id))
+        kind = "compat-refused" if able is False else "compat-unknown"
+        self.rule(
+            Claim(kind, card.name, (("packages", self._compat_names()),), tuple(rests)),
+            (COMPAT,),
+            ((i,) for i, compat in enumerate(self.compats) if compat is not None),
+        )
+
+    def _compat_names(self) -> str:
+        return ", ".join(dict.fromkeys(compat.name for compat in self.compats if compat is not None))
+
+    def _compat_not_offered(self) -> None:
+        absent = [(i, compat) for i, compat in enumerate(self.compats) if compat is not None and compat.package is None]
+        names = ", ".join(dict.fromkeys(compat.name for _, compat in absent))
+        rests = (from_host("package sources"), *(entry("cuda", compat.entry, compat.entry.id) for _, compat in absent))
+        self.rule(
+            Claim("compat-not-offered", names, (("os", self.host.os),), tuple(dict.fromkeys(rests))),
+            (COMPAT,),
+            ((i,) for i, _ in absent),
+        )
 
     def of_the_offers(self) -> None:
         if not self.host.cards:
@@ -249,16 +307,114 @@ class Rules:
                 )
 
     def of_the_runtime(self) -> None:
-        self.rule(
-            Claim(
-                "runtime-not-offered",
-                self.intent.runtime,
-                (("os", self.host.os),),
-                (from_host("package sources"), Source(f"runtimes/{self.intent.runtime}")),
-            ),
-            (RUNTIME,),
-            ((i,) for i, runtime in enumerate(self.runtimes) if runtime is None),
+        """There is always an engine; who is offered none hears so, who asked for one hears that."""
+        wanted, offered = self.intent.runtime, [r for r in self.runtimes if r is not None]
+        sources = from_host("package sources")
+        if not offered and wanted != "auto":
+            claim = Claim(
+                "runtime-not-offered", wanted, (("os", self.host.os),), (sources, Source(f"runtimes/{wanted}"))
+            )
+        elif wanted != "auto":
+            claim = Claim("wanted-runtime", wanted, (), (Source("request: provision_runtime"),))
+        else:
+            shown = dict.fromkeys(f"{r.package.name} {r.package.version}" for r in offered)
+            claim = Claim("engines-offered", self.host.os, (("offered", ", ".join(shown)),), (sources,))
+        self.rule(claim, (RUNTIME,), ((i,) for i, runtime in enumerate(self.runtimes) if runtime is None))
+
+    def of_the_toolkit(self, wanted: Specifier[DottedVersion] | None) -> None:
+        """Versions with published holes are refused; what the request demands must be there."""
+        if not self.host.cards:
+            return
+        none = self.toolkits.index(NONE)
+        without_driver = self.drivers.index(NONE)
+        # The GPU Operator brings driver and toolkit alike: a host without a driver gets no toolkit of ours.
+        self.always.append(
+            Rule((DRIVER, TOOLKIT), frozenset((without_driver, t) for t in range(len(self.toolkits)) if t != none))
         )
+        unsound = [(t, toolkit) for t, toolkit in enumerate(self.toolkits) if toolkit is not None and toolkit.holes]
+        known = self.matrix.runtimes.get(TOOLKIT_ID)
+        if unsound and known is not None:
+            self.rule(self._holes([toolkit for _, toolkit in unsound]), (TOOLKIT,), ((t,) for t, _ in unsound))
+        if wanted is not None:
+            offered = dict.fromkeys(toolkit.version.text for toolkit in self.toolkits if toolkit is not None)
+            self.rule(
+                Claim(
+                    "wanted-toolkit",
+                    self.intent.toolkit,
+                    (("offered", ", ".join(offered)),),
+                    (Source("request: provision_toolkit"), from_host("package sources")),
+                ),
+                (TOOLKIT,),
+                ((t,) for t, one in enumerate(self.toolkits) if one is None or not wanted.allows(one.version)),
+            )
+
+    def _holes(self, unsound: Sequence[Toolkit]) -> Claim:
+        known = self.matrix.runtimes[TOOLKIT_ID]
+        floor = floor_of(known, "toolkit")
+        holes = dict.fromkeys(hole for toolkit in unsound for hole in toolkit.holes)
+        words = (
+            ("holes", ", ".join(holes)),
+            ("floor", floor.version.text if floor is not None and floor.version is not None else ""),
+        )
+        return Claim(
+            "toolkit-holes",
+            ", ".join(dict.fromkeys(toolkit.version.text for toolkit in unsound)),
+            words,
+            (entry("runtimes", known, known.id),),
+        )
+
+    def of_cdi(self) -> None:
+        """Specs need a toolkit that writes them and an engine that reads them; networks may ask for them or not."""
+        if self.intent.cdi == "present" and not self.sets_up_cdi:
+            claim = Claim("cdi-without-toolkit", "present", (), (Source("request: provision_cdi"),))
+            self.rule(claim, (CDI,), ((c,) for c in range(len(self.cdi))))
+        if not self.sets_up_cdi:
+            return
+        present = self.cdi.index("present")
+        self.always.append(Rule((TOOLKIT, CDI), frozenset({(self.toolkits.index(NONE), present)})))
+        if self.intent.cdi != "auto":
+            claim = Claim("wanted-cdi", self.intent.cdi, (), (Source("request: provision_cdi"),))
+            self.rule(claim, (CDI,), ((c,) for c, value in enumerate(self.cdi) if value != self.intent.cdi))
+        old = [(r, too_old_for_cdi(runtime, self.matrix)) for r, runtime in enumerate(self.runtimes)]
+        wishes = [r for network in self.options for option in network for r in option.wishes.get("cdi", ())]
+        asked = [wish for wish in wishes if wish.cdi == "present" and wish.forbids]
+        if not asked and self.intent.cdi != "present":
+            # Nobody asks for CDI: that the engine can't read it is then no conflict, only why it stays off.
+            self.always.append(Rule((RUNTIME, CDI), frozenset((r, present) for r, floor in old if floor is not None)))
+            return
+        for place, options in enumerate(self.options):
+            # A cluster brings an engine of its own, and that one reads the specs.
+            through = [
+                o
+                for o, option in enumerate(options)
+                if any(r.cdi == "present" and r.forbids for r in option.wishes.get("cdi", ()))
+                and "kubernetes" not in option.wishes
+            ]
+            name = options[0].network.name
+            self._too_old(old, name, (FIRST_NETWORK + place,), [(o,) for o in through])
+        if self.intent.cdi == "present" and not asked:
+            self._too_old(old, "the request", (CDI,), [(present,)])
+
+    def _too_old(
+        self,
+        old: Sequence[tuple[int, Floor | None]],
+        who: str,
+        scope: tuple[int, ...],
+        values: Sequence[tuple[int, ...]],
+    ) -> None:
+        forbidden: list[tuple[int, ...]] = []
+        engines, floors, rests = [], [], []
+        for r, floor in old:
+            runtime = self.runtimes[r]
+            if floor is None or runtime is None:
+                continue
+            forbidden += [(r, *value) for value in values]
+            engines.append(f"{runtime.package.name} {runtime.package.version}")
+            floors.append(f"{runtime.package.name} {floor.version}")
+            rests.append(entry("runtimes", floor, runtime.id, self.matrix.runtimes[runtime.id]))
+        words = (("who", who), ("floors", ", ".join(dict.fromkeys(floors))))
+        claim = Claim("engine-reads-no-cdi", ", ".join(dict.fromkeys(engines)), words, tuple(dict.fromkeys(rests)))
+        self.rule(claim, (RUNTIME, *scope), forbidden)
 
 
 def brings_its_own_driver(option: Option) -> bool:

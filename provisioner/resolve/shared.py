@@ -101,12 +101,13 @@ def stack_at(model: Model, driver_place: int, runtime_place: int) -> Stack:
     )
 
 
-def fixed(model: Model, drivers: set[int], runtimes: set[int]) -> Problem:
-    """The problem of the host with driver and runtime given."""
+def fixed(model: Model, drivers: set[int], runtimes: set[int], others: Mapping[int, set[int]] | None = None) -> Problem:
+    """The problem of the host with driver and runtime given, and of `others` each variable that it names."""
     problem = model.problem
-    given = (
-        Rule((DRIVER,), frozenset((d,) for d in range(len(model.drivers)) if d not in drivers)),
-        Rule((RUNTIME,), frozenset((r,) for r in range(len(model.runtimes)) if r not in runtimes)),
+    values = {DRIVER: drivers, RUNTIME: runtimes, **(others or {})}
+    given = tuple(
+        Rule((variable,), frozenset((v,) for v in range(problem.domains[variable]) if v not in allowed))
+        for variable, allowed in values.items()
     )
     return Problem(problem.domains, problem.rules, (*problem.always, *given))
 

@@ -10,15 +10,27 @@ from provisioner.matrix.reader import Matrix
 from provisioner.model.facts import HostFacts
 from provisioner.model.intent import Intent
 from provisioner.model.stack import Choice, HostLock
-from provisioner.model.version import CudaVersion, DriverVersion
+from provisioner.model.version import CudaVersion, DottedVersion, DriverVersion
 from provisioner.resolve import reasons
 from provisioner.resolve.conflict import Claim, Conflict, Falls, Reason, Repair, Source, entry, from_host
-from provisioner.resolve.host import Driver, Host, below_floor, is_backport, past_end_of_life, prepare, today, unseen
+from provisioner.resolve.containers import TOOLKIT_ID
+from provisioner.resolve.host import (
+    Driver,
+    Host,
+    below_floor,
+    is_backport,
+    past_end_of_life,
+    prepare,
+    today,
+    unseen,
+    upstream,
+)
 from provisioner.resolve.options import versioned_client
 from provisioner.resolve.problem import Model, build
 from provisioner.resolve.question import Question, posed, subject
 from provisioner.resolve.repairs import repairs
 from provisioner.resolve.resolver import MOST_CONFLICTS, lock_of, stack_of
+from provisioner.resolve.rules import DRIVER, FIRST_NETWORK, RUNTIME, TOOLKIT
 from provisioner.resolve.solver import best, refute
 
 Verdict = Literal["chosen", "possible", "impossible", "not-seen"]
@@ -102,7 +114,12 @@ def _holds(lock: HostLock, question: Question) -> bool:
     if question.variable == "modules":
         return lock.modules is not None and lock.modules.value == question.value
     if question.variable == "runtime":
-        return lock.intent.runtime == question.value and lock.runtime is not None
+        return lock.engine == question.value
+    if (toolkits := question.toolkits) is not None:
+        version = upstream(lock.toolkit.value.partition(" ")[2]) if lock.toolkit is not None else ""
+        return bool(version) and toolkits.allows(DottedVersion(version))
+    if question.variable == "cdi":
+        return (lock.cdi.value if lock.cdi is not None else "absent") == question.value
     return question.variable in lock.networks and lock.networks[question.variable].value == question.value
 
 
@@ -110,9 +127,11 @@ def _choices(lock: HostLock, question: Question) -> tuple[tuple[str, Choice], ..
     """The choices of the stack that the question is about."""
     about = {
         "driver": (("driver branch", lock.driver_branch), ("driver", lock.driver_version)),
-        "cuda": (("CUDA", lock.cuda), ("driver", lock.driver_version)),
+        "cuda": (("CUDA", lock.cuda), ("forward compatibility", lock.compat), ("driver", lock.driver_version)),
         "modules": (("modules", lock.modules), ("driver", lock.driver_version)),
         "runtime": (("runtime", lock.runtime),),
+        "toolkit": (("toolkit", lock.toolkit),),
+        "cdi": (("CDI", lock.cdi), ("toolkit", lock.toolkit)),
     }.get(question.variable, ((question.variable, lock.networks.get(question.variable)),))
     return tuple((label, choice) for label, choice in about if choice is not None)
 
@@ -121,8 +140,10 @@ def _request(intent: Intent, wanted: Intent, question: Question, matrix: Matrix)
     """What of the request stands against the value: it names another runtime, or not this network."""
     if wanted == intent:
         return ()
-    if question.variable == "runtime":
-        return (Claim("asked-for", intent.runtime, (), (Source("request: provision_runtime"),)),)
+    if question.variable in ("runtime", "toolkit", "cdi"):
+        now = getattr(intent, question.variable)
+        about = {"toolkit": "no container toolkit", "cdi": f"CDI specs {now}"}.get(question.variable, now)
+        return (Claim("asked-for", about, (), (Source(f"request: provision_{question.variable}"),)),)
     name = matrix.networks[question.variable].name
     return (Claim("not-served", name, (), (Source("request: provision_networks"),)),)
 
@@ -133,17 +154,45 @@ def _preferred(
     """Why what is chosen comes before what would fit as well."""
     if solution is None:
         return ()
-    chosen, other = model.drivers[solution[0]], with_it.drivers[found[0]]
+    chosen, other = model.drivers[solution[DRIVER]], with_it.drivers[found[DRIVER]]
     claims: list[Claim] = []
     if chosen is not None and other is not None and chosen.key != other.key:
         claims.append(_comes_first(chosen, other, model))
+    claims += _other_containers(model, solution, with_it, found, question)
     network = _network(with_it, question)
     if network is not None and (client := versioned_client(network)) is not None:
-        now = {options[0].network.id: options[v] for options, v in zip(model.options, solution[3:], strict=True)}
+        now = {
+            options[0].network.id: options[v]
+            for options, v in zip(model.options, solution[FIRST_NETWORK:], strict=True)
+        }
         if network.id in now:
             words = (("program", client.name), ("chosen", now[network.id].client))
             claims.append(Claim("newer-client", question.value, words, (entry("networks", network, network.id),)))
     return tuple(claims)
+
+
+def _other_containers(
+    model: Model, solution: tuple[int, ...], with_it: Model, found: tuple[int, ...], question: Question
+) -> list[Claim]:
+    """Why another engine, toolkit or CDI is chosen than the one that is asked about."""
+    if question.variable == "runtime":
+        now, then = model.runtimes[solution[RUNTIME]], with_it.runtimes[found[RUNTIME]]
+        if now is None or then is None or now == then:
+            return []
+        why = "installed" if now.installed and not then.installed else "line" if now.id != then.id else "newer"
+        words = (("chosen", f"{now.package.name} {now.package.version}"), ("why", why))
+        return [
+            Claim("comes-first", f"{then.package.name} {then.package.version}", words, (from_host("package sources"),))
+        ]
+    if question.variable == "toolkit":
+        has, would = model.toolkits[solution[TOOLKIT]], with_it.toolkits[found[TOOLKIT]]
+        if has is None or would is None or has == would:
+            return []
+        words = (("chosen", has.shown), ("why", "installed" if has.installed else "newer"))
+        return [Claim("comes-first", would.shown, words, (from_host("package sources"),))]
+    if question.variable == "cdi":
+        return [Claim("cdi-by-default", "", (), (Source(f"runtimes/{TOOLKIT_ID}"),))]
+    return []
 
 
 def _network(model: Model, question: Question) -> Network | None:

@@ -11,9 +11,19 @@ from provisioner.matrix.specifier import Answer, Ports, Requirement, judge, text
 from provisioner.model.capture import UNKNOWN
 from provisioner.model.version import DottedVersion, DriverVersion, Specifier
 from provisioner.resolve.conflict import Claim, Source, entry
+from provisioner.resolve.containers import engine_version
 from provisioner.resolve.host import Card, Driver, Host, RuntimeVersion, kernel_version, quick, upstream
 from provisioner.resolve.options import Option
-from provisioner.resolve.rules import CUDA, DRIVER, FIRST_NETWORK, RUNTIME, Rules, brings_its_own_driver
+from provisioner.resolve.rules import (
+    CDI,
+    CUDA,
+    DRIVER,
+    FIRST_NETWORK,
+    RUNTIME,
+    TOOLKIT,
+    Rules,
+    brings_its_own_driver,
+)
 
 CONFIGURED = {
     "cdi",
@@ -44,7 +54,10 @@ SEEN_ON_HOST = {
 """Keys that the facts answer; all others are left to checks and to the network's own installer."""
 
 CHOSEN = {"driver", "host_driver", "modules", "cuda", "runtime", "docker", "containerd", "client"}
-"""Keys that the resolver itself decides."""
+"""Keys that the resolver itself decides, always."""
+
+WITH_TOOLKIT = {"toolkit", "cdi"}
+"""Keys that it decides where a sound container toolkit is offered."""
 
 
 _ALSO = {"docker-io": ("docker",), "docker-ce": ("docker",)}
@@ -71,11 +84,16 @@ class Wishes(Rules):
             )
         for profile in {option.profile.id: option.profile for option in options}.values():
             chosen = [o for o, option in enumerate(options) if option.profile.id == profile.id]
-            option = options[chosen[0]]
-            for key, requirements in option.wishes.items():
-                if key not in CONFIGURED:
-                    for requirement in requirements:
-                        self._of_a_requirement(option, key, requirement, variable, chosen)
+            by_key: dict[str, list[Requirement]] = {}
+            for requirement in profile.requirements:
+                by_key.setdefault(requirement.key, []).append(requirement)
+            for key, requirements in by_key.items():
+                if key in CONFIGURED and not (key == "cdi" and self.sets_up_cdi):
+                    continue
+                for requirement in requirements:
+                    asking = [o for o in chosen if id(requirement) in options[o].claims]
+                    if asking:
+                        self._of_a_requirement(options[asking[0]], key, requirement, variable, asking)
 
     def _of_a_requirement(
         self, option: Option, key: str, requirement: Requirement, variable: int, chosen: Sequence[int]
@@ -83,7 +101,7 @@ class Wishes(Rules):
         claim = option.claims[id(requirement)]
         if key in ("driver", "host_driver", "modules", "cuda") and not self.host.cards:
             return  # "no GPU" says it all
-        if key in CHOSEN:
+        if key in CHOSEN or (key in WITH_TOOLKIT and self.sets_up_cdi):
             self._of_a_choice(option, requirement, claim, variable, chosen)
             return
         # The matrix outlives its hosts, so a requirement can be told by its identity.
@@ -97,16 +115,34 @@ class Wishes(Rules):
                 unseen = Claim("not-seen", claim.about, claim.words, claim.rests_on)
                 self.rule(unseen, (variable,), ((o,) for o in chosen))
             else:
-                self.warnings.append(Claim("not-checked", claim.about, claim.words, claim.rests_on))
+                self._warn("not-checked", requirement, (), variable, chosen)
             return
         shown = judgement.found or ""
         if key == "gpu.same_model":
             shown = ", ".join(dict.fromkeys(card.name for card in self.host.cards))
-        found = Claim(claim.kind, claim.about, (*claim.words, ("found", shown)), claim.rests_on)
         if requirement.forbids:
+            found = Claim(claim.kind, claim.about, (*claim.words, ("found", shown)), claim.rests_on)
             self.rule(found, (variable,), ((o,) for o in chosen))
         else:
-            self.warnings.append(found)
+            self._warn(claim.kind, requirement, (("found", shown),), variable, chosen)
+
+    def _warn(
+        self,
+        kind: str,
+        requirement: Requirement,
+        more: tuple[tuple[str, str], ...],
+        variable: int,
+        asking: Sequence[int],
+    ) -> None:
+        """Each version of a client says for itself what it asks for, and only the chosen one is told of."""
+        options = self.options[variable - FIRST_NETWORK]
+        for o in asking:
+            claim = options[o].claims[id(requirement)]
+            told = Claim(kind, claim.about, (*claim.words, *more), claim.rests_on)
+            if len(options) == 1:
+                self.warnings.append(told)
+            else:
+                self.only_with.append((variable, frozenset({o}), told))
 
     def _fact_is_unknown(self, key: str) -> bool:
         facts = self.host.facts
@@ -134,6 +170,13 @@ class Wishes(Rules):
             scope = (CUDA, variable)  # no driver, no level: "needs a driver" is said by a rule of its own
             fits = [level is None or bool(wanted.allows(level)) for level in self.levels]
             bad = [(c, o) for c, fit in enumerate(fits) if not fit for o in chosen]
+        elif key == "toolkit":
+            scope = (TOOLKIT, variable)
+            fits = [one is not None and bool(wanted.allows(one.version)) for one in self.toolkits]
+            bad = [(t, o) for t, fit in enumerate(fits) if not fit for o in chosen]
+        elif key == "cdi":
+            scope = (CDI, variable)
+            bad = [(c, o) for c, value in enumerate(self.cdi) if value != wanted for o in chosen]
         elif key in ("runtime", "docker", "containerd"):
             scope = (RUNTIME, variable)
             bad = [
@@ -174,17 +217,15 @@ class Wishes(Rules):
         if runtime is None:
             return True  # "not offered" is said by a rule of its own
         if key == "runtime":
-            engine = self.intent.runtime
-            return bool({engine, *_ALSO.get(engine, ())} & set(wanted))
-        if key == "docker" and not self.intent.runtime.startswith("docker"):
+            return bool(set(counts_as(runtime)) & set(wanted))
+        if key == "docker" and not runtime.id.startswith("docker"):
             return True
-        package = runtime.package
-        if key == "containerd":
+        version = engine_version(runtime)
+        if key == "containerd" and runtime.id != "containerd":
             newest = self.host.offers.newest("containerd")
             if newest is None:
                 return True
-            package = newest
-        version = kernel_version(upstream(package.version))
+            version = kernel_version(upstream(newest.version))
         return version is None or bool(wanted.allows(version))
 
     def between_networks(self) -> None:
@@ -201,6 +242,9 @@ class Wishes(Rules):
             known = self.host.remembered[id(left), id(right)] = (left, right, between(left, right, self.matrix))
         forbidden, warnings = known[2]
         for claim, pairs in forbidden:
+            if self.sets_up_cdi and "cdi" in (claim.word("key"), claim.word("conflict")):
+                # CDI is a variable then, and what each of the two wants of it is a rule of its own.
+                pairs = [(i, j) for i, j in pairs if not (_must_cdi(left[i]) and _must_cdi(right[j]))]
             self.rule(claim, (FIRST_NETWORK + a, FIRST_NETWORK + b), pairs)
         self.warnings += warnings
 
@@ -233,13 +277,13 @@ def between(left: Sequence[Option], right: Sequence[Option], matrix: Matrix) -> 
         claim = Claim(
             "networks-conflict",
             f"{one.network.name} and {other.network.name}",
-            (("statement", conflict.statement), ("way-out", conflict.way_out or "")),
+            (("statement", conflict.statement), ("way-out", conflict.way_out or ""), ("conflict", conflict.about)),
             (entry("conflicts", conflict, conflict.id),),
         )
         if conflict.exclusive and conflict.confidence != "low" and conflict.about not in CHOSEN:
             forbidden.append((claim, pairs))
         elif conflict.about not in CHOSEN:
-            warnings.append(claim)
+            warnings.append(Claim("networks-disagree", claim.about, claim.words, claim.rests_on))
     for key in sorted((CONFIGURED | {"ports"}) - told):
         found = _opposite(left, right, key)
         if found is None:
@@ -280,6 +324,15 @@ def _opposite(
         return None
     names = f"{left[0].network.name} and {right[0].network.name}"
     return Claim("opposite-wishes", names, words, rests), pairs, hard
+
+
+def counts_as(runtime: RuntimeVersion) -> tuple[str, ...]:
+    """`docker-io` serves who asks for it, and who asks for any Docker."""
+    return (runtime.id, *_ALSO.get(runtime.id, ()))
+
+
+def _must_cdi(option: Option) -> bool:
+    return any(wish.forbids for wish in option.wishes.get("cdi", ()))
 
 
 def situation(host: Host) -> dict[str, Any]:

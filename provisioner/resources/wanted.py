@@ -72,9 +72,11 @@ def wanted(lock: HostLock) -> tuple[Resource, ...]:
         resources += [
             KernelModule(kernel=kernel, version=running.version, flavour=running.flavour) for kernel in lock.kernels
         ]
-    if lock.runtime is not None:
+    if lock.engine.startswith("docker"):
         resources.append(Settings(path=DOCKER_SETTINGS, values=DOCKER_VALUES, restarts=("docker.service",)))
         resources.append(Service(name="docker.service"))
+    elif lock.engine == "containerd":
+        resources.append(Service(name="containerd.service"))
     resources += _gate(lock)
     if running is not None:
         resources.append(running)

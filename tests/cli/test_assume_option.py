@@ -28,6 +28,9 @@ def test_the_whole_screen_and_no_lock(capsys: pytest.CaptureFixture[str], tmp_pa
         "! pd-b: driver branch 550 is past its end of life (2025-04-17), and nothing that is still supported fits "
         "this\n"
         "  host (drivers/550, seen 2026-11-24)\n"
+        "! pd-b: toolkit: not offered by this host's sources, so nothing here gives containers a GPU; NVIDIA's\n"
+        "  repository for the container toolkit would offer it (host: package sources;\n"
+        "  runtimes/nvidia-container-toolkit, seen 2026-11-24)\n"
         "\n"
         "Assumed: 1 of 1 hosts would have a stack. No lock was written.\n"
     )

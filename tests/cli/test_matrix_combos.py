@@ -31,7 +31,7 @@ def host(branch: str, version: str) -> HostLock:
         driver_version=Choice(value=version),
         modules=Choice(value="proprietary"),
         cuda=None,
-        runtime=None,
+        runtime=Choice(value="docker.io 20.10.24+dfsg1-1+deb12u1+b6"),
     )
 
 

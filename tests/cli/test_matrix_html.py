@@ -83,7 +83,18 @@ def test_the_grid_agrees_with_the_resolver_for_200_cells(browser: Browser, matri
         gpu = dice.choice(sorted(matrix.gpus))
         # Most networks want something that no single card has: the likely ones are picked more often.
         nets = dice.sample(
-            ["akash", "lium", "ionet", "nosana", "livepeer", "clore-ai", "vast-ai", "heurist"], number % 3
+            [
+                "akash",
+                "lium",
+                "ionet",
+                "nosana",
+                "livepeer@v0.9.1",
+                "livepeer@v0.7.2",
+                "clore-ai",
+                "vast-ai",
+                "heurist",
+            ],
+            number % 3,
         )
         if number % 5 == 4:
             nets = [*nets, dice.choice([name for name in networks if name not in nets])]

@@ -231,6 +231,12 @@ def test_the_tiny_matrix_is_sound(tmp_path: Path) -> None:
         ("networks/a.yaml", ('driver: ">=570"', 'driver: ">=9000"'),
          "error networks/a.yaml:10: profiles.0.requirements.0.driver: "
          "no branch of the room drivers can satisfy >=9000"),
+        ("networks/a.yaml", ('      - gpu.model', '      - driver: ">=580"\n        with_client: ">=2"\n'
+                             '        because: no\n      - gpu.model'),
+         "error networks/a.yaml:13: profiles.0.requirements.1.with_client: no version that a lists is in '>=2'"),
+        ("networks/a.yaml",
+         ("as_of: today", 'as_of: today\nclients: [{name: c, versions: [{version: "1"}, {version: "2"}]}]'),
+         "error networks/a.yaml:6: clients.0.versions: the versions of c stand newest first, each once"),
         ("networks/a.yaml", ("as_of: today", "as_of: today\nparent: a"),
          "error networks/a.yaml:6: parent: a cycle: a → a"),
         ("networks/a.yaml", ('driver: ">=570"', 'ram_gib: ">=64GB"'),
@@ -260,6 +266,24 @@ def test_the_tiny_matrix_is_sound(tmp_path: Path) -> None:
 def test_each_fault_is_found_where_it_stands(tmp_path: Path, file: str, change: tuple[str, str], found: str) -> None:
     findings = [f"{f.level} {f}" for f in lint(matrix(tmp_path, file, change), TODAY)]
     assert any(text.startswith(found) for text in findings), findings
+
+
+def test_what_different_clients_ask_for_need_not_hold_together(tmp_path: Path) -> None:
+    """Version 1 wants an old driver, version 2 a new one: each host has one of them."""
+    text = SOUND["networks/a.yaml"].replace(
+        "profiles:", 'clients: [{name: c, versions: [{version: "2"}, {version: "1"}]}]\nprofiles:'
+    )
+    either = (
+        '      - driver: "<580"\n        with_client: "<2"\n        because: old\n'
+        '      - driver: ">=580"\n        with_client: ">=2"\n        because: new\n      - gpu.model'
+    )
+    place = matrix(tmp_path) / "networks/a.yaml"
+    place.write_text(
+        text.replace('      - driver: ">=570"\n        because: it says so\n', "").replace("      - gpu.model", either)
+        + CLAIM
+    )
+
+    assert [str(f) for f in lint(tmp_path, TODAY)] == []
 
 
 def test_a_branch_that_skips_an_architecture_is_a_gap(tmp_path: Path) -> None:

@@ -32,6 +32,15 @@ def rendered(*plans: HostPlan, **variables: object) -> Project:
     return project(plans, hosts, run="r1", made_by="0.1.0", made_at="2026-11-24T03:07:00Z")
 
 
+def test_packages_of_the_toolkit_are_named_as_such() -> None:
+    """A unit that the renderer does not know would stop every run of a host that has one."""
+    packages = (world.locked("nvidia-smi"), world.locked("nvidia-container-toolkit", "1.19.1-1", "toolkit"))
+
+    run = rendered(bare_plan(packages=packages))
+
+    assert any("driver and toolkit" in text for text in run.files.values())
+
+
 def write(run: Project, folder: Path) -> Path:
     for name, text in run.files.items():
         path = folder / name

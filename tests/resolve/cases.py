@@ -24,7 +24,7 @@ from provisioner.resolve import NoSolution, explain, solve
 
 HOST_KEYS = {
     "os", "gpus", "suites", "components", "installed", "loaded", "kernel", "next_boot", "memory_gib",
-    "secure_boot", "unseen",
+    "secure_boot", "unseen", "vendor",
 }  # fmt: skip
 
 
@@ -64,6 +64,9 @@ def told(found: HostLock | NoSolution) -> dict[str, Any]:
     for key in ("driver_version", "modules", "cuda", "runtime"):
         choice = getattr(found, key)
         stack[key.removesuffix("_version")] = choice.value if choice is not None else None
+    for key in ("compat", "toolkit", "cdi"):  # what most hosts do not have is left out
+        if getattr(found, key) is not None:
+            stack[key] = getattr(found, key).value
     stack["networks"] = {name: choice.value for name, choice in found.networks.items()}
     stack["driver_package"] = next(
         (f"{p.name} {p.version}" for p in found.packages if p.unit == "driver" and p.name.endswith("-dkms")), None

@@ -156,7 +156,8 @@ def test_what_is_not_there_cannot_be_taken_away(text: str, reference: str) -> No
 
 def test_every_kind_of_assumption_has_words() -> None:
     texts = (
-        "os=debian-13", "components+=non-free", "gpu+=rtx-5090", "gpu-=0", "runtime=podman", "network+=akash",
+        "os=debian-13", "components+=non-free", "gpu+=rtx-5090", "gpu-=0", "runtime=podman", "toolkit=1.19.1",
+        "cdi=present", "network+=akash",
         "network-=lium", "akash=0.16.2", "driver=580", "cuda=13.0", "modules=open",
     )  # fmt: skip
 
@@ -167,6 +168,8 @@ def test_every_kind_of_assumption_has_words() -> None:
         "   · there is one rtx-5090 more",
         "   · GPU 0 is taken out",
         "   · the request asks for podman, and it is offered",
+        "   · the request demands container toolkit 1.19.1, and it is offered",
+        "   · the request asks for CDI specs present",
         "   · the request names akash too",
         "   · the request does not name lium",
         "   · the request names akash with client 0.16.2",

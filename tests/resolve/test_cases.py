@@ -13,6 +13,7 @@ import yaml
 
 from provisioner.model.intent import Intent
 from provisioner.resolve import NoSolution, solve
+from provisioner.resolve.hypothetical import Shelf
 from provisioner.resolve.question import read_question
 from provisioner.resolve.repairs import apply
 from provisioner.resolve.why import why
@@ -46,6 +47,23 @@ def test_the_cases_cover_every_architecture_release_and_network() -> None:
         for network in ("akash", "ionet", "render", "lium")
     }
     assert wanted - seen == set()
+
+
+def test_the_cases_cover_every_network_and_every_release_of_which_offers_are_known() -> None:
+    """An entry that is added has no case yet: write title, host and request, and run cases.py."""
+    matrix = worlds.matrix()
+    read = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in FILES]
+    networks = {
+        name.partition("@")[0].partition("/")[0] for c in read for name in c.get("request", {}).get("networks", [])
+    }
+    ways = {"vendor": Shelf(matrix, "vendor"), "archive": Shelf(matrix, "archive")}
+
+    assert set(matrix.networks) - networks == set()
+    assert {os for shelf in ways.values() for os in shelf.releases()} - {c["host"]["os"] for c in read} <= RPM
+
+
+RPM = {"rhel-8", "rhel-9", "rhel-10", "rocky-8", "rocky-9", "rocky-10", "opensuse-leap-15.6", "opensuse-leap-16.0"}
+"""Releases whose packages are not read from a host yet."""
 
 
 def test_what_no_solution_says_to_ask_has_an_answer() -> None:

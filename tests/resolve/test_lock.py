@@ -35,6 +35,14 @@ def test_the_same_hosts_give_the_same_bytes_in_any_order(lock: Lock) -> None:
     assert lock_text(turned) == lock_text(lock)
 
 
+def test_a_lock_of_format_1_is_read_as_one_without_toolkit(lock: Lock) -> None:
+    """Format 2 only adds keys that may be left out, and these hosts have none of them."""
+    data = json.loads(lock_text(lock))
+    assert data["format"] == 2
+
+    assert parse_lock(json.dumps(data | {"format": 1}), "x").hosts == lock.hosts
+
+
 def test_a_package_is_one_line_so_that_a_diff_shows_what_moved(lock: Lock) -> None:
     lines = [line for line in lock_text(lock).splitlines() if '"name": "libcuda1"' in line]
     assert len(lines) == 2
@@ -96,7 +104,7 @@ def test_the_digest_of_an_entry_is_its_own(lock: Lock) -> None:
         ),
         (lambda d: d["hosts"]["rig-01"].pop("os"), "provision.lock: hosts.rig-01.os: this key is missing"),
         (lambda d: d.pop("matrix"), "provision.lock: matrix: this key is missing"),
-        (lambda d: d.update(format=2), "provision.lock: format: Input should be 1"),
+        (lambda d: d.update(format=3), "provision.lock: format: Input should be 1 or 2"),
         (
             lambda d: d["hosts"].update({"rig-03": {"same_as": "rig-04"}}),
             'provision.lock: hosts.rig-03.same_as: "rig-04" is no host with an entry of its own',

@@ -12,6 +12,7 @@ from provisioner.actions import upgrade as action
 from provisioner.actions.observe import Seen
 from provisioner.cli.views.upgrade import upgraded_json, upgraded_text
 from provisioner.errors import BadInput
+from provisioner.matrix.reader import Matrix
 from provisioner.model.capture import Capture
 from provisioner.model.facts import HostFacts, Package
 from provisioner.model.intent import Intent
@@ -226,3 +227,154 @@ def test_a_pin_in_the_inventory_is_not_overruled() -> None:
         action.upgrade([host], "akash", "0.16.2", worlds.matrix(), lock, prober=Nobody())  # type: ignore[arg-type]  # never asked
 
     assert list(caught.value.context) == ["rig-01: provision_networks has akash@0.16.0"]
+
+
+# --- because of the new client ------------------------------------------------------------------------------------
+
+BULLSEYE = worlds.host(
+    "debian-11", "gtx-1080", installed={"nvidia-kernel-dkms": "470.256.02-2"}, loaded="470.256.02", name="rig-05"
+)
+LIVEPEER = Intent(networks=("livepeer",))
+
+
+def resolved(facts: HostFacts, intent: Intent, matrix: Matrix) -> HostLock:
+    answer = solve(facts, intent, matrix)
+    assert isinstance(answer, HostLock)
+    return answer
+
+
+def test_a_client_that_needs_a_newer_driver_moves_the_host_first() -> None:
+    """go-livepeer went from CUDA 11 to 12 with v0.7.3. Driver 470 served v0.7.2 and has to go before v0.9.1 comes."""
+    matrix = worlds.matrix()
+    before = resolved(BULLSEYE, LIVEPEER, matrix)
+    assert before.networks["livepeer"].value == "v0.7.2"
+    with_security = worlds.host(
+        "debian-11",
+        "gtx-1080",
+        suites=SECURITY,
+        installed={p.name: p.version for p in before.packages},
+        loaded="470.256.02",
+        name="rig-05",
+    )
+
+    first = upgraded(with_security, LIVEPEER, before, "livepeer", "v0.9.1", matrix)
+
+    assert (first.state, driver(before), driver(first.entry)) == ("moves", "470.256.02", "535.309.01")
+    assert first.entry.networks["livepeer"].value == "v0.7.2"
+    applied = running(with_security, first.entry)
+    then = upgraded(applied, LIVEPEER, first.entry, "livepeer", "v0.9.1", matrix)
+    assert (then.state, then.entry.networks["livepeer"].value) == ("holds", "v0.9.1")
+    assert then.entry.packages == first.entry.packages
+
+
+def test_the_whole_screen_of_a_client_that_moves_one_host_and_leaves_one_behind() -> None:
+    from provisioner.resolve.explain_upgrade import steps_text
+
+    matrix = worlds.matrix()
+    before = resolved(BULLSEYE, LIVEPEER, matrix)
+    offered = worlds.host("debian-11", "gtx-1080", suites=SECURITY, loaded="470.256.02", name="rig-05")
+    offered = dataclasses.replace(running(BULLSEYE, before), offers=offered.offers)
+    stuck = running(dataclasses.replace(BULLSEYE, host="rig-06"), before)
+
+    steps = {
+        "rig-06": upgraded(stuck, LIVEPEER, before, "livepeer", "v0.9.1", matrix),
+        "rig-05": upgraded(offered, LIVEPEER, before, "livepeer", "v0.9.1", matrix),
+    }
+
+    assert steps_text(steps, "go-livepeer", "v0.9.1") == SCREEN
+
+
+SCREEN = """\
+rig-05  moves   driver 470.256.02 → 535.309.01 (reboot) first; go-livepeer v0.7.2 stays until then
+                · Livepeer (go-livepeer v0.9.1) wants driver ≥ 525.60.13 (networks/livepeer, seen 2026-11-24)
+                ! go-livepeer v0.9.1: From v0.9.0 on the remote signer does not start on a public address
+                  without authentication (networks/livepeer, seen 2026-11-24)
+                ! go-livepeer v0.9.1: From v0.9.0 on trickle wants TLS with Live Runner (networks/livepeer,
+                  seen 2026-11-24)
+rig-06  cannot  no set of versions serves it with go-livepeer v0.9.1; its entry stays as it is
+    rig-06 can't have go-livepeer v0.9.1.
+
+    1. Together these leave no go-livepeer v0.9.1:
+       · Livepeer (go-livepeer v0.9.1) wants driver ≥ 525.60.13  (networks/livepeer, seen 2026-11-24)
+       · this host's package sources (debian-11, main contrib non-free) offer driver 470.256.02 and no other
+         (host: package sources)
+
+    What would allow it, least downtime first:
+       a. upgrade to Debian 12
+          reinstall or upgrade  → driver 535.309.01, CUDA 12.2, serves livepeer (as the matrix lists its packages)
+       b. upgrade to Debian 13
+          reinstall or upgrade  → driver 550.163.01, CUDA 12.4, serves livepeer (as the matrix lists its packages)
+
+    Now      driver 470.256.02, CUDA 11.4, serves livepeer
+"""
+
+
+def test_a_claim_that_is_unsure_or_undated_warns_and_moves_nobody() -> None:
+    """Low confidence and a missing day never forbid, whichever client they speak of."""
+    needs = {"driver": ">=536", "with_client": ">=2.0.0"}
+    for weak in ({"confidence": "low"}, {"severity": "warn"}):
+        matrix = worlds.with_network(worlds.matrix(), "gridd", {**needs, **weak}, client=("2.0.0", "1.0.0"))
+        intent = Intent(networks=("gridd",))
+        before = resolved(BARE, Intent(networks=("gridd@1.0.0",)), matrix).model_copy(update={"intent": intent})
+
+        found = upgraded(running(BARE, before), intent, before, "gridd", "2.0.0", matrix)
+
+        assert found.state == "holds"
+        assert [text for text in before.warnings if "≥ 536" in text] == []
+        told = [text for text in found.entry.warnings if "≥ 536" in text]
+        assert told and told[0].startswith("gridd (gridd worker 2.0.0) wants driver ≥ 536; that does not bind")
+
+
+def test_a_sure_claim_about_the_new_client_forbids_and_names_what_would_help() -> None:
+    matrix = worlds.with_network(
+        worlds.matrix(), "gridd", {"driver": ">=536", "with_client": ">=2.0.0"}, client=("2.0.0", "1.0.0")
+    )
+    intent = Intent(networks=("gridd",))
+    before = resolved(BARE, intent, matrix)
+
+    assert before.networks["gridd"].value == "1.0.0"
+    assert [reason.text for reason in before.networks["gridd"].not_newer] == [
+        "gridd (gridd worker 2.0.0) wants driver ≥ 536"
+    ]
+    found = upgraded(running(BARE, before), intent, before, "gridd", "2.0.0", matrix)
+    assert found.state == "cannot"
+    assert found.answer is not None and "os" in {e.kind for r in found.answer.repairs for e in r.edits}
+
+
+def test_what_the_new_client_breaks_is_told_once_and_not_when_it_was_so_before() -> None:
+    matrix = worlds.with_network(
+        worlds.matrix(),
+        "gridd",
+        client=("3.0.0", "2.0.0", "1.0.0"),
+        breakages=(
+            {"text": "Since 2.0.0 the old key is refused.", "with_client": ">=2.0.0"},
+            {"text": "1.0.0 forgot its jobs.", "with_client": "==1.0.0"},
+        ),
+    )
+    intent = Intent(networks=("gridd",))
+    newest = resolved(BARE, intent, matrix)
+    told = {}
+    for former in ("1.0.0", "2.0.0"):
+        choice = newest.networks["gridd"].model_copy(update={"value": former})
+        before = newest.model_copy(update={"networks": {"gridd": choice}})
+        step_ = upgraded(running(BARE, before), intent, before, "gridd", "3.0.0", matrix)
+        told[former] = [claim.word("text") for claim in step_.brings]
+
+    assert told == {"1.0.0": ["Since 2.0.0 the old key is refused."], "2.0.0": []}
+    pinned = resolved(BARE, Intent(networks=("gridd@1.0.0",)), matrix)
+    assert any("1.0.0 forgot its jobs" in text for text in pinned.warnings)
+    assert not any("1.0.0 forgot" in text for text in newest.warnings)
+
+
+def test_a_toolkit_that_the_entry_pins_stays_with_the_client() -> None:
+    """A newer toolkit is offered since: the upgrade of a client is no reason to move it."""
+    first = worlds.host("debian-12", "rtx-3090", suites=SECURITY, vendor={"toolkit": ["1.19.1"]}, name="rig-01")
+    before = entry(first, AKASH, AKASH, "0.16.0")
+    later = worlds.host("debian-12", "rtx-3090", suites=SECURITY, vendor={"toolkit": ["1.19.1", "1.20.0"]})
+    facts = running(dataclasses.replace(later, host="rig-01"), before)
+
+    found = upgraded(facts, AKASH, before, "akash", "0.16.2", worlds.matrix())
+
+    assert found.state == "holds"
+    assert found.entry.packages == before.packages
+    assert found.entry.toolkit is not None and found.entry.toolkit.value.endswith(" 1.19.1-1")

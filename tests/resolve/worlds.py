@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +23,7 @@ from provisioner.model.facts import (
     PciGpu,
     RuntimeFacts,
 )
+from provisioner.resolve.hypothetical import Shelf
 
 HERE = Path(__file__).parent
 TAKEN = datetime(2026, 11, 24, 3, 7, tzinfo=timezone.utc)
@@ -64,6 +68,42 @@ def offers(os: str, suites: tuple[str, ...], components: tuple[str, ...]) -> tup
     return tuple(found)
 
 
+def _named_only(
+    os: str, gpus: tuple[str, ...], name: str, memory_gib: int, vendor: Mapping[str, Iterable[str]]
+) -> HostFacts:
+    """A bare host of a release whose archive was not recorded: it is offered what the matrix names for it."""
+    described = Shelf(matrix(), "vendor").host(os, gpus)
+    return replace(
+        described,
+        host=name,
+        taken_at=TAKEN,
+        memory_mib=memory_gib * 1024 - 500,
+        offers=(*(described.offers or ()), *vendor_offers(vendor)),
+    )
+
+
+TOOLKIT = (
+    "nvidia-container-toolkit",
+    "nvidia-container-toolkit-base",
+    "libnvidia-container-tools",
+    "libnvidia-container1",
+)
+DOCKER_CE = ("docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin", "docker-compose-plugin")
+
+
+def vendor_offers(vendor: Mapping[str, Iterable[str]]) -> Iterable[OfferedPackage]:
+    """Packages of vendors' repositories, made up here: their hashes are of their names and of no file."""
+    for what, versions in vendor.items():
+        for text in versions:
+            names, version = {
+                "toolkit": (TOOLKIT, f"{text}-1"),
+                "docker-ce": (DOCKER_CE, f"5:{text}-1~debian.12~bookworm"),
+            }.get(what, ((what,), f"{text}-1"))
+            for name in names:
+                digest = hashlib.sha256(f"{name} {version}".encode()).hexdigest()
+                yield OfferedPackage(name, version, name, "amd64", digest, 1_000_000)
+
+
 def cards(*models: str) -> tuple[PciGpu, ...]:
     """`rtx-3090` by its first PCI id, `10de:ffff` as it stands."""
     found = []
@@ -90,8 +130,15 @@ def host(
     name: str = "rig-01",
     memory_gib: int = 64,
     secure_boot: bool = False,
+    vendor: Mapping[str, Iterable[str]] | None = None,
 ) -> HostFacts:
-    """`host("debian-12", "rtx-3090", installed={"nvidia-kernel-dkms": "535.261.03-1"}, loaded="535.261.03")`."""
+    """`host("debian-12", "rtx-3090", installed={"nvidia-kernel-dkms": "535.261.03-1"}, loaded="535.261.03")`.
+
+    `vendor` is what repositories beside the archive offer: `{"toolkit": ["1.19.1"], "docker-ce": ["29.8.2"],
+    "cuda-compat-13-0": ["580.95.05"]}`.
+    """
+    if os not in RELEASES:
+        return _named_only(os, gpus, name, memory_gib, vendor or {})
     codename, release = RELEASES[os]
     running = kernel or release
     packages = {n: Package(n, v, held=False) for n, v in (installed or {}).items()}
@@ -113,7 +160,7 @@ def host(
             secure_boot=secure_boot,
         ),
         packages=packages,
-        offers=offers(os, suites, parts),
+        offers=(*offers(os, suites, parts), *vendor_offers(vendor or {})),
         runtime=RuntimeFacts(docker_active=False, docker_daemon_json=None),
         nvml=UNKNOWN,
         units={},
@@ -127,12 +174,20 @@ def host(
     )
 
 
-def with_network(world: Matrix, name: str, *requirements: dict[str, object], client: str = "") -> Matrix:
-    """A matrix with one more network: `with_network(matrix(), "gridd", {"cuda": ">=13.0"}, client="3.0.0")`."""
-    from dataclasses import replace
+def with_network(
+    world: Matrix,
+    name: str,
+    *requirements: dict[str, object],
+    client: str | tuple[str, ...] = "",
+    breakages: tuple[dict[str, object], ...] = (),
+) -> Matrix:
+    """A matrix with one more network: `with_network(matrix(), "gridd", {"cuda": ">=13.0"}, client="3.0.0")`.
 
+    Several clients stand newest first.
+    """
     from provisioner.matrix.entries import Network
 
+    versions = (client,) if isinstance(client, str) and client else tuple(client)
     claim = {"sources": ["https://example.org"], "seen": "2026-03-19", "confidence": "high"}
     network = Network.model_validate(
         {
@@ -142,7 +197,8 @@ def with_network(world: Matrix, name: str, *requirements: dict[str, object], cli
             "kind": "docker-worker",
             "as_of": "2026-03-19",
             **claim,
-            "clients": [{"name": f"{name} worker", "versions": [{"version": client}]}] if client else [],
+            "clients": [{"name": f"{name} worker", "versions": [{"version": v} for v in versions]}] if versions else [],
+            "breakages": list(breakages),
             "profiles": [
                 {
                     "id": "worker",

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from provisioner.resources.wanted import preferences, unattended
-from tests.world import locked
+import pytest
+
+from provisioner.model.resource import Package, Service
+from provisioner.model.stack import Choice
+from provisioner.resources.wanted import preferences, unattended, wanted
+from tests.world import entry, locked
 
 
 def test_preferences_pin_each_package_at_its_version() -> None:
@@ -30,3 +34,24 @@ def test_unattended_upgrades_takes_regular_expressions() -> None:
         '    "^libstdc\\+\\+6$";\n'
         "};\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("engine", "services"),
+    [("docker.io 26.1.5", ["docker.service"]), ("containerd 1.7.24", ["containerd.service"]), ("podman 5.4.2", [])],
+)
+def test_each_engine_has_its_own_service(engine: str, services: list[str]) -> None:
+    """Podman has no daemon, and a host without Docker is not to start one."""
+    resources = wanted(entry(runtime=Choice(value=engine), driver_version=None))
+
+    assert [r.name for r in resources if isinstance(r, Service)] == services
+
+
+def test_the_toolkit_is_installed_and_held_like_the_rest() -> None:
+    names = ("nvidia-container-toolkit", "libnvidia-container1")
+    lock = entry(packages=tuple(locked(name, "1.19.1-1", "toolkit") for name in names))
+
+    found = {r.name: r for r in wanted(lock) if isinstance(r, Package) and r.unit == "toolkit"}
+
+    assert set(found) == set(names)
+    assert all(package.held and package.version == "1.19.1-1" for package in found.values())

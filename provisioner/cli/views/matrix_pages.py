@@ -196,6 +196,8 @@ def _cell_of(item: Requirement, notes: _Notes) -> tuple[str, ...]:
     mark = "needs" if item.severity == "must" else "wants"
     if item.severity == "must" and not item.forbids:
         mark = "needs, only warned of"
+    if item.with_client is not None:
+        mark += f" (client `{item.with_client}`)".replace("|", "\\|")
     because = _text(item.because) + notes.of(item)
     return mark, f"`{item.key}`", _text(text_of(item.value)).replace("|", "\\|"), because.replace("|", "\\|")
 

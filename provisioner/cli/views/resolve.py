@@ -11,7 +11,7 @@ from provisioner.actions.resolve import Resolved
 from provisioner.cli.words import paint, safe, table
 from provisioner.model.stack import HostLock
 from provisioner.resolve import explain, explain_assume
-from provisioner.resolve.conflict import Conflict, NoSolution, Repair
+from provisioner.resolve.conflict import Claim, Conflict, NoSolution, Repair
 
 SHAPE = 1
 """Version of the --json shape; docs/guide/resolve.md describes it."""
@@ -155,10 +155,11 @@ def _answer(host: str, answer: NoSolution, assumed: bool) -> dict[str, Any]:
 
 
 def conflict_json(conflict: Conflict) -> list[dict[str, Any]]:
-    return [
-        {"rule": claim.kind, "text": explain.sentence(claim), "rests_on": list(explain.sources(claim))}
-        for claim in conflict.claims
-    ]
+    return [claim_json(claim) for claim in conflict.claims]
+
+
+def claim_json(claim: Claim) -> dict[str, Any]:
+    return {"rule": claim.kind, "text": explain.sentence(claim), "rests_on": list(explain.sources(claim))}
 
 
 def repair_json(repair: Repair) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from provisioner.actions.upgrade import Upgraded
-from provisioner.cli.views.resolve import conflict_json, repair_json
+from provisioner.cli.views.resolve import claim_json, conflict_json, repair_json
 from provisioner.cli.words import next_command, safe
 from provisioner.resolve.explain_upgrade import steps_text
 
@@ -47,6 +47,7 @@ def upgraded_json(upgraded: Upgraded) -> str:
             "client": step.client,
             "runs": step.runs,
             "together": step.together,
+            "brings": [claim_json(claim) for claim in step.brings],
             "why": [conflict_json(conflict) for conflict in step.why],
             "conflicts": [conflict_json(c) for c in step.answer.conflicts] if step.answer is not None else [],
             "repairs": [repair_json(r) for r in step.answer.repairs] if step.answer is not None else [],
