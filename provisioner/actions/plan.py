@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from provisioner import __version__
 from provisioner.actions.locked import not_locked
 from provisioner.actions.observe import Seen, observe
 from provisioner.actions.ports import Clock, Prober, Signatures
 from provisioner.errors import HostError
-from provisioner.model.enrolment import lock_digest, record_in
+from provisioner.model.enrolment import RECORD, lock_digest, record_in
 from provisioner.model.inventory import InventoryHost
-from provisioner.model.plan import HostPlan, Plan
+from provisioner.model.plan import DrainStep, HostPlan, Plan
 from provisioner.model.resource import Directory, File, Service, Settings
 from provisioner.model.stack import HostLock, Lock
 from provisioner.plan.order import host_plan
 from provisioner.probe.request import STATE, Request
 from provisioner.resources.difference import difference
 from provisioner.resources.wanted import wanted
+
+if TYPE_CHECKING:
+    from provisioner.matrix.entries import Contract
+
+Contracts = Callable[[], "Mapping[str, Contract | None]"]
+"""Gives the contract of each network of the matrix, by its id."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +46,21 @@ def make_plan(
     signatures: Signatures,
     sources: tuple[str, ...] = (),
     limit: str | None = None,
+    contracts: Contracts | None = None,
 ) -> Planned:
-    """Return what each host needs to be what its lock entry says; changes nothing."""
+    """Return what each host needs to be what its lock entry says; changes nothing.
+
+    `contracts` is asked only when a client has to stop: a plan that changes nothing must not pay for the matrix.
+    """
     locked, failed = _locked(hosts, lock)
     targets = [host for host in hosts if host.name in locked]
     seen, unseen = observe(targets, {name: request_for(entry) for name, entry in locked.items()}, prober)
     failed |= unseen
     plans = {name: plan_of(one, locked[name], lock.matrix, signatures) for name, one in seen.items()}
+    if contracts is not None and any(one.drain for one in plans.values()):
+        known = contracts()
+        serving = [name for name, one in seen.items() if isinstance(one.capture.file(RECORD), str)]
+        plans |= {name: with_drains(plans[name], known) for name in serving}
     plan = Plan(
         made_by=__version__,
         made_at=clock.now().strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -57,6 +72,37 @@ def make_plan(
         failed={name: f"{problem.reference}: {problem.message}" for name, problem in failed.items()},
     )
     return Planned(plan, seen, failed)
+
+
+def with_drains(plan: HostPlan, contracts: Mapping[str, Contract | None]) -> HostPlan:
+    """Say how each client of an enrolled host stops, as its network's contract has it; others have nothing to drain."""
+    steps = []
+    for network in plan.drain:
+        contract = contracts.get(network)
+        if contract is None:
+            continue
+        drain, busy = contract.drain, contract.busy
+        steps.append(
+            DrainStep(
+                network=network,
+                kind=drain.kind,
+                how=drain.how,
+                by_hand=drain.by_hand,
+                command=drain.command,
+                undo=drain.undo,
+                containers=busy.containers,
+                sees_jobs=busy.kind != "unknown",
+                wait_s=drain.wait_min * 60,
+                penalty=drain.penalty,
+            )
+        )
+    return plan.model_copy(update={"drains": tuple(steps)})
+
+
+def interrupting(planned: Planned) -> Planned:
+    """The same plan for somebody who said that running jobs may be lost: clients are stopped at once."""
+    hosts = {name: plan.model_copy(update={"drains": ()}) for name, plan in planned.plan.hosts.items()}
+    return replace(planned, plan=planned.plan.model_copy(update={"hosts": hosts}))
 
 
 def request_for(entry: HostLock) -> Request:

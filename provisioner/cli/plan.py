@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
         signatures=Keyring(),
         sources=tuple(args.inventory),
         limit=args.limit,
+        contracts=options.contracts,
     )
     if args.out is not None:
         _save(args.out, plan_json(planned.plan))

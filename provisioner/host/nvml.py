@@ -72,6 +72,31 @@ class Nvml:
         arguments = [ctypes.c_uint(one) for one in before]
         return value.value if self.call(name, card, *arguments, ctypes.byref(value)) else None
 
+    def pids(self, card: "Any") -> "list[int]":
+        """Compute processes on a card; none when it does not say."""
+        count = ctypes.c_uint(MOST_PROCESSES)
+        room = (_Process * MOST_PROCESSES)()
+        if not self.call("nvmlDeviceGetComputeRunningProcesses_v3", card, ctypes.byref(count), room):
+            return []
+        return [room[index].pid for index in range(count.value)]
+
+
+class _Process(ctypes.Structure):
+    # nvmlProcessInfo_t of nvmlDeviceGetComputeRunningProcesses_v3
+    _fields_ = [("pid", ctypes.c_uint), ("memory", ctypes.c_ulonglong), ("gi", ctypes.c_uint), ("ci", ctypes.c_uint)]
+
+
+MOST_PROCESSES = 256
+
+
+def compute_processes(path: str = LIBRARY) -> "dict[str, Any]":
+    """`{"pids": […]}` of every compute process on every card."""
+    try:
+        with Nvml(path) as nvml:
+            return {"pids": sorted({pid for card in nvml.cards() for pid in nvml.pids(card)})}
+    except Failed as problem:
+        return {"error": str(problem)}
+
 
 def look(path: str = LIBRARY) -> "dict[str, Any]":
     """What the gate compares: driver, and uuid, name, temperature and slowdown threshold (°C) of each card."""

@@ -7,7 +7,8 @@ from pathlib import Path
 
 FOLDER = "/usr/local/lib/provision"
 GATE = "/usr/local/sbin/provision-gate"
-MODULES = ("ed25519", "nvml", "gate")
+CLIENT = "/usr/local/sbin/provision-client"
+MODULES = ("ed25519", "nvml", "gate", "client")
 
 _HERE = Path(__file__).parent
 
@@ -37,4 +38,10 @@ def modules() -> dict[str, str]:
 
 def commands() -> dict[str, str]:
     """Path on the host -> text of a command, to be executable."""
-    return {GATE: _COMMAND.format(purpose="May a client start now?", folder=FOLDER, module="gate")}
+    said = {
+        GATE: ("gate", "May a client start now?"),
+        CLIENT: ("client", "Stops a client without ending a job, and lets it start again."),
+    }
+    return {
+        path: _COMMAND.format(purpose=purpose, folder=FOLDER, module=module) for path, (module, purpose) in said.items()
+    }

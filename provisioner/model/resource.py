@@ -39,7 +39,7 @@ class File(_Kind):
     content: str
     mode: str = "0644"
     rebuilds_initramfs: bool = False
-    pins: bool = False  # must be in force before any package transaction
+    pins: bool = False  # must be in force before the drain and any package transaction: pins, the gate
 
     @property
     def key(self) -> str:

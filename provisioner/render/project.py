@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
+from provisioner.host.programs import CLIENT
 from provisioner.model.paths import data_dir
-from provisioner.model.plan import Change, HostPlan, Phase
+from provisioner.model.plan import Change, DrainStep, HostPlan, Phase
 from provisioner.model.resource import (
     Directory,
     File,
@@ -72,7 +73,7 @@ def project(
 
 
 def _fingerprint(plan: HostPlan) -> str:
-    same = plan.model_dump(mode="json", include={"changes", "drain", "reboot"})
+    same = plan.model_dump(mode="json", include={"changes", "drain", "drains", "reboot"})
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
 
 
@@ -80,9 +81,9 @@ def _playbook(group: Group, plan: HostPlan, *, run: str, made_by: str, made_at: 
     files: dict[str, str] = {}
     plays = [
         _play("stage", _stage(plan, group.name, run, files)),
-        {"title": TITLES["drain"], "static": "drain.yml"} if plan.drain else None,
+        {"title": TITLES["drain"], "static": "drain.yml", "drains": _drains(plan)} if plan.drain else None,
         _play("change", _change(plan, group.name, files)),
-        {"title": TITLES["reboot"], "static": "reboot.yml"} if plan.reboot else None,
+        {"title": TITLES["reboot"], "static": "reboot.yml", "drains": []} if plan.reboot else None,
         _play("ready", [_service(c) for c in plan.in_phase("reboot") if isinstance(c.wanted, Service)]),
     ]
     text = fill(
@@ -121,6 +122,22 @@ PHASES_OF_PLAYS: dict[str, Phase] = {
 
 def _play(name: str, tasks: Sequence[str]) -> dict[str, str] | None:
     return {"title": TITLES[name], "static": "", "tasks": "\n\n".join(tasks)} if tasks else None
+
+
+def _drains(plan: HostPlan) -> list[dict[str, Any]]:
+    """What drains each network on the host; where no job can be seen there is nothing to wait for."""
+    return [
+        {"network": step.network, "wait_s": step.wait_s, "argv": _drain_argv(step)}
+        for step in plan.drains
+        if step.sees_jobs or step.command
+    ]
+
+
+def _drain_argv(step: DrainStep) -> list[str]:
+    words = [CLIENT, "drain", step.network, "--wait", str(step.wait_s if step.sees_jobs else 0)]
+    words += ["--containers", step.containers] if step.containers else []
+    words += ["--undo", *step.undo] if step.undo else []
+    return [*words, "--do", *step.command] if step.command else words
 
 
 def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[str]:

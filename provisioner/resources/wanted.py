@@ -89,8 +89,8 @@ def _gate(lock: HostLock) -> list[Resource]:
     """The gate and the units behind it: a client starts through them or not at all."""
     return [
         *(Directory(path=path) for path in (*programs.folders(), CLIENTS)),
-        *(File(path=path, content=text) for path, text in programs.modules().items()),
-        *(File(path=path, content=text, mode="0755") for path, text in programs.commands().items()),
+        *(File(path=path, content=text, pins=True) for path, text in programs.modules().items()),
+        *(File(path=path, content=text, mode="0755", pins=True) for path, text in programs.commands().items()),
         File(path=CLIENT_UNIT, content=CLIENT_UNIT_TEXT),
         File(path=CLIENTS_TARGET, content=clients_target(lock.networks)),
     ]

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from provisioner.actions.apply import Applied, ApplyPorts, Who, apply, refuse_if_moved
-from provisioner.actions.plan import Planned, make_plan
+from provisioner.actions.plan import Planned, interrupting, make_plan
 from provisioner.errors import BadInput, Exit, HostError
+from provisioner.matrix.entries import Contract
 from provisioner.model.capture import Capture, CommandOutput
 from provisioner.model.enrolment import RECORD, EnrolmentRecord, lock_digest, read_record
 from provisioner.model.intent import Intent
@@ -352,3 +354,60 @@ def test_host_without_lock_entry() -> None:
     )
 
     assert found.failed["rig-01"].reference == "host-not-locked"
+
+
+def contract(**drain: Any) -> Contract:
+    word = {"how": "x"}
+    return Contract.model_validate(
+        {
+            **dict.fromkeys(("start", "resume", "deregister", "upgrade"), word),
+            "install": {"kind": "helm", **word},
+            "healthy": {"kind": "unknown", **word},
+            "busy": {"kind": "containers", "containers": "pod_*", **word},
+            "drain": {"kind": "scale-zero", **word, **drain},
+        }
+    )
+
+
+def plan_with(world: World, known: Mapping[str, Contract | None]) -> Planned:
+    lock = Lock(made_by="0.1.0", matrix="m", hosts=dict.fromkeys(world.rigs, LOCK))
+    return make_plan(hosts(world), lock, prober=world, clock=world, signatures=world, contracts=lambda: known)
+
+
+def test_an_enrolled_host_drains_as_its_networks_ask() -> None:
+    """What the contract says stands in the plan; a host that never served has nothing to drain."""
+    world = world_of(rig_01=False, rig_02=True)
+    do(world)
+    world.rigs["rig-01"].packages.pop("docker.io")
+    world.rigs["rig-02"].files.pop(RECORD)
+    world.rigs["rig-02"].packages.pop("docker.io")
+    found = plan_with(world, {"akash": contract(command=("a",), undo=("b",), wait_min=5, penalty="p")}).plan
+
+    [step] = found.hosts["rig-01"].drains
+    assert (step.network, step.command, step.undo, step.containers) == ("akash", ("a",), ("b",), "pod_*")
+    assert (step.wait_s, step.penalty, step.sees_jobs) == (300, "p", True)
+    assert found.hosts["rig-02"].drain == ("akash",)
+    assert found.hosts["rig-02"].drains == ()
+
+
+def test_a_network_without_a_contract_and_an_operator_who_does_not_wait() -> None:
+    """Both end with the clients simply stopped."""
+    world = world_of(rig_01=False)
+    do(world)
+    world.rigs["rig-01"].packages.pop("docker.io")
+    assert plan_with(world, {}).plan.hosts["rig-01"].drains == ()
+    waiting = plan_with(world, {"akash": contract()})
+    assert waiting.plan.hosts["rig-01"].drains != ()
+    assert interrupting(waiting).plan.hosts["rig-01"].drains == ()
+
+
+def test_the_matrix_is_not_read_for_nothing() -> None:
+    """A plan in which no client stops is made without the contracts."""
+    world = world_of(rig_01=False)
+    do(world)
+
+    def never() -> Mapping[str, Contract | None]:
+        raise AssertionError("asked for contracts")
+
+    lock = Lock(made_by="0.1.0", matrix="m", hosts=dict.fromkeys(world.rigs, LOCK))
+    make_plan(hosts(world), lock, prober=world, clock=world, signatures=world, contracts=never)
