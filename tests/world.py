@@ -28,7 +28,7 @@ WHEN = datetime(2026, 11, 24, 3, 7, tzinfo=timezone.utc)
 KERNEL = "6.1.0-50-amd64"
 DRIVER = "535.261.03"
 DRIVER_DEB = "535.261.03-1~deb12u1"
-UNITS = ("docker.service", "nvidia-persistenced.service", "provision-clients.target")
+UNITS = ("docker.service", "nvidia-persistenced.service", "provision-clients.target", "provision-watchdog.timer")
 
 
 def locked(name: str, version: str = DRIVER_DEB, unit: Any = "driver", **more: Any) -> LockedPackage:

@@ -150,12 +150,12 @@ def resume(network: str, do: "tuple[str, ...]" = (), root: str = "") -> int:
     return 0
 
 
-def close(network: str, root: str = "") -> None:
+def close(network: str, root: str = "", why: str = "") -> None:
     """The mark lasts over a reboot: who drains means it until it is taken back."""
     os.makedirs(root + gate.DRAINED, mode=0o755, exist_ok=True)
     path = f"{root}{gate.DRAINED}/{network}"
     with open(path + ".new", "w") as out:
-        out.write(f"since {gate.stamp(time.time())}\n")
+        out.write(f"{why or 'by provision'}, since {gate.stamp(time.time())}\n")
     os.replace(path + ".new", path)
 
 

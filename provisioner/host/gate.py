@@ -241,10 +241,13 @@ def trusted_keys(text: str) -> "dict[str, bytes]":
 # The comparison.
 
 
-def reasons(record: "Json", now: "Json", at: float, network: "str | None" = None) -> "list[str]":
-    """Everything in which the host is not as it was enrolled; none: the gate is open. `at` is the time, in seconds."""
+def reasons(record: "Json", now: "Json", at: float, network: "str | None" = None, heat: bool = True) -> "list[str]":
+    """Everything in which the host is not as it was enrolled; none: the gate is open. `at` is the time, in seconds.
+
+    `heat`: a card that is too hot counts as well; for a client that runs already, the watchdog has a ladder for it.
+    """
     told = binding(record, now) + times(record, now, at)
-    told += driver(record["stack"], now) + runtime(record["stack"], now)
+    told += driver(record["stack"], now, heat) + runtime(record["stack"], now)
     if network is not None and network not in record["networks"]:
         told.append(f"this host is enrolled for {', '.join(record['networks']) or 'no network'}, not for {network}")
     return told
@@ -279,7 +282,7 @@ def stamp(at: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
 
 
-def driver(stack: "Json", now: "Json") -> "list[str]":
+def driver(stack: "Json", now: "Json", heat: bool) -> "list[str]":
     told = []
     if stack["driver"] != now["driver"]:
         told.append(f"the loaded driver is {now['driver'] or 'none'}, enrolled with {stack['driver'] or 'none'}")
@@ -298,7 +301,7 @@ def driver(stack: "Json", now: "Json") -> "list[str]":
             told.append(f"{card['name']} ({card['uuid']}) is gone")
     for uuid in sorted(set(cards) - {card["uuid"] for card in stack["gpus"]}, key=str):
         told.append(f"{cards[uuid]['name']} ({uuid}) was not there when the host was enrolled")
-    return told + [heat for card in seen["gpus"] for heat in hot(card)]
+    return told + [words for card in seen["gpus"] if heat for words in hot(card)]
 
 
 def hot(card: "Json") -> "list[str]":
@@ -346,6 +349,17 @@ def check(
     try:
         record = opened(envelope, read(root + KEYS) or "")
         return reasons(record, observe(root, ask), clock(), network)
+    except Closed as problem:
+        return [str(problem)]
+    except (KeyError, TypeError, ValueError) as problem:
+        return [f"the record lacks what this gate compares: {type(problem).__name__}: {problem}"]
+
+
+def closed_for_running(network: str, root: str = "") -> "list[str]":
+    """Why a client that runs already should stop: what keeps the gate closed, but for drains and heat."""
+    try:
+        record = opened(read(root + RECORD) or "", read(root + KEYS) or "")
+        return reasons(record, observe(root), time.time(), network, heat=False)
     except Closed as problem:
         return [str(problem)]
     except (KeyError, TypeError, ValueError) as problem:

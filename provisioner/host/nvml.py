@@ -80,6 +80,45 @@ class Nvml:
             return []
         return [room[index].pid for index in range(count.value)]
 
+    def minute(self, card: "Any") -> "dict[str, Any]":
+        reasons = ctypes.c_ulonglong(0)
+        known = self.call("nvmlDeviceGetCurrentClocksThrottleReasons", card, ctypes.byref(reasons))
+        least, most = self.limits(card)
+        return {
+            "uuid": self.text("nvmlDeviceGetUUID", card),
+            "name": self.text("nvmlDeviceGetName", card),
+            "temperature_c": self.number("nvmlDeviceGetTemperature", card, GPU_SENSOR),
+            "slowdown_c": self.number("nvmlDeviceGetTemperatureThreshold", card, SLOWDOWN),
+            "power_w": watts(self.number("nvmlDeviceGetPowerUsage", card)),
+            "limit_w": watts(self.number("nvmlDeviceGetPowerManagementLimit", card)),
+            "default_w": watts(self.number("nvmlDeviceGetPowerManagementDefaultLimit", card)),
+            "least_w": least,
+            "most_w": most,
+            "reasons": reasons.value if known else None,
+        }
+
+    def limits(self, card: "Any") -> "tuple[float | None, float | None]":
+        """The card's own least and greatest power limit, in watts."""
+        least, most = ctypes.c_uint(0), ctypes.c_uint(0)
+        name = "nvmlDeviceGetPowerManagementLimitConstraints"
+        if not self.call(name, card, ctypes.byref(least), ctypes.byref(most)):
+            return None, None
+        return watts(least.value), watts(most.value)
+
+    def set_limit(self, card: "Any", limit_w: float) -> bool:
+        """Set the power limit; False when the card or the driver refuses."""
+        return self.call("nvmlDeviceSetPowerManagementLimit", card, ctypes.c_uint(round(limit_w * 1000)))
+
+    def lock_clocks(self, card: "Any", least_mhz: int, most_mhz: int) -> bool:
+        return self.call("nvmlDeviceSetGpuLockedClocks", card, ctypes.c_uint(least_mhz), ctypes.c_uint(most_mhz))
+
+    def free_clocks(self, card: "Any") -> bool:
+        return self.call("nvmlDeviceResetGpuLockedClocks", card)
+
+
+def watts(milliwatts: "int | None") -> "float | None":
+    return None if milliwatts is None else milliwatts / 1000
+
 
 class _Process(ctypes.Structure):
     # nvmlProcessInfo_t of nvmlDeviceGetComputeRunningProcesses_v3
@@ -94,6 +133,15 @@ def compute_processes(path: str = LIBRARY) -> "dict[str, Any]":
     try:
         with Nvml(path) as nvml:
             return {"pids": sorted({pid for card in nvml.cards() for pid in nvml.pids(card)})}
+    except Failed as problem:
+        return {"error": str(problem)}
+
+
+def watch(path: str = LIBRARY) -> "dict[str, Any]":
+    """What changes from minute to minute: temperature (°C), power and its limits (W), why clocks are held down."""
+    try:
+        with Nvml(path) as nvml:
+            return {"driver": nvml.driver(), "gpus": [nvml.minute(card) for card in nvml.cards()]}
     except Failed as problem:
         return {"error": str(problem)}
 

@@ -8,7 +8,9 @@ from pathlib import Path
 FOLDER = "/usr/local/lib/provision"
 GATE = "/usr/local/sbin/provision-gate"
 CLIENT = "/usr/local/sbin/provision-client"
-MODULES = ("ed25519", "nvml", "gate", "client")
+WATCHDOG = "/usr/local/sbin/provision-watchdog"
+POWER = "/usr/local/sbin/provision-power"
+MODULES = ("ed25519", "nvml", "gate", "client", "ladder", "power", "watchdog")
 
 _HERE = Path(__file__).parent
 
@@ -41,6 +43,8 @@ def commands() -> dict[str, str]:
     said = {
         GATE: ("gate", "May a client start now?"),
         CLIENT: ("client", "Stops a client without ending a job, and lets it start again."),
+        WATCHDOG: ("watchdog", "Sees what is wrong and climbs its ladders."),
+        POWER: ("power", "Holds each card to its power policy."),
     }
     return {
         path: _COMMAND.format(purpose=purpose, folder=FOLDER, module=module) for path, (module, purpose) in said.items()

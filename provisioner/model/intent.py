@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Policy(BaseModel):
@@ -18,6 +18,25 @@ class Policy(BaseModel):
         description="what to do with a driver branch past its end of life when a newer one fits",
     )
     forbid_branches: tuple[str, ...] = ()
+
+
+class PowerPolicy(BaseModel):
+    """How the cards of a model are held, within each card's own limits; an item of `provision_power`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(default="*", description="name as NVML gives it; `*`: all others")
+    limit_w: float | None = Field(default=None, gt=0, le=2000, description="power limit in watts")
+    limit_percent: float | None = Field(default=None, gt=0, le=200, description="of the card's default power limit")
+    clocks_mhz: tuple[int, int] | None = Field(default=None, description="least and greatest clock of the GPU")
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> PowerPolicy:
+        if self.limit_w is not None and self.limit_percent is not None:
+            raise ValueError("limit_w and limit_percent are two ways to say the same: give one")
+        if self.clocks_mhz is not None and not 0 < self.clocks_mhz[0] <= self.clocks_mhz[1]:
+            raise ValueError("clocks_mhz is [least, greatest] in MHz")
+        return self
 
 
 class Intent(BaseModel):
@@ -38,4 +57,8 @@ class Intent(BaseModel):
     )
     cdi: Literal["auto", "present", "absent"] = "auto"
     tunnel: Literal["none"] = Field(default="none", description="kind of tunnel; plain ssh is the only one yet")
+    power: tuple[PowerPolicy, ...] = Field(default=(), description="power policies, one for each model")
+    watchdog: Literal["act", "off"] = Field(
+        default="act", description="act: a timer on the host looks every minute and climbs its ladders"
+    )
     policy: Policy = Policy()

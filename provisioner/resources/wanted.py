@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -30,6 +31,12 @@ MODULE_OPTIONS = "/etc/modprobe.d/provision-nvidia.conf"
 DOCKER_SETTINGS = "/etc/docker/daemon.json"
 CLIENTS_TARGET = "/etc/systemd/system/provision-clients.target"
 CLIENT_UNIT = "/etc/systemd/system/provision-client@.service"
+UNITS = "/etc/systemd/system"
+WATCHDOG_CONFIG = "/etc/provision/watchdog.json"
+POWER_CONFIG = "/etc/provision/power.json"
+POWER_RULE = "/etc/udev/rules.d/90-provision-power.rules"
+JOBS = {"lium": "pod_*", "prime-intellect-worker": "prime-task-*"}
+"""Containers that carry a job, where the network's contract in the matrix names them; a test holds both together."""
 CLIENTS = f"{programs.FOLDER}/clients"
 """What starts the client of a network lies here, an executable file under the network's id."""
 
@@ -78,6 +85,7 @@ def wanted(lock: HostLock) -> tuple[Resource, ...]:
     elif lock.engine == "containerd":
         resources.append(Service(name="containerd.service"))
     resources += _gate(lock)
+    resources += _watchdog(lock)
     if running is not None:
         resources.append(running)
         if any(package.name.startswith("nvidia") and "persistenced" in package.name for package in lock.packages):
@@ -94,6 +102,37 @@ def _gate(lock: HostLock) -> list[Resource]:
         File(path=CLIENT_UNIT, content=CLIENT_UNIT_TEXT),
         File(path=CLIENTS_TARGET, content=clients_target(lock.networks)),
     ]
+
+
+def _watchdog(lock: HostLock) -> list[Resource]:
+    """The timer that looks every minute, and the unit that holds the cards to their power policy."""
+    resources: list[Resource] = [Directory(path="/etc/provision")]
+    if lock.intent.watchdog == "act":
+        resources += [
+            File(path=WATCHDOG_CONFIG, content=watchdog_config(lock)),
+            File(path=f"{UNITS}/provision-watchdog.service", content=WATCHDOG_SERVICE_TEXT),
+            File(path=f"{UNITS}/provision-watchdog.timer", content=WATCHDOG_TIMER_TEXT),
+            Service(name="provision-watchdog.timer"),
+        ]
+    if lock.intent.power:
+        policies = {one.model: one.model_dump(exclude_none=True, exclude={"model"}) for one in lock.intent.power}
+        resources += [
+            File(path=POWER_CONFIG, content=json.dumps(policies, indent=4, sort_keys=True) + "\n"),
+            File(path=f"{UNITS}/provision-power.service", content=POWER_SERVICE_TEXT),
+            File(path=POWER_RULE, content=POWER_RULE_TEXT),
+            Service(name="provision-power.service", after_reboot=True),
+        ]
+    return resources
+
+
+def watchdog_config(lock: HostLock) -> str:
+    """Return what the watchdog has to know of this host."""
+    value = {
+        "networks": sorted(lock.networks),
+        "reboot": lock.intent.policy.reboot == "allow",
+        "jobs": {network: JOBS[network] for network in sorted(lock.networks) if network in JOBS},
+    }
+    return json.dumps(value, indent=4, sort_keys=True) + "\n"
 
 
 def clients_target(networks: Iterable[str]) -> str:
@@ -167,5 +206,56 @@ RestartSec=30
 
 [Install]
 WantedBy=provision-clients.target
+"""
+)
+
+WATCHDOG_SERVICE_TEXT = (
+    HEADER.format(comment="#")
+    + """[Unit]
+Description=See what is wrong on this host, and take the next step
+
+[Service]
+Type=oneshot
+ExecStart=/usr/local/sbin/provision-watchdog run
+TimeoutStartSec=300
+"""
+)
+
+WATCHDOG_TIMER_TEXT = (
+    HEADER.format(comment="#")
+    + """[Unit]
+Description=Look at this host every minute
+
+[Timer]
+OnBootSec=2min
+OnUnitInactiveSec=1min
+AccuracySec=5s
+
+[Install]
+WantedBy=timers.target
+"""
+)
+
+POWER_SERVICE_TEXT = (
+    HEADER.format(comment="#")
+    + """[Unit]
+Description=Hold each card to its power policy
+After=nvidia-persistenced.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/local/sbin/provision-power apply
+
+[Install]
+WantedBy=multi-user.target
+"""
+)
+
+# The driver forgets what it was told when it is loaded anew; restart, for the unit counts as active since the boot.
+POWER_RULE_TEXT = (
+    HEADER.format(comment="#")
+    + """ACTION=="add", SUBSYSTEM=="module", KERNEL=="nvidia", """
+    + """RUN+="/bin/systemctl --no-block restart provision-power.service"
 """
 )
