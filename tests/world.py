@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shlex
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
+from provisioner.facts.history import read as read_history
 from provisioner.model.capture import UNKNOWN, Capture, CommandOutput
 from provisioner.model.facts import (
     DriverFacts,
@@ -19,9 +22,11 @@ from provisioner.model.facts import (
     RuntimeFacts,
     UnitState,
 )
+from provisioner.model.history import HISTORY, NOW, Entry
 from provisioner.model.intent import Intent
 from provisioner.model.resource import Directory, File, Settings
 from provisioner.model.stack import Choice, HostLock, LockedPackage, Reason
+from provisioner.probe.request import Request
 from provisioner.resources.wanted import wanted
 
 WHEN = datetime(2026, 11, 24, 3, 7, tzinfo=timezone.utc)
@@ -76,10 +81,7 @@ def fitting_facts(lock: HostLock, host: str = "rig-01") -> HostFacts:
             nouveau_blacklisted=True,
             secure_boot=False,
         ),
-        packages={
-            "python3-apt": Package("python3-apt", "2.6.0", held=False),
-            **{p.name: Package(p.name, p.version, held=p.hold) for p in lock.packages},
-        },
+        packages={p.name: Package(p.name, p.version, held=p.hold) for p in lock.packages},
         offers=UNKNOWN,
         runtime=RuntimeFacts(docker_active=True, docker_daemon_json=None),
         nvml=UNKNOWN,
@@ -90,6 +92,7 @@ def fitting_facts(lock: HostLock, host: str = "rig-01") -> HostFacts:
         swap_mib=0,
         clock_skew_s=0.0,
         boot_identity="x",
+        dpkg_interrupted=False,
     )
 
 
@@ -153,24 +156,107 @@ class Rig:
         self.module: str | None = None
         self.files: dict[str, str] = {}
         self.units: dict[str, tuple[str, str]] = {}  # name -> (active, enabled)
+        self.also: list[str] = []  # what apt would do besides, as it prints it
+        self.kept: dict[tuple[str, str], str | None] = {}  # run and path -> text before it
+        self.taken_back: set[str] = set()
+        self.interrupted = False  # dpkg died and left its journal
         if not bare:
             self.bring_to(lock)
 
     def bring_to(self, lock: HostLock) -> None:
         """What a run that succeeds leaves behind."""
-        self.packages = {"python3-apt": "2.6.0\tii "}
-        self.packages |= {p.name: f"{p.version}\t{'hi ' if p.hold else 'ii '}" for p in lock.packages}
+        self.packages = {p.name: f"{p.version}\t{'hi ' if p.hold else 'ii '}" for p in lock.packages}
         self.loaded = self.module = lock.driver_version.value if lock.driver_version else None
         self.units = dict.fromkeys(UNITS, ("active", "enabled"))
         capture = fitting_capture(lock, self.name)
         self.files |= {path: text for path, text in capture.files.items() if text is not None}
         self.files |= {resource.path: "" for resource in wanted(lock) if isinstance(resource, Directory)}
 
-    def capture(self) -> Capture:
+    def keep(self, spec: dict[str, Any]) -> None:
+        """What keep.py leaves behind: a record of what is there now, or of what an unfinished one found."""
+        open_ones = [e for e in self.history() if not e.done]
+        record: dict[str, Any] = {"packages": {}, "files": {}, "units": {}, "to": {}}
+        if open_ones:
+            old = open_ones[-1].record
+            record = old.model_dump(mode="json", by_alias=True)
+            del self.files[f"{old.folder}/record.json"]
+        else:
+            record |= {"format": 1, "began": spec["run"], "at": "2026-11-24T03:07:00Z"}
+            record["from"] = json.loads(self.files.get(NOW, "null"))
+            record["driver"] = {"version": self.loaded, "flavour": "proprietary"} if self.loaded else None
+        record["run"] = spec["run"]
+        record["to"] |= spec["to"]
+        for name, unit in spec["packages"].items():
+            version, _, status = self.packages.get(name, "").partition("\t")
+            kept: dict[str, Any] = {"version": version or None, "unit": unit, "held": status.startswith("h")}
+            if version and name in spec["replaced"]:
+                kept["sha256"] = "b" * 64
+            record["packages"].setdefault(name, kept)
+        for path, traits in spec["files"].items():
+            text = self.files.get(path)
+            digest = hashlib.sha256(text.encode()).hexdigest() if text is not None else None
+            if path not in record["files"]:
+                record["files"][path] = {**traits, "sha256": digest}
+                self.kept[spec["run"], path] = text
+        for name, traits in spec["units"].items():
+            active, enabled = self.units.get(name, ("", ""))
+            there = name in self.units
+            state = {"there": there, "active": active == "active", "enabled": enabled == "enabled"}
+            record["units"].setdefault(name, {**traits, **state})
+        self.files[f"{HISTORY}/{spec['run']}/record.json"] = json.dumps(record)
+
+    def history(self) -> tuple[Entry, ...]:
+        files = {path: text for path, text in self.files.items() if path.startswith(HISTORY)}
+        return read_history(Capture(host=self.name, taken_at=WHEN, probe="0.1.0", files=dict(files)))
+
+    def go_back(self) -> None:
+        """What a rollback of the newest change that is not taken back yet leaves behind."""
+        record = [e.record for e in self.history() if e.record.run not in self.taken_back][-1]
+        self.taken_back.add(record.run)
+        for name, kept in record.packages.items():
+            self.packages.pop(name, None)
+            if kept.version is not None:
+                self.packages[name] = f"{kept.version}\t{'hi ' if kept.held else 'ii '}"
+        for path in record.files:
+            self.files.pop(path, None)
+            text = self.kept.get((record.run, path), self.kept.get((record.began, path)))
+            if text is not None:
+                self.files[path] = text
+        for name, unit in record.units.items():
+            self.units.pop(name, None)
+            if unit.there:
+                self.units[name] = ("active" if unit.active else "inactive", "enabled" if unit.enabled else "disabled")
+        self.loaded = self.module = record.driver.version if record.driver is not None else None
+
+    def simulate(self, line: str) -> CommandOutput:
+        """What apt-get would say to `… install a=1 /kept/b_2_all.deb c-`: each named package, and nothing else."""
+        told = []
+        for word in shlex.split(line.partition("); code=$?")[0].rpartition(" install ")[2]):
+            name, _, version = (word.rpartition("/")[2] if word.startswith("/") else word).partition(
+                "_" if word.startswith("/") else "="
+            )
+            version = version.partition("_")[0] if word.startswith("/") else version
+            before = self.packages.get(name.rstrip("-"), "").partition("\t")[0]
+            if word.endswith("-"):
+                told += [f"Purg {name.rstrip('-')} [{before}]"] if before else []
+            elif before != version:
+                told.append(f"Inst {name}{f' [{before}]' if before else ''} ({version} Debian:12.12/stable [amd64])")
+        told += self.also
+        return CommandOutput(rc=0, stdout="".join(f"{line}\n" for line in told))
+
+    def capture(self, request: Request | None = None) -> Capture:
         """Return what the probe would bring back now."""
+        if request is not None and not request.profile.files:
+            lines = [command.line for command in request.commands]
+            return Capture(
+                host=self.name, taken_at=WHEN, probe="0.1.0", commands={line: self.simulate(line) for line in lines}
+            )
         compared = [r for r in wanted(self.lock) if isinstance(r, (Directory, File, Settings))]
         asked = {r.path: getattr(r, "mode", "0644").lstrip("0") for r in compared}
-        files: dict[str, str | None] = {r.path: self.files.get(r.path) for r in compared if r.kind != "directory"}
+        if request is not None:
+            asked = {**dict.fromkeys((path for path in request.files if "*" not in path), "644"), **asked}
+        folders = {r.path for r in compared if isinstance(r, Directory)}
+        files: dict[str, str | None] = {path: self.files.get(path) for path in asked if path not in folders}
         files["/var/lib/provision/enrolment.json"] = self.files.get("/var/lib/provision/enrolment.json")
         files["/etc/os-release"] = 'ID=debian\nVERSION_ID="12"\nVERSION_CODENAME=bookworm\nPRETTY_NAME="Debian 12"\n'
         files["/sys/module/nvidia/version"] = f"{self.loaded}\n" if self.loaded else None
@@ -183,6 +269,12 @@ class Rig:
             else CommandOutput(rc=1)
             for path, mode in asked.items()
         }
+        for path in request.sums if request is not None else ():
+            digest = hashlib.sha256(self.files.get(path, "").encode()).hexdigest()
+            commands[f"sha256sum {path}"] = CommandOutput(rc=0, stdout=f"{digest}  {path}\n")
+        if request is not None and "*/record.json" in "".join(request.files):
+            files |= {path: text for path, text in self.files.items() if path.startswith(HISTORY)}
+        commands["ls /var/lib/dpkg/updates"] = CommandOutput(rc=0, stdout="0001\ntmp.i\n" if self.interrupted else "")
         commands["uname -r"] = CommandOutput(rc=0, stdout=f"{KERNEL}\n")
         commands["ls /boot"] = CommandOutput(rc=0, stdout=f"initrd.img-{KERNEL}\nvmlinuz-{KERNEL}\n")
         commands[r"dpkg-query -W -f='${Package}\t${Version}\t${db:Status-Abbrev}\n'"] = CommandOutput(

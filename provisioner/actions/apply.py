@@ -1,4 +1,7 @@
-"""The steps of `provision apply`: plan, take the hosts, render, run, look again, verify, enrol."""
+"""The steps of `provision apply`: take the hosts, render, run, look again, verify, enrol; take back what did not pass.
+
+`provision rollback` takes the same steps towards a state of before.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from provisioner import __version__
 from provisioner.actions import hostlock
 from provisioner.actions.observe import observe
-from provisioner.actions.plan import Planned, plan_of, request_for
+from provisioner.actions.plan import Goal, Planned, plan_for, request_for, simulated
 from provisioner.actions.ports import (
+    Clock,
     Enroller,
     HostShell,
     PlaybookRunner,
@@ -22,11 +26,16 @@ from provisioner.actions.ports import (
     Signatures,
     Verifier,
 )
+from provisioner.actions.rollback import forget, plan_rollback
 from provisioner.errors import BadInput, Exit, HostError
+from provisioner.model.enrolment import lock_digest
+from provisioner.model.history import Stack
 from provisioner.model.inventory import InventoryHost
-from provisioner.model.plan import HostPlan, Phase, Plan
+from provisioner.model.plan import HostPlan, Plan
+from provisioner.model.resource import WholePackages
 from provisioner.model.results import HostVerification
-from provisioner.model.run import HostOutcome, HostResult, RunEvent
+from provisioner.model.run import HostOutcome, HostResult, RunEvent, Spent
+from provisioner.plan.order import mending
 from provisioner.render.project import project
 
 _AT_ONCE = 16
@@ -43,6 +52,7 @@ class ApplyPorts:
     verifier: Verifier
     enroller: Enroller
     signatures: Signatures
+    clock: Clock
     alive: Callable[[int], bool]
 
 
@@ -62,8 +72,9 @@ class Applied:
     run: str
     results: dict[str, HostResult] = field(default_factory=dict)
     verified: dict[str, HostVerification] = field(default_factory=dict)
-    seconds: dict[str, dict[Phase, float]] = field(default_factory=dict)  # per host and phase that was entered
+    spent: dict[str, Spent] = field(default_factory=dict)
     folder: Path | None = None
+    taken_back: Applied | None = None  # the run that brought back hosts which did not pass
 
     @property
     def exit_code(self) -> Exit:
@@ -84,6 +95,8 @@ def refuse_if_moved(saved: Plan, fresh: Planned) -> None:
             moved.append(f"{name}: {problem.message if problem else 'is no longer in the inventory'}")
         elif now.changes != plan.changes:
             moved.append(f"{name}: {_what_moved(plan, now)}")
+        elif now.transaction != plan.transaction:
+            moved.append(f"{name}: apt would do something else now: {_which_moved(plan, now)}")
         elif fresh.plan.locked[name] != saved.locked[name]:
             moved.append(f"{name}: its lock entry is another one now")
     if moved:
@@ -100,6 +113,12 @@ def _what_moved(then: HostPlan, now: HostPlan) -> str:
     after = {change.what: change for change in now.changes}
     names = [what for what in {**before, **after} if before.get(what) != after.get(what)]
     return "has changed since: " + ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _which_moved(then: HostPlan, now: HostPlan) -> str:
+    before, after = set(then.transaction or ()), set(now.transaction or ())
+    names = sorted({move.name for move in before ^ after})
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def apply(
@@ -127,9 +146,162 @@ def apply(
             hosts.append(seen.host)
     lease = hostlock.Lease(applied.run, who.user, who.controller, who.pid)
     with _held(hosts, lease, ports, applied, force=break_lock) as held:
-        changed = _run(held, planned, ports, applied, on_event)
-        _verify_and_enrol(changed, planned, ports, applied, on_event)
+        _bring(held, planned, ports, applied, on_event)
+        _take_back(held, planned, ports, applied, on_event)
     return applied
+
+
+def _bring(
+    hosts: Sequence[InventoryHost],
+    planned: Planned,
+    ports: ApplyPorts,
+    applied: Applied,
+    on_event: Callable[[RunEvent], None],
+) -> None:
+    """Run, look again, verify and enrol, on hosts that are held."""
+    planned, away = _mended(hosts, planned, ports, applied, on_event)
+    whole = [host for host in hosts if host.name not in applied.results]
+    away = {**_run(whole, planned, ports, applied, on_event), **away}
+    good = [host for host in whole if host.name not in applied.results]
+    _verify_and_enrol(good, planned, ports, applied, on_event)
+    for name, since in away.items():
+        applied.spent.setdefault(name, Spent()).not_serving = round(time.monotonic() - since, 1)
+
+
+def _mended(
+    hosts: Sequence[InventoryHost],
+    planned: Planned,
+    ports: ApplyPorts,
+    applied: Applied,
+    on_event: Callable[[RunEvent], None],
+) -> tuple[Planned, dict[str, float]]:
+    """Where dpkg was interrupted, let it finish first; only then can apt say what the rest of the plan would do.
+
+    Returns the plans as they are then, and since when hosts do not serve. What is left to do must be a part of what
+    was shown; a host where it is not, or where apt would do what nobody asked for, gets its result here.
+    """
+    broken = [host for host in hosts if planned.plan.hosts[host.name].interrupted]
+    if not broken:
+        return planned, {}
+    run = f"{applied.run}-mend"
+    rendered = project(
+        [mending(planned.plan.hosts[host.name]) for host in broken],
+        {host.name: host.variables for host in broken},
+        run=run,
+        made_by=__version__,
+        made_at=planned.plan.made_at,
+    )
+    folder = ports.store.write(run, rendered)
+    outcomes = ports.runner.run(folder, rendered, sources=planned.plan.inventory, on_event=on_event)
+    away = {host.name: since for host in broken if (since := outcomes[host.name].away_since) is not None}
+    goals = planned.goals
+    for host in broken:
+        if not outcomes[host.name].ok:
+            applied.results[host.name] = _task_failed(host.name, outcomes[host.name], goals[host.name])
+    asked = [host for host in broken if outcomes[host.name].ok]
+    seen, failed = observe(asked, {host.name: request_for(goals[host.name]) for host in asked}, ports.prober)
+    plans = {name: plan_for(one, goals[name], ports.signatures) for name, one in seen.items()}
+    plans, unasked = simulated(plans, seen, ports.prober)
+    for name, problem in {**failed, **unasked}.items():
+        applied.results[name] = _failed(name, problem)
+    for name, plan in plans.items():
+        shown = {change.what for change in planned.plan.hosts[name].changes}
+        more = [change.what for change in plan.changes if change.what not in shown]
+        if plan.interrupted:
+            applied.results[name] = HostResult(
+                name,
+                "failed",
+                "dpkg-not-whole",
+                f"{name}: what was interrupted could not be finished",
+                context=tuple(c.before or "" for c in plan.changes if isinstance(c.wanted, WholePackages)),
+                hint=f"on the host: dpkg --audit; then {_again(name, goals[name])}",
+            )
+        elif plan.blocked or more:
+            lines = plan.blocked or tuple(f"not in the plan that was shown: {what}" for what in more)
+            applied.results[name] = HostResult(
+                name,
+                "failed",
+                "plan-blocked" if plan.blocked else "plan-stale",
+                f"{name}: what was interrupted is finished, and the rest was left",
+                context=lines,
+                hint=f"{_again(name, goals[name])} makes a new plan",
+            )
+    hosts_now = {**planned.plan.hosts, **plans}
+    return replace(planned, plan=planned.plan.model_copy(update={"hosts": hosts_now}), seen=planned.seen | seen), away
+
+
+def _take_back(
+    hosts: Sequence[InventoryHost],
+    planned: Planned,
+    ports: ApplyPorts,
+    applied: Applied,
+    on_event: Callable[[RunEvent], None],
+) -> None:
+    """Bring hosts that did not pass after a change of their stack back to the stack that they were enrolled with."""
+    failed = [
+        host
+        for host in hosts
+        if applied.results[host.name].reference in ("not-verified", "difference-left")
+        and host.name in applied.spent
+        and planned.plan.hosts[host.name].changes
+        and not planned.goals[host.name].undone
+        and planned.goals[host.name].policy.rollback == "auto"
+    ]
+    if not failed:
+        return
+    back = plan_rollback(
+        failed, None, prober=ports.prober, clock=ports.clock, signatures=ports.signatures, made_in=applied.run
+    )
+    again = [host for host in failed if host.name in back.seen and _other_stack(planned, back, host.name)]
+    if not again:
+        return
+    # One second makes the next id another one; it sorts behind the run that is taken back.
+    applied.taken_back = Applied(run=ports.store.new_id())
+    for host in again:
+        on_event(RunEvent(host.name, "stage", "start", "take the change back: it did not pass"))
+    blocked = [host for host in again if back.plan.hosts[host.name].blocked]
+    for host in blocked:
+        reasons = back.plan.hosts[host.name].blocked
+        applied.taken_back.results[host.name] = HostResult(
+            host.name, "failed", "plan-blocked", f"{host.name} could not be brought back", context=reasons
+        )
+    _bring([host for host in again if host not in blocked], back, ports, applied.taken_back, on_event)
+    for host in again:
+        applied.results[host.name] = _taken_back(host.name, planned, back, applied)
+
+
+def _other_stack(planned: Planned, back: Planned, name: str) -> bool:
+    """Whether there is a former stack to go back to; after a mere repair, the same one would not pass again."""
+    before, now = back.goals[name].stack, planned.goals[name].stack
+    return before is not None and (now is None or lock_digest(before.entry) != lock_digest(now.entry))
+
+
+def _taken_back(name: str, planned: Planned, back: Planned, applied: Applied) -> HostResult:
+    first, tried, before = applied.results[name], planned.goals[name].stack, back.goals[name].stack
+    assert applied.taken_back is not None and before is not None
+    second = applied.taken_back.results[name]
+    spent = applied.taken_back.spent.get(name, Spent())
+    whole = applied.spent[name]
+    whole.not_serving = round(whole.not_serving + spent.not_serving, 1)
+    whole.rebooting = round(whole.rebooting + spent.rebooting, 1)
+    words = tried.words if tried is not None else "the new stack"
+    if second.good:
+        return HostResult(
+            name,
+            "rolled-back",
+            first.reference,
+            f"{name} did not pass with {words}; it is back to {before.words}, and enrolled",
+            context=first.context,
+            hint=f"mend the cause and apply again, or put the former entry of {name} back into the lock",
+        )
+    return HostResult(
+        name,
+        "failed",
+        "rollback-failed",
+        f"{name} did not pass with {words}, and could not be brought back to {before.words}",
+        context=(*first.context, f"then: {second.reason}", *second.context),
+        hint=f"provision rollback {name} tries again",
+    )
 
 
 @contextmanager
@@ -170,12 +342,15 @@ def _run(
     ports: ApplyPorts,
     applied: Applied,
     on_event: Callable[[RunEvent], None],
-) -> list[InventoryHost]:
-    """Run what differs, look again, and return the hosts on which nothing is left to do."""
+) -> dict[str, float]:
+    """Run what differs and look again; hosts that are not as wanted get their result here.
+
+    Returns since when hosts do not serve, on the monotonic clock; those that serve all along are not in it.
+    """
     plans = {host.name: planned.plan.hosts[host.name] for host in hosts}
     changing = [host for host in hosts if plans[host.name].changes]
     if not changing:
-        return list(hosts)
+        return {}
     rendered = project(
         [plans[host.name] for host in changing],
         {host.name: host.variables for host in changing},
@@ -186,28 +361,29 @@ def _run(
     applied.folder = ports.store.write(applied.run, rendered)
     outcomes = ports.runner.run(applied.folder, rendered, sources=planned.plan.inventory, on_event=on_event)
     good = []
+    away = {}
     for host in changing:
         outcome = outcomes[host.name]
-        applied.seconds[host.name] = dict(outcome.seconds)
+        applied.spent[host.name] = Spent(dict(outcome.seconds), rebooting=outcome.rebooting)
+        if outcome.away_since is not None and plans[host.name].not_serving_s:
+            away[host.name] = outcome.away_since
         if outcome.ok:
             good.append(host)
         else:
-            applied.results[host.name] = _task_failed(host.name, outcome)
-    left = _left_over(good, planned, ports, applied)
-    return [host for host in hosts if host not in changing or (host in good and host.name not in left)]
+            applied.results[host.name] = _task_failed(host.name, outcome, planned.goals[host.name])
+    _left_over(good, planned, ports, applied)
+    return away
 
 
-def _left_over(hosts: Sequence[InventoryHost], planned: Planned, ports: ApplyPorts, applied: Applied) -> set[str]:
-    """Observe again: done is what is seen, not what was sent. Returns the hosts where a difference is left."""
-    locked = planned.plan.locked
-    seen, failed = observe(hosts, {host.name: request_for(locked[host.name]) for host in hosts}, ports.prober)
+def _left_over(hosts: Sequence[InventoryHost], planned: Planned, ports: ApplyPorts, applied: Applied) -> None:
+    """Observe again: done is what is seen, not what was sent. A host where a difference is left has failed."""
+    goals = planned.goals
+    seen, failed = observe(hosts, {host.name: request_for(goals[host.name]) for host in hosts}, ports.prober)
     for name, problem in failed.items():
         applied.results[name] = _failed(name, problem)
-    left = set(failed)
     for name, one in seen.items():
-        rest = plan_of(one, locked[name], planned.plan.matrix, ports.signatures)
+        rest = plan_for(one, goals[name], ports.signatures)
         if rest.changes or rest.blocked:
-            left.add(name)
             lines = [f"{change.what}: {change.before or 'absent'}, wanted {change.after}" for change in rest.changes]
             applied.results[name] = HostResult(
                 name,
@@ -215,9 +391,8 @@ def _left_over(hosts: Sequence[InventoryHost], planned: Planned, ports: ApplyPor
                 "difference-left",
                 f"{name}: the playbook ended well, yet the host is not as wanted",
                 context=(*lines, *rest.blocked),
-                hint=f"provision apply --limit {name} tries again; the run is in {applied.folder}",
+                hint=f"{_again(name, goals[name])} tries again; the run is in {applied.folder}",
             )
-    return left
 
 
 def _verify_and_enrol(
@@ -230,39 +405,61 @@ def _verify_and_enrol(
     """Verify every host that is as wanted; enrol those that pass, keep the others out with the reason."""
     if not hosts:
         return
-    for host in hosts:
-        on_event(RunEvent(host.name, "verify", "start", "run the checks"))
     began = time.monotonic()
-    locked = {host.name: planned.plan.locked[host.name] for host in hosts}
-    applied.verified = ports.verifier.verify(hosts, locked, run=applied.run)
+    goals = {host.name: planned.goals[host.name] for host in hosts}
+    checked = [host for host in hosts if goals[host.name].stack is not None]
+    for host in checked:
+        on_event(RunEvent(host.name, "verify", "start", "run the checks"))
+    locked = {name: goal.stack.entry for name, goal in goals.items() if goal.stack is not None}
+    applied.verified = ports.verifier.verify(checked, locked, run=applied.run) if checked else {}
     seconds = round(time.monotonic() - began, 1)
     for host in hosts:
-        verification = applied.verified[host.name]
-        applied.seconds.setdefault(host.name, {})["verify"] = seconds
+        stack = goals[host.name].stack
         try:
-            if verification.passed:
-                ports.enroller.enrol(host, verification, locked[host.name], matrix=planned.plan.matrix)
-                on_event(RunEvent(host.name, "enrol", "ok", "write the enrolment record"))
-                applied.results[host.name] = HostResult(host.name, "enrolled")
+            if stack is None:
+                applied.results[host.name] = HostResult(host.name, "restored")
             else:
-                ports.enroller.withdraw(host)
-                applied.results[host.name] = _kept_out(host.name, verification)
+                applied.spent.setdefault(host.name, Spent()).phases["verify"] = seconds
+                _let_in(host, applied.verified[host.name], stack, ports, applied, on_event)
+            if applied.results[host.name].good:
+                forget(host, goals[host.name], ports.shell)
         except HostError as problem:
             applied.results[host.name] = _failed(host.name, problem)
+
+
+def _let_in(
+    host: InventoryHost,
+    verification: HostVerification,
+    stack: Stack,
+    ports: ApplyPorts,
+    applied: Applied,
+    on_event: Callable[[RunEvent], None],
+) -> None:
+    if verification.passed:
+        ports.enroller.enrol(host, verification, stack.entry, matrix=stack.matrix)
+        on_event(RunEvent(host.name, "enrol", "ok", "write the enrolment record"))
+        applied.results[host.name] = HostResult(host.name, "enrolled")
+    else:
+        ports.enroller.withdraw(host)
+        applied.results[host.name] = _kept_out(host.name, verification)
 
 
 def _failed(name: str, problem: HostError) -> HostResult:
     return HostResult(name, "failed", problem.reference, problem.message, problem.context, problem.hint or "")
 
 
-def _task_failed(name: str, outcome: HostOutcome) -> HostResult:
+def _again(name: str, goal: Goal) -> str:
+    return f"provision rollback {name}" if goal.undone else f"provision apply --limit {name}"
+
+
+def _task_failed(name: str, outcome: HostOutcome, goal: Goal) -> HostResult:
     return HostResult(
         name,
         "failed",
         "task-failed",
         f"{name} failed at: {outcome.failed_task}",
         context=tuple(outcome.detail.splitlines()),
-        hint=f"mend the cause, then provision apply --limit {name}: it goes on from what it finds",
+        hint=f"mend the cause, then {_again(name, goal)}: it goes on from what it finds",
     )
 
 

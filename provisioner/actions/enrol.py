@@ -12,7 +12,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from provisioner import __version__
 from provisioner.errors import HostError
-from provisioner.model.enrolment import RECORD, Binding, Card, EnrolmentRecord, RecordedCheck, Stack, lock_digest
+from provisioner.model.enrolment import (
+    RECORD,
+    Binding,
+    Card,
+    EnrolledStack,
+    EnrolmentRecord,
+    RecordedCheck,
+    lock_digest,
+)
+from provisioner.model.history import HISTORY, NOW, Stack
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.results import HostVerification
 from provisioner.model.stack import HostLock
@@ -47,6 +56,21 @@ mv -f "$new.keys" {KEYS}
 mv -f "$new" {RECORD}
 {GATE} check
 systemctl enable --now {TARGET}
+"""
+
+# What a later change goes back to: this stack. Kept changes that led here have come to a good end.
+SETTLE = f"""
+set -eu
+umask 077
+mkdir -p {HISTORY}
+new={NOW}.$$
+trap 'rm -f "$new"' EXIT
+cat >"$new"
+sync "$new"
+mv -f "$new" {NOW}
+for kept in {HISTORY}/*/record.json; do
+  [ ! -e "$kept" ] || : >"${{kept%record.json}}done"
+done
 """
 
 # Clients first, record last: a host must not serve a moment longer than its record says, nor lose it while serving.
@@ -177,9 +201,9 @@ def _sees_otherwise(locked: HostLock, seen: Observation) -> list[str]:
     return wrong
 
 
-def _stack(locked: HostLock, seen: Observation) -> Stack:
+def _stack(locked: HostLock, seen: Observation) -> EnrolledStack:
     """Only what the lock asks for is compared later: a host that needs no Docker may lose it."""
-    return Stack(
+    return EnrolledStack(
         driver=seen.driver,
         flavour=seen.flavour,
         gpus=tuple(Card(uuid=card["uuid"], name=card["name"]) for card in seen.nvml.get("gpus", ())),
@@ -223,7 +247,10 @@ class HostEnroller:
             clock=self.clock,
             valid=self.valid,
         )
-        answer = self.shell.run(host, RELEASE, record.text + self.trusted())
+        # Before the record: a run that is killed in between leaves a host that is only verified again.
+        answer = self.shell.run(host, SETTLE, Stack(entry=locked, matrix=matrix).text)
+        if answer.rc == 0:
+            answer = self.shell.run(host, RELEASE, record.text + self.trusted())
         if answer.rc != 0:
             self.withdraw(host)
             raise HostError(

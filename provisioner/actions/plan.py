@@ -11,15 +11,45 @@ from provisioner.actions.locked import not_locked
 from provisioner.actions.observe import Seen, observe
 from provisioner.actions.ports import Clock, Prober, Signatures
 from provisioner.errors import HostError
+from provisioner.facts.simulation import Simulation
+from provisioner.facts.simulation import read as read_simulation
+from provisioner.model.capture import UNKNOWN
 from provisioner.model.enrolment import RECORD, lock_digest, record_in
+from provisioner.model.history import Stack
+from provisioner.model.intent import Policy
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.plan import DrainStep, HostPlan, Plan
-from provisioner.model.resource import Directory, File, Service, Settings
+from provisioner.model.resource import AbsentFile, Directory, File, KeptFile, Resource, Service, Settings
 from provisioner.model.stack import HostLock, Lock
-from provisioner.plan.order import host_plan
-from provisioner.probe.request import STATE, Request
+from provisioner.plan.order import host_plan, plan_from
+from provisioner.plan.refuse import refusals
+from provisioner.plan.simulate import simulation
+from provisioner.probe.request import STATE, Command, Profile, Request
 from provisioner.resources.difference import difference
-from provisioner.resources.wanted import wanted
+from provisioner.resources.wanted import strangers, wanted
+
+SIMULATION_LIMIT_S = 120
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What one host is to be: what its lock entry wants, or a state of before that is brought back.
+
+    `stack` is what it is verified against and enrolled with; None: it had none then. `undone` names the kept changes
+    that are taken back, oldest first.
+    """
+
+    resources: tuple[Resource, ...]
+    stack: Stack | None
+    policy: Policy
+    networks: tuple[str, ...]
+    undone: tuple[str, ...] = ()
+
+
+def goal_of(entry: HostLock, matrix: str) -> Goal:
+    """Return the goal of a host that is to be as locked."""
+    return Goal(wanted(entry), Stack(entry=entry, matrix=matrix), entry.intent.policy, tuple(entry.networks))
+
 
 if TYPE_CHECKING:
     from provisioner.matrix.entries import Contract
@@ -35,6 +65,7 @@ class Planned:
     plan: Plan
     seen: dict[str, Seen] = field(default_factory=dict)
     failed: dict[str, HostError] = field(default_factory=dict)
+    goals: dict[str, Goal] = field(default_factory=dict)
 
 
 def make_plan(
@@ -54,13 +85,13 @@ def make_plan(
     """
     locked, failed = _locked(hosts, lock)
     targets = [host for host in hosts if host.name in locked]
-    seen, unseen = observe(targets, {name: request_for(entry) for name, entry in locked.items()}, prober)
+    goals = {name: goal_of(entry, lock.matrix) for name, entry in locked.items()}
+    seen, unseen = observe(targets, {name: request_for(goal) for name, goal in goals.items()}, prober)
     failed |= unseen
-    plans = {name: plan_of(one, locked[name], lock.matrix, signatures) for name, one in seen.items()}
-    if contracts is not None and any(one.drain for one in plans.values()):
-        known = contracts()
-        serving = [name for name, one in seen.items() if isinstance(one.capture.file(RECORD), str)]
-        plans |= {name: with_drains(plans[name], known) for name in serving}
+    plans = {name: plan_for(one, goals[name], signatures) for name, one in seen.items()}
+    plans, unasked = simulated(plans, seen, prober)
+    failed |= unasked
+    plans = draining(plans, seen, contracts)
     plan = Plan(
         made_by=__version__,
         made_at=clock.now().strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -71,11 +102,22 @@ def make_plan(
         hosts=plans,
         failed={name: f"{problem.reference}: {problem.message}" for name, problem in failed.items()},
     )
-    return Planned(plan, seen, failed)
+    return Planned(plan, {name: seen[name] for name in plans}, failed, goals)
+
+
+def draining(
+    plans: Mapping[str, HostPlan], seen: Mapping[str, Seen], contracts: Contracts | None
+) -> dict[str, HostPlan]:
+    """Say how the clients of enrolled hosts stop; a host that does not serve has nothing to drain."""
+    serving = [name for name, plan in plans.items() if plan.drain and isinstance(seen[name].capture.file(RECORD), str)]
+    if contracts is None or not serving:
+        return dict(plans)
+    known = contracts()
+    return {**plans, **{name: with_drains(plans[name], known) for name in serving}}
 
 
 def with_drains(plan: HostPlan, contracts: Mapping[str, Contract | None]) -> HostPlan:
-    """Say how each client of an enrolled host stops, as its network's contract has it; others have nothing to drain."""
+    """Say how each client stops, as its network's contract has it."""
     steps = []
     for network in plan.drain:
         contract = contracts.get(network)
@@ -105,29 +147,74 @@ def interrupting(planned: Planned) -> Planned:
     return replace(planned, plan=planned.plan.model_copy(update={"hosts": hosts}))
 
 
-def request_for(entry: HostLock) -> Request:
-    """Return what must be looked at to compare a host with its lock entry."""
-    resources = wanted(entry)
+def request_for(goal: Goal) -> Request:
+    """Return what must be looked at to compare a host with its goal."""
+    files = [r for r in goal.resources if isinstance(r, (AbsentFile, Directory, File, KeptFile, Settings))]
     return Request(
         STATE,
-        files=tuple(r.path for r in resources if isinstance(r, (Directory, File, Settings))),
-        units=tuple(r.name for r in resources if isinstance(r, Service)),
+        files=tuple(dict.fromkeys(r.path for r in files)),
+        units=tuple(r.name for r in goal.resources if isinstance(r, Service)),
+        sums=tuple(r.path for r in files if isinstance(r, KeptFile)),
     )
 
 
 def plan_of(seen: Seen, entry: HostLock, matrix: str, signatures: Signatures) -> HostPlan:
-    """Return one host's plan from what was seen of it."""
+    """Return one host's plan to be as locked, from what was seen of it. Nobody asked its apt."""
+    return plan_for(seen, goal_of(entry, matrix), signatures)
+
+
+def plan_for(seen: Seen, goal: Goal, signatures: Signatures) -> HostPlan:
+    """Return one host's plan to reach its goal, from what was seen of it. Nobody asked its apt."""
+    enrolled = goal.stack is not None and _enrolled(seen, goal.stack, signatures)
+    if goal.stack is not None and not goal.undone:
+        entry = goal.stack.entry
+        resources = (*goal.resources, *strangers(entry, seen.facts.packages))
+        return host_plan(seen.host.name, entry, difference(resources, seen.facts, seen.capture), enrolled=enrolled)
+    differences = difference(goal.resources, seen.facts, seen.capture)
+    plan = plan_from(seen.host.name, differences, policy=goal.policy, networks=goal.networks, enrolled=enrolled)
+    return plan.model_copy(update={"verified": goal.stack is not None})
+
+
+def _enrolled(seen: Seen, stack: Stack, signatures: Signatures) -> bool:
     record = record_in(seen.capture)
-    enrolled = (
+    return (
         record is not None
         and record.host == seen.host.name
-        and record.lock_digest == lock_digest(entry)
-        and record.matrix_digest == matrix
+        and record.lock_digest == lock_digest(stack.entry)
+        and record.matrix_digest == stack.matrix
         and seen.capture.taken_at < record.expires_at
         and signatures.verifies(record) is True
     )
-    differences = difference(wanted(entry), seen.facts, seen.capture)
-    return host_plan(seen.host.name, entry, differences, enrolled=enrolled)
+
+
+def simulated(
+    plans: Mapping[str, HostPlan], seen: Mapping[str, Seen], prober: Prober
+) -> tuple[dict[str, HostPlan], dict[str, HostError]]:
+    """Let each host's apt say what the plan's transaction would do; hosts where no package moves are not asked.
+
+    A plan whose transaction apt refuses, or that does what nobody asked for, is blocked.
+    """
+    lines = {name: line for name, plan in plans.items() if (line := simulation(plan)) is not None}
+    if not lines:
+        return dict(plans), {}
+    requests = {
+        name: Request(Profile(commands=(Command(line, limit_s=SIMULATION_LIMIT_S, shell=True),)))
+        for name, line in lines.items()
+    }
+    again, failed = observe([seen[name].host for name in lines], requests, prober)
+    found = {name: plan for name, plan in plans.items() if name not in failed}
+    for name, one in again.items():
+        answer = read_simulation(one.capture, lines[name])
+        if answer is not UNKNOWN:
+            found[name] = _with(plans[name], answer, seen[name])
+    return found, failed
+
+
+def _with(plan: HostPlan, answer: Simulation, seen: Seen) -> HostPlan:
+    if answer.problem:
+        return plan.model_copy(update={"blocked": ("apt would not do it: " + answer.problem[0], *answer.problem[1:])})
+    refused = refusals(answer.moves, plan.changes, seen.facts.packages)
+    return plan.model_copy(update={"transaction": answer.moves, "blocked": refused})
 
 
 def _locked(hosts: Sequence[InventoryHost], lock: Lock) -> tuple[dict[str, HostLock], dict[str, HostError]]:

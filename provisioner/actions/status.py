@@ -9,7 +9,7 @@ from typing import Literal
 
 from provisioner.actions.locked import OLDER
 from provisioner.actions.observe import Seen, observe
-from provisioner.actions.plan import plan_of, request_for
+from provisioner.actions.plan import goal_of, plan_of, request_for
 from provisioner.actions.ports import Prober, Signatures
 from provisioner.errors import HostError
 from provisioner.model.capture import UNKNOWN, Unknown
@@ -47,7 +47,10 @@ def status(
 ) -> tuple[HostStatus, ...]:
     """Return every host's state, in inventory order, from one look; no lock yet means that no host is locked."""
     locked = dict(lock.hosts) if lock is not None else {}
-    requests = {h.name: request_for(locked[h.name]) if h.name in locked else Request(STATE) for h in hosts}
+    requests = {
+        h.name: request_for(goal_of(locked[h.name], _matrix_of(lock, h.name))) if h.name in locked else Request(STATE)
+        for h in hosts
+    }
     seen, failed = observe(hosts, requests, prober)
     return tuple(
         _not_seen(host, failed[host.name])
@@ -55,6 +58,10 @@ def status(
         else _status(seen[host.name], locked.get(host.name), lock, signatures)
         for host in hosts
     )
+
+
+def _matrix_of(lock: Lock | None, host: str) -> str:
+    return lock.matrix_of(host) if lock is not None else ""
 
 
 def _not_seen(host: InventoryHost, problem: HostError) -> HostStatus:
@@ -70,7 +77,7 @@ def _not_seen(host: InventoryHost, problem: HostError) -> HostStatus:
 
 def _status(seen: Seen, entry: HostLock | None, lock: Lock | None, signatures: Signatures) -> HostStatus:
     """An entry of another matrix still says what the host should be; that no plan follows it is its reason."""
-    matrix = lock.matrix_of(seen.host.name) if lock is not None else ""
+    matrix = _matrix_of(lock, seen.host.name)
     plan = plan_of(seen, entry, matrix, signatures) if entry is not None else None
     state, reason, record = _state(seen, entry, plan, matrix, signatures)
     return HostStatus(

@@ -12,7 +12,7 @@ from typing import Any
 
 from provisioner.model.plan import Phase
 from provisioner.model.run import HostOutcome, RunEvent
-from provisioner.render.project import PHASES_OF_PLAYS, Group, Project
+from provisioner.render.project import PHASES_OF_PLAYS, TITLES, Group, Project
 
 _KINDS: dict[str, Any] = {
     "runner_on_start": "start",
@@ -70,7 +70,7 @@ class AnsibleRunner:
     ) -> None:
         import ansible_runner
 
-        follower = _Follower(group.hosts, outcomes, on_event, lock)
+        follower = _Follower(outcomes, on_event, lock)
         result = ansible_runner.run(
             private_data_dir=str(folder),
             project_dir=str(folder),
@@ -103,26 +103,30 @@ def _absolute(source: str) -> str:
 
 
 class _Follower:
-    """Turns ansible-runner's events of one group into RunEvents and outcomes; keeps time per phase."""
+    """Turns ansible-runner's events of one group into RunEvents and outcomes; keeps each host's time per phase."""
 
     def __init__(
         self,
-        hosts: Sequence[str],
         outcomes: dict[str, HostOutcome],
         on_event: Callable[[RunEvent], None],
         lock: threading.Lock,
     ) -> None:
-        self._hosts = hosts
         self._outcomes = outcomes
         self._on_event = on_event
         self._lock = lock
-        self._phase: Phase = "stage"
-        self._entered = time.monotonic()
+        self._play = ""
+        self._began: dict[str, float] = {}  # host -> its first event in this play
+        self._last: dict[str, float] = {}
+
+    @property
+    def _phase(self) -> Phase:
+        return PHASES_OF_PLAYS.get(self._play, "stage")
 
     def __call__(self, event: dict[str, Any]) -> bool:
         data = event.get("event_data") or {}
         if event.get("event") == "playbook_on_play_start":
-            self._enter(PHASES_OF_PLAYS.get(str(data.get("name")), self._phase))
+            self.finish()
+            self._play = str(data.get("name"))
         kind = _KINDS.get(str(event.get("event")))
         host = data.get("host")
         if kind is None or host not in self._outcomes:
@@ -130,24 +134,27 @@ class _Follower:
         failed = kind in ("failed", "unreachable") and not data.get("ignore_errors")
         detail = printed(data.get("res") or {}) if failed else ""
         task = str(data.get("task") or "")
+        now = time.monotonic()
         with self._lock:
+            self._last[host] = now
+            self._began.setdefault(host, now)
+            outcome = self._outcomes[host]
+            if outcome.away_since is None and self._phase in ("drain", "change"):
+                outcome.away_since = now
             if failed:
-                outcome = self._outcomes[host]
                 outcome.ok, outcome.failed_task, outcome.detail = False, task, detail
             self._on_event(RunEvent(host, self._phase, kind, task, detail))
         return True
 
-    def _enter(self, phase: Phase) -> None:
-        self.finish()
-        self._phase = phase
-
     def finish(self) -> None:
-        """Book the time since the last phase began on every host that is still in the run."""
-        now = time.monotonic()
-        for host in self._hosts:
-            seconds = self._outcomes[host].seconds
-            seconds[self._phase] = round(seconds.get(self._phase, 0.0) + now - self._entered, 1)
-        self._entered = now
+        """Book what each host took in the play that ends."""
+        for host, began in self._began.items():
+            outcome = self._outcomes[host]
+            took = self._last[host] - began
+            outcome.seconds[self._phase] = round(outcome.seconds.get(self._phase, 0.0) + took, 1)
+            if self._play == TITLES["reboot"]:
+                outcome.rebooting = round(outcome.rebooting + took, 1)
+        self._began, self._last = {}, {}
 
 
 def printed(result: Mapping[str, Any]) -> str:

@@ -32,6 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from provisioner.actions.apply import Who, apply, refuse_if_moved
     from provisioner.actions.plan import interrupting
+    from provisioner.cli.confirm import ask
     from provisioner.cli.views.apply import Progress, applied_json, applied_text
     from provisioner.cli.views.plan import plan_text
     from provisioner.cli.wiring import who_am_i
@@ -54,7 +55,10 @@ def run(args: argparse.Namespace) -> int:
         plan for plan in planned.plan.hosts.values() if not plan.blocked and not (plan.up_to_date and plan.enrolled)
     ]
     if todo and saved is None and not args.yes:
-        _ask(len(todo))
+        ask(
+            f"Apply this to {len(todo)} host{'' if len(todo) == 1 else 's'}?",
+            "provision apply --yes, or save a plan with provision plan -o FILE and apply that",
+        )
     with Progress([plan.host for plan in todo], out) as progress:
         applied = apply(planned, _ports(args), Who(*who_am_i()), on_event=progress.on_event, break_lock=args.break_lock)
     if args.json:
@@ -101,19 +105,6 @@ def _plan(args: argparse.Namespace, sources: tuple[str, ...], limit: str | None,
         limit=limit,
         contracts=options.contracts,
     )
-
-
-def _ask(hosts: int) -> None:
-    """Ask on a terminal; without one, nobody can have agreed."""
-    if not sys.stdin.isatty():
-        raise BadInput(
-            "not-confirmed",
-            "nobody is there to confirm the plan; nothing was changed",
-            hint="provision apply --yes, or save a plan with provision plan -o FILE and apply that",
-        )
-    answer = input(f"\nApply this to {hosts} host{'' if hosts == 1 else 's'}? [y/N] ")
-    if answer.strip().lower() not in ("y", "yes"):
-        raise BadInput("not-confirmed", "not confirmed; nothing was changed")
 
 
 def _ports(args: argparse.Namespace) -> ApplyPorts:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from provisioner.model.inventory import InventoryHost
+    from provisioner.model.stack import Lock
+    from provisioner.probe.request import Request
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +26,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save", type=Path, metavar="FILE", help="record the one host; for several, a folder that gets HOST.json each"
     )
+    parser.add_argument(
+        "--lock", type=Path, metavar="FILE", help="with --save: record also what a plan by this lock compares"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,7 +37,6 @@ def run(args: argparse.Namespace) -> int:
     from provisioner.cli.views.facts import facts_json, facts_text
     from provisioner.cli.wiring import prober_for
     from provisioner.cli.words import error_text
-    from provisioner.probe.request import FULL, Request
 
     if args.capture and (args.host or args.inventory):
         raise BadInput("host-and-capture", "--capture reads a recorded host: give no HOST and no inventory with it")
@@ -41,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
     hosts, prober = prober_for(hosts, args)
     if args.save is not None:
         _refuse_one_file(args.save, hosts)
-    answers = prober.probe(hosts, {host.name: Request(FULL) for host in hosts})
+    lock = _lock(args)
+    answers = prober.probe(hosts, {host.name: _asked(host.name, lock) for host in hosts})
     captures = [answer for answer in answers.values() if not isinstance(answer, HostError)]
     failures = [answer for answer in answers.values() if isinstance(answer, HostError)]
     if args.save is not None:
@@ -60,6 +65,29 @@ def run(args: argparse.Namespace) -> int:
         for failure in failures:
             print(error_text(failure), file=sys.stderr)
     return Exit.FAILED if failures else Exit.OK
+
+
+def _lock(args: argparse.Namespace) -> Lock | None:
+    if args.lock is None:
+        return None
+    if args.save is None:
+        raise BadInput("lock-and-no-save", "--lock says what to record: give --save with it")
+    from provisioner.resolve.lock import read_lock
+
+    return read_lock(args.lock)
+
+
+def _asked(host: str, lock: Lock | None) -> Request:
+    """All facts; for a host of the lock also the files and units that a plan would look at."""
+    from provisioner.probe.request import FULL, Request
+
+    if lock is None or host not in lock.hosts:
+        return Request(FULL)
+    from dataclasses import replace
+
+    from provisioner.actions.plan import goal_of, request_for
+
+    return replace(request_for(goal_of(lock.hosts[host], lock.matrix)), profile=FULL)
 
 
 def _refuse_one_file(path: Path, hosts: Sequence[InventoryHost]) -> None:

@@ -22,6 +22,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "upgrade": ("provisioner.cli.upgrade", "move a network's client to a version: pins first, then the client"),
     "plan": ("provisioner.cli.plan", "show what would change, phase by phase, and what it costs"),
     "apply": ("provisioner.cli.apply", "do what the plan says, verify, and enrol"),
+    "history": ("provisioner.cli.history", "show the changes that a host keeps and that can be taken back"),
+    "rollback": ("provisioner.cli.rollback", "bring a host back to what it was before a change"),
     "verify": ("provisioner.cli.verify", "check hosts against the lock, independently of planning"),
     "enrol": ("provisioner.cli.enrol", "check hosts and let in those that pass, close those that do not"),
     "unenrol": ("provisioner.cli.unenrol", "stop the clients of hosts and take their enrolment back"),
@@ -29,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("provisioner.cli.status", "show every host and its state"),
     "facts": ("provisioner.cli.facts", "show what a host is, or record it in a file"),
     "trust": ("provisioner.cli.trust", "record a host's ssh key after showing its fingerprint"),
+    "rehearse": ("provisioner.cli.rehearse", "try a new lock on throwaway hosts: each stack of the fleet, up and back"),
     "matrix": ("provisioner.cli.matrix", "read and check the compatibility matrix"),
     "lab": ("provisioner.cli.lab", "throwaway hosts with simulated GPUs, for trying things out"),
 }

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioner.cli import matrix_combos
+from provisioner.cli import matrix_combos, matrix_diff, matrix_update
 from provisioner.errors import BadInput, Exit
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def arguments(parser: argparse.ArgumentParser) -> None:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print JSON instead of text")
-    common.add_argument("--matrix", type=Path, metavar="DIR", help="read this folder instead of the matrix shipped")
+    common.add_argument("--matrix", type=Path, metavar="DIR", help="read this folder instead of the matrix in use")
     what = parser.add_subparsers(dest="matrix_command", metavar="WHAT", required=True, help="what to do")
     listing = what.add_parser("list", parents=[common], help="every entry, or those of one room")
     listing.add_argument("room", nargs="?", metavar="ROOM", help="drivers, cuda, gpus, os, networks …")
@@ -35,6 +35,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     matrix_combos.arguments(combos)
     page = what.add_parser("html", parents=[common], help="a page to explore what fits; one file, needs no network")
     page.add_argument("out", type=Path, metavar="OUT", help="the file to write, such as matrix.html")
+    diff = what.add_parser("diff", help="which claims differ between two matrices, which hosts would move, and why")
+    diff.add_argument("--json", action="store_true", help="print JSON instead of text")
+    matrix_diff.arguments(diff)
+    matrix_update.update_arguments(what.add_parser("update", help="fetch a signed release, verify it, and use it"))
+    matrix_update.use_arguments(what.add_parser("use", help="go to another fetched release, or to the shipped matrix"))
+    matrix_update.release_arguments(what.add_parser("release", help="make a signed release, in a folder to serve"))
     schema = what.add_parser("schema", parents=[common], help="JSON schema of the entries, for editors")
     schema.add_argument("room", nargs="?", metavar="ROOM", help="of one room alone")
     reference = what.add_parser("reference", parents=[common], help="pages with every entry, as in docs/reference")
@@ -49,6 +55,14 @@ def run(args: argparse.Namespace) -> int:
         return Exit.OK
     if args.matrix_command == "lint":
         return _lint(args)
+    own = {
+        "diff": matrix_diff.run,
+        "update": matrix_update.run_update,
+        "use": matrix_update.run_use,
+        "release": matrix_update.run_release,
+    }
+    if args.matrix_command in own:
+        return own[args.matrix_command](args)
     from provisioner.matrix.reader import load
 
     matrix = load(args.matrix)
@@ -73,21 +87,21 @@ def _lint(args: argparse.Namespace) -> int:
     import datetime as dt
 
     from provisioner.cli.views import matrix as view
+    from provisioner.matrix.files import matrix_dir
     from provisioner.matrix.lint import lint
-    from provisioner.model.paths import data_dir
 
-    findings = lint(args.matrix or data_dir("matrix"), dt.date.today())
+    findings = lint(args.matrix or matrix_dir(), dt.date.today())
     print(view.findings_json(findings) if args.json else view.findings_text(findings))
     return Exit.FAILED if any(f.level == "error" for f in findings) else Exit.OK
 
 
 def _why(args: argparse.Namespace, matrix: Matrix) -> int:
     from provisioner.cli.views.matrix_why import why_json, why_text
+    from provisioner.matrix.files import matrix_dir
     from provisioner.matrix.origins import origins
-    from provisioner.model.paths import data_dir
 
     room, entry = _find(matrix, args.id)
-    found = origins(args.matrix or data_dir("matrix"), matrix, room, entry)
+    found = origins(args.matrix or matrix_dir(), matrix, room, entry)
     print((why_json if args.json else why_text)(room, entry, found, args.field))
     return Exit.OK
 

@@ -99,7 +99,7 @@ def apply_ports(*, forks: int, timeout_s: float) -> ApplyPorts:
     """Return everything that an apply needs, with real effects."""
     from provisioner.actions.apply import ApplyPorts
     from provisioner.adapters.runner import AnsibleRunner
-    from provisioner.adapters.runs import RunFolders
+    from provisioner.adapters.runs import RunFolders, SystemClock
     from provisioner.adapters.signing import Keyring
 
     shell = SshShell()
@@ -111,6 +111,7 @@ def apply_ports(*, forks: int, timeout_s: float) -> ApplyPorts:
         verifier=verifier(),
         enroller=enroller(shell),
         signatures=Keyring(),
+        clock=SystemClock(),
         alive=alive,
     )
 

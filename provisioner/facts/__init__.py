@@ -36,6 +36,7 @@ def read(capture: Capture, *, now: datetime | None = None) -> HostFacts:
         driver=driver.read(capture, os, kernels.running, installed),
         packages=installed,
         package_patterns=patterns,
+        dpkg_interrupted=packages.interrupted(capture, installed),
         offers=offers.read(capture),
         runtime=runtime.read(capture, services),
         nvml=nvml.read(capture),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 from provisioner.facts.listing import commands_like
@@ -10,6 +11,8 @@ from provisioner.model.facts import Package
 
 _BEGINNING = r"dpkg-query -W -f='${Package}\t${Version}\t${db:Status-Abbrev}\n'"
 ALL = "*"
+_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]*")
+_VERSION = re.compile(r"[A-Za-z0-9.+~:-]+")
 
 
 def read(capture: Capture) -> tuple[dict[str, Package] | Unknown, tuple[str, ...]]:
@@ -25,6 +28,17 @@ def read(capture: Capture) -> tuple[dict[str, Package] | Unknown, tuple[str, ...
         for name, package in parse(answer.stdout, held).items():
             packages.setdefault(name, package)
     return (packages, patterns) if patterns else (UNKNOWN, ())
+
+
+def interrupted(capture: Capture, packages: dict[str, Package] | Unknown) -> bool | Unknown:
+    """Whether dpkg died in the middle: it left numbered files of its journal, or a package that is half unpacked.
+
+    Until that is finished apt reads a state that is not true: it leaves the journal out (seen with apt 2.6).
+    """
+    answer = capture.command("ls /var/lib/dpkg/updates")
+    if answer is UNKNOWN or packages is UNKNOWN:
+        return UNKNOWN
+    return any(name.isdigit() for name in answer.stdout.split()) or any(p.half for p in packages.values())
 
 
 def _whole(answer: CommandOutput) -> bool:
@@ -43,6 +57,9 @@ def parse(text: str, held: frozenset[str] = frozenset()) -> dict[str, Package]:
     for line in text.splitlines():
         name, _, rest = line.partition("\t")
         version, _, status = rest.partition("\t")
+        # A host may print anything, and these words go into playbooks.
+        if not _NAME.fullmatch(name) or not _VERSION.fullmatch(version):
+            continue
         # Wanted, status, error: `ii `, `hi `, `iU `, `iHR`.
         if not name or len(status) < 2 or status[1] in "nc" or not version:
             continue
@@ -51,6 +68,7 @@ def parse(text: str, held: frozenset[str] = frozenset()) -> dict[str, Package]:
             version=version,
             held=status[0] == "h" or name in held,
             whole=status[1] == "i" and status[2:3] in ("", " "),
+            half=status[2:3] == "R",
         )
         if name not in packages or (found.whole and not packages[name].whole):
             packages[name] = found

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from provisioner import __version__
 from provisioner.errors import BadInput
-from provisioner.model.paths import data_dir
+from provisioner.model.paths import FETCHED, data_dir
 
 FILE_LIMIT = 1 << 20
 TOTAL_LIMIT = 64 << 20
@@ -35,11 +35,56 @@ ROOM_NAMES = (
 _OTHER_FOLDERS = {"cases", "failures"}
 
 
+IN_USE = "in-use"
+"""The file of FETCHED that names the release in use by its digest; without it the shipped matrix is."""
+
+
+def matrix_dir() -> Path:
+    """Return the folder of the matrix in use: a release that was fetched for this fleet, else the shipped one."""
+    chosen = chosen_release()
+    if chosen is None:
+        return data_dir("matrix")
+    folder = FETCHED / chosen
+    if not folder.is_dir():
+        raise BadInput(
+            "matrix-release-gone",
+            f"the matrix in use is release {chosen[:12]}, and {folder} is not there",
+            hint="provision matrix update fetches it; provision matrix use shipped takes the one of the package",
+        )
+    return folder
+
+
+def chosen_release() -> str | None:
+    """The digest of the release in use; None: the shipped matrix."""
+    try:
+        text = (FETCHED / IN_USE).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    if len(text) != 64 or set(text) - set("0123456789abcdef"):
+        raise BadInput(
+            "matrix-release-gone", f"{FETCHED / IN_USE} names no release", hint="provision matrix use shipped"
+        )
+    return text
+
+
+def refuse_altered(folder: Path, digest: str) -> None:
+    """A fetched release is what its name says, or it is not used. Raises BadInput `matrix-release-altered`."""
+    if folder.parent == FETCHED and folder.name != digest:
+        raise BadInput(
+            "matrix-release-altered",
+            f"{folder} is no longer the release that was fetched: its content is {digest[:12]}",
+            hint=f"remove the folder, then: provision matrix update --release {folder.name[:12]}",
+        )
+
+
 def digest_in_use(path: Path | None = None) -> str:
     """Return the digest of the matrix, as `Matrix.digest`; without validating when the cache has its parsed form."""
-    cached = read_cache(bytes_digest(contents_of(path or data_dir("matrix"))))
+    folder = path or matrix_dir()
+    cached = read_cache(bytes_digest(contents_of(folder)))
     if cached is not None:
-        return hashlib.sha256(cached.encode()).hexdigest()
+        digest = hashlib.sha256(cached.encode()).hexdigest()
+        refuse_altered(folder, digest)
+        return digest
     from provisioner.matrix.reader import load
 
     return load(path).digest

@@ -49,8 +49,7 @@ from provisioner.matrix.entries import (
     Rule,
     Runtime,
 )
-from provisioner.matrix.files import bytes_digest, contents_of, read_cache, write_cache
-from provisioner.model.paths import data_dir
+from provisioner.matrix.files import bytes_digest, contents_of, matrix_dir, read_cache, refuse_altered, write_cache
 
 DEPTH_LIMIT = 32
 
@@ -138,20 +137,23 @@ def _matrix(rooms: Mapping[str, Mapping[str, Any]], digest: str) -> Matrix:
 
 
 def load(path: Path | None = None) -> Matrix:
-    """Read, check and freeze the matrix under `path` (by default the one that ships with the package)."""
-    folder = path or data_dir("matrix")
+    """Read, check and freeze the matrix under `path` (by default the one in use)."""
+    folder = path or matrix_dir()
     contents = contents_of(folder)
     key = bytes_digest(contents)
     cached = read_cache(key)
     if cached is not None:
         try:
-            return _validated(cached)
+            matrix = _validated(cached)
+            refuse_altered(folder, matrix.digest)
+            return matrix
         except ValidationError:
             pass  # written by a version with another schema; the slow way below names file and line
     documents = [parse(name, text) for name, text in contents.items()]
     canonical = _canonical(documents)
     matrix = _validated(canonical)
     _refuse_cycles(matrix, documents)
+    refuse_altered(folder, matrix.digest)
     write_cache(key, canonical)
     return matrix
 

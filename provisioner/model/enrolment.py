@@ -52,7 +52,7 @@ class Card(BaseModel):
     name: str
 
 
-class Stack(BaseModel):
+class EnrolledStack(BaseModel):
     """What the host had when it was enrolled, as the gate sees it; None: not there, or nothing asks for it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,7 +79,7 @@ class EnrolmentRecord(BaseModel):
     lock_digest: str
     matrix_digest: str
     networks: dict[str, str] = {}  # id -> the version of its client
-    stack: Stack
+    stack: EnrolledStack
     run: str
     made_by: str
     checks: tuple[RecordedCheck, ...]
@@ -134,7 +134,12 @@ def lock_digest(entry: HostLock) -> str:
 
     Reasons are told anew by each `provision resolve` ("is on this host already"): they must not end an enrolment.
     """
-    return "sha256:" + hashlib.sha256(canonical(_decided(entry.model_dump(mode="json")))).hexdigest()
+    return "sha256:" + hashlib.sha256(canonical(decided(entry))).hexdigest()
+
+
+def decided(entry: HostLock) -> Any:
+    """Return the entry as data, without the words that explain it."""
+    return _decided(entry.model_dump(mode="json"))
 
 
 def _decided(value: Any) -> Any:

@@ -69,12 +69,17 @@ class DriverFacts:
 
 @dataclass(frozen=True)
 class Package:
-    """An installed package; `held` is dpkg's selection state `hold`; `whole` is false for half-installed ones."""
+    """An installed package; `held` is dpkg's selection state `hold`.
+
+    `whole` is false for one that is unpacked and not configured, or less; `half` is true when even unpacking was cut
+    short, so that dpkg does nothing with it but unpack it again.
+    """
 
     name: str
     version: str
     held: bool
     whole: bool = True
+    half: bool = False
 
 
 @dataclass(frozen=True)
@@ -160,6 +165,7 @@ class HostFacts:
     boot_identity: str | Unknown  # changes with every boot, also of a system container
     virtualization: str | Unknown | None = None
     components: tuple[str, ...] | Unknown = ()  # components of the apt sources, such as non-free
+    dpkg_interrupted: bool | Unknown = UNKNOWN  # its journal is left, or a package was cut short while it was unpacked
     package_patterns: tuple[str, ...] = ("*",)  # names that were looked at; what they do not cover is unknown
 
     def package(self, name: str) -> Package | Unknown | None:

@@ -18,6 +18,11 @@ class Policy(BaseModel):
         description="what to do with a driver branch past its end of life when a newer one fits",
     )
     forbid_branches: tuple[str, ...] = ()
+    rollback: Literal["auto", "never"] = Field(
+        default="auto", description="whether a change of the stack is taken back when the host does not pass after it"
+    )
+    history: int = Field(default=3, ge=1, le=50, description="how many of the last changes a host keeps")
+    history_mib: int = Field(default=4096, ge=256, description="MiB that a host keeps of them in all")
 
 
 class PowerPolicy(BaseModel):

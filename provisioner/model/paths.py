@@ -1,8 +1,11 @@
-"""Where the data that ships with the package lies: beside the checkout, or inside the wheel."""
+"""Where data lies: what ships with the package (beside the checkout, or inside the wheel), and what was fetched."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+FETCHED = Path(".provision/matrix")
+"""Releases of the matrix that `provision matrix update` fetched for the fleet of this folder, by digest."""
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 

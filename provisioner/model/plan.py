@@ -7,8 +7,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from provisioner.model.resource import Resource
+from provisioner.model.history import Keep
+from provisioner.model.resource import AbsentPackage, Package, Resource, WholePackages
 from provisioner.model.stack import HostLock
+from provisioner.model.transaction import Move
 
 Phase = Literal["stage", "drain", "change", "reboot", "verify", "enrol"]
 PHASES: tuple[Phase, ...] = ("stage", "drain", "change", "reboot", "verify", "enrol")
@@ -26,6 +28,15 @@ class Change(BaseModel):
     wanted: Resource
     keys: tuple[str, ...] = ()  # what differs; empty when the resource is absent
     content: str | None = None  # the text of the file as it will be, where the owner's part is merged in
+
+    @property
+    def moves(self) -> Package | AbsentPackage | None:
+        """The package that apt has to do something about; None for everything else, and for a lost hold alone."""
+        if isinstance(self.wanted, AbsentPackage):
+            return self.wanted
+        if isinstance(self.wanted, Package) and (not self.keys or {"version", "whole"} & set(self.keys)):
+            return self.wanted
+        return None
 
 
 class DrainStep(BaseModel):
@@ -55,11 +66,24 @@ class HostPlan(BaseModel):
     reboot: bool = False
     drain: tuple[str, ...] = ()  # networks whose clients stop first
     drains: tuple[DrainStep, ...] = ()  # how, for those of `drain` whose contract is known
+    transaction: tuple[Move, ...] | None = None  # what apt says it would do; None: it was not asked
     download_bytes: int = 0
     not_serving_s: int = 0  # an estimate, see provisioner/plan/cost.py
     enrolled: bool = False  # a record for this very lock is on the host
+    keep: Keep | None = None  # what is replaced is kept on the host; None: the plan itself takes a change back
+    verified: bool = True  # False: it had no stack then that it could be verified against, and was not enrolled
     reasons: tuple[str, ...] = ()
     blocked: tuple[str, ...] = ()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether dpkg has to finish something before apt can be asked what the transaction would do."""
+        return any(isinstance(c.wanted, WholePackages) and "interrupted" in c.keys for c in self.changes)
+
+    @property
+    def moving(self) -> tuple[Package | AbsentPackage, ...]:
+        """The packages that go into the one transaction."""
+        return tuple(package for change in self.changes if (package := change.moves) is not None)
 
     @property
     def up_to_date(self) -> bool:

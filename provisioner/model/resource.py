@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from provisioner.model.capture import UNKNOWN, Unknown
 from provisioner.model.facts import Flavour
 
+Unit = Literal["kernel", "driver", "compat", "runtime", "toolkit", "other"]
+"""What must move together; `other` packages came along with one of them."""
+
 
 class _Kind(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +49,38 @@ class File(_Kind):
         return f"file {self.path}"
 
 
+class KeptFile(_Kind):
+    """A file as it was before a change: `source` is the copy on the host. Its text may hold secrets and stays there."""
+
+    kind: Literal["kept-file"] = "kept-file"
+    path: str
+    source: str
+    sha256: str
+    mode: str = "0644"
+    owner: str = "root:root"
+    rebuilds_initramfs: bool = False
+    pins: bool = False
+    restarts: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return f"file {self.path}"
+
+
+class AbsentFile(_Kind):
+    """A file that was not there before a change that is undone."""
+
+    kind: Literal["absent-file"] = "absent-file"
+    path: str
+    rebuilds_initramfs: bool = False
+    pins: bool = False
+    restarts: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return f"file {self.path}"
+
+
 class Settings(_Kind):
     """Keys that a JSON file must hold, whatever else its owner keeps there; `restarts` are units that read it."""
 
@@ -60,16 +95,30 @@ class Settings(_Kind):
 
 
 class Package(_Kind):
-    """A package at an exact version (or at any, when None), held or not. SHA-256 and size (bytes) of its archive."""
+    """A package at an exact version, held or not. SHA-256 and size (bytes) of its archive."""
 
     kind: Literal["package"] = "package"
     name: str
-    version: str | None
+    version: str
     held: bool = True
-    unit: Literal["driver", "compat", "runtime", "toolkit", "kernel", "tool"] = "tool"
+    unit: Unit
     architecture: str = "amd64"  # of the archive, a part of its file name
     sha256: str | None = None
     size: int = 0
+    archive: str | None = None  # a file on the host that holds exactly this version; None: from its package sources
+
+    @property
+    def key(self) -> str:
+        return f"package {self.name}"
+
+
+class AbsentPackage(_Kind):
+    """A package that must go: of another driver than the locked one, or brought by a change that is undone."""
+
+    kind: Literal["absent-package"] = "absent-package"
+    name: str
+    unit: Unit = "driver"
+    purge: bool = False  # its configuration goes too: there was none before the change that is undone
 
     @property
     def key(self) -> str:
@@ -77,10 +126,11 @@ class Package(_Kind):
 
 
 class WholePackages(_Kind):
-    """No package is left half-installed (dpkg was not interrupted)."""
+    """No package is left half-installed; `interrupted` when dpkg must finish before apt can say anything true."""
 
     kind: Literal["whole-packages"] = "whole-packages"
     broken: tuple[str, ...] = ()
+    interrupted: bool = False
 
     @property
     def key(self) -> str:
@@ -115,11 +165,11 @@ class Service(_Kind):
 
 
 class RunningDriver(_Kind):
-    """The driver that the kernel has loaded; it differs from what is installed when a reboot is due."""
+    """The driver that the kernel has loaded, None for none; it differs from what is installed when a reboot is due."""
 
     kind: Literal["running-driver"] = "running-driver"
-    version: str
-    flavour: Flavour
+    version: str | None
+    flavour: Flavour | None
 
     @property
     def key(self) -> str:
@@ -127,7 +177,17 @@ class RunningDriver(_Kind):
 
 
 Resource = Annotated[
-    Directory | File | Settings | Package | WholePackages | KernelModule | Service | RunningDriver,
+    Directory
+    | File
+    | KeptFile
+    | AbsentFile
+    | Settings
+    | Package
+    | AbsentPackage
+    | WholePackages
+    | KernelModule
+    | Service
+    | RunningDriver,
     Field(discriminator="kind"),
 ]
 

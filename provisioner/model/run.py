@@ -21,20 +21,38 @@ class RunEvent:
 
 @dataclass
 class HostOutcome:
-    """How the playbook ended for one host; `seconds` per phase that was entered."""
+    """How the playbook ended for one host; `seconds` per phase that was entered, `rebooting` of the reboot alone.
+
+    `away_since` is when it began to drain or to change, on the controller's monotonic clock.
+    """
 
     ok: bool
     failed_task: str = ""
     detail: str = ""
     seconds: dict[Phase, float] = field(default_factory=dict)
+    rebooting: float = 0.0
+    away_since: float | None = None
+
+
+@dataclass
+class Spent:
+    """Seconds that a run took of one host: per phase, not serving from the drain to the enrolment, and rebooting."""
+
+    phases: dict[Phase, float] = field(default_factory=dict)
+    not_serving: float = 0.0
+    rebooting: float = 0.0
 
 
 @dataclass(frozen=True)
 class HostResult:
-    """What a whole apply came to for one host, as observed afterwards."""
+    """What a whole run came to for one host, as observed afterwards.
+
+    `restored`: it is as before a change, and was not enrolled then. `rolled-back`: it did not pass after the change,
+    and is enrolled again as before it.
+    """
 
     host: str
-    state: Literal["enrolled", "unchanged", "failed", "out"]
+    state: Literal["enrolled", "restored", "unchanged", "failed", "out", "rolled-back"]
     reference: str = ""
     reason: str = ""
     context: tuple[str, ...] = ()
@@ -42,4 +60,4 @@ class HostResult:
 
     @property
     def good(self) -> bool:
-        return self.state in ("enrolled", "unchanged")
+        return self.state in ("enrolled", "restored", "unchanged")

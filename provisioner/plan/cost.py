@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from provisioner.model.plan import Change
-from provisioner.model.resource import KernelModule, Package, RunningDriver
+from provisioner.model.resource import AbsentPackage, KernelModule, Package, RunningDriver
 
 SECONDS_PER_PACKAGE = 1.0
 SECONDS_PER_MODULE_BUILD = 180.0
@@ -22,7 +22,7 @@ def not_serving_s(changes: Sequence[Change], *, drains: bool) -> int:
         return 0
     seconds = SECONDS_TO_VERIFY
     for change in changes:
-        if isinstance(change.wanted, Package) and change.wanted.version is not None:
+        if isinstance(change.wanted, (Package, AbsentPackage)):
             seconds += SECONDS_PER_PACKAGE
         elif isinstance(change.wanted, KernelModule):
             seconds += SECONDS_PER_MODULE_BUILD

@@ -6,12 +6,17 @@ import json
 from collections.abc import Sequence
 
 from provisioner.model.capture import UNKNOWN
+from provisioner.model.history import Keep
+from provisioner.model.intent import Policy
 from provisioner.model.plan import Change, HostPlan, Phase
 from provisioner.model.resource import (
     Absent,
+    AbsentFile,
+    AbsentPackage,
     Difference,
     Directory,
     File,
+    KeptFile,
     KernelModule,
     Package,
     Resource,
@@ -26,10 +31,20 @@ from provisioner.plan.cost import not_serving_s
 
 def host_plan(host: str, lock: HostLock, differences: Sequence[Difference], *, enrolled: bool) -> HostPlan:
     """Return the plan of one host. `enrolled`: a record for this very lock is on the host."""
+    policy = lock.intent.policy
+    plan = plan_from(host, differences, policy=policy, networks=tuple(lock.networks), enrolled=enrolled)
+    keep = Keep(changes=policy.history, mib=policy.history_mib)
+    return plan.model_copy(update={"keep": keep, "reasons": _reasons(lock, plan.changes)})
+
+
+def plan_from(
+    host: str, differences: Sequence[Difference], *, policy: Policy, networks: tuple[str, ...], enrolled: bool
+) -> HostPlan:
+    """Return the plan that makes up for differences, wherever the wish comes from."""
     seen = [d for d in differences if not d.unseen]
     blocked = [_unseen(d) for d in differences if d.unseen]
     reboot = any(isinstance(d.wanted, RunningDriver) for d in seen)
-    if reboot and lock.intent.policy.reboot == "never":
+    if reboot and policy.reboot == "never":
         blocked.append("a reboot is due to load the driver, and provision_policy.reboot is never")
     changes = tuple(_change(d, reboot=reboot) for d in seen)
     changes = tuple(sorted(changes, key=lambda change: _RANK[change.phase]))
@@ -38,13 +53,18 @@ def host_plan(host: str, lock: HostLock, differences: Sequence[Difference], *, e
         host=host,
         changes=changes,
         reboot=reboot,
-        drain=tuple(lock.networks) if drains else (),
-        download_bytes=sum(_download(d) for d in seen),
+        drain=networks if drains else (),
+        download_bytes=sum(p.size for c in changes if isinstance(p := c.moves, Package) and p.archive is None),
         not_serving_s=not_serving_s(changes, drains=drains),
         enrolled=enrolled and not changes,
-        reasons=_reasons(lock, seen),
         blocked=tuple(blocked),
     )
+
+
+def mending(plan: HostPlan) -> HostPlan:
+    """Return the part of a plan that comes first where dpkg was interrupted: drain, and let it finish."""
+    changes = tuple(change for change in plan.changes if isinstance(change.wanted, WholePackages))
+    return HostPlan(host=plan.host, changes=changes, drain=plan.drain, not_serving_s=plan.not_serving_s)
 
 
 _RANK: dict[Phase, int] = {"stage": 0, "drain": 1, "change": 2, "reboot": 3, "verify": 4, "enrol": 5}
@@ -52,9 +72,7 @@ _RANK: dict[Phase, int] = {"stage": 0, "drain": 1, "change": 2, "reboot": 3, "ve
 
 def _phase(wanted: Resource, *, reboot: bool) -> Phase:
     """Only what no running job can notice is staged; the rest waits for the drain."""
-    if isinstance(wanted, Directory) or (isinstance(wanted, File) and wanted.pins):
-        return "stage"
-    if isinstance(wanted, Package) and wanted.unit == "tool":
+    if isinstance(wanted, Directory) or (isinstance(wanted, (File, KeptFile, AbsentFile)) and wanted.pins):
         return "stage"
     if isinstance(wanted, RunningDriver) or (isinstance(wanted, Service) and wanted.after_reboot and reboot):
         return "reboot"
@@ -65,14 +83,12 @@ def _interrupts(change: Change) -> bool:
     """Whether the change can end a running job: packages of driver and runtime, their settings, a reboot."""
     wanted = change.wanted
     if isinstance(wanted, Package):
-        return wanted.unit in ("driver", "runtime") and (not change.keys or "version" in change.keys)
+        return wanted.unit in ("driver", "runtime") and change.moves is not None
+    if isinstance(wanted, AbsentPackage):
+        return wanted.unit in ("driver", "runtime")
+    if isinstance(wanted, (KeptFile, AbsentFile)):
+        return bool(wanted.restarts)
     return isinstance(wanted, (Settings, RunningDriver, WholePackages))
-
-
-def _download(d: Difference) -> int:
-    if not isinstance(d.wanted, Package) or (d.keys and "version" not in d.keys):
-        return 0
-    return d.wanted.size
 
 
 def _unseen(d: Difference) -> str:
@@ -106,13 +122,21 @@ def _merged(d: Difference) -> str:
 def describe(resource: Resource) -> str:
     """Return a resource's state in a few words, as a plan shows it before or after the arrow."""
     if isinstance(resource, Package):
-        return f"{resource.version or 'installed'}{', held' if resource.held else ''}"
+        return f"{resource.version}{', held' if resource.held else ''}"
     if isinstance(resource, Service):
         return f"{'enabled' if resource.enabled else 'not enabled'}, {'active' if resource.active else 'not active'}"
     if isinstance(resource, (KernelModule, RunningDriver)):
-        return f"{resource.version} ({resource.flavour})"
+        return f"{resource.version} ({resource.flavour})" if resource.version else "none"
+    if isinstance(resource, AbsentPackage):
+        return "not installed"
+    if isinstance(resource, AbsentFile):
+        return "not there"
+    if isinstance(resource, KeptFile):
+        return f"{resource.sha256[:12]}, mode {resource.mode}"
     if isinstance(resource, WholePackages):
-        return f"half-installed {', '.join(resource.broken)}" if resource.broken else "whole"
+        if resource.broken:
+            return f"half-installed {', '.join(resource.broken)}"
+        return "interrupted" if resource.interrupted else "whole"
     if isinstance(resource, Settings):
         return ", ".join(f"{key}={json.dumps(value)}" for key, value in sorted(resource.values.items())) or "empty"
     if isinstance(resource, File):
@@ -121,9 +145,9 @@ def describe(resource: Resource) -> str:
     return resource.mode
 
 
-def _reasons(lock: HostLock, seen: Sequence[Difference]) -> tuple[str, ...]:
+def _reasons(lock: HostLock, changes: Sequence[Change]) -> tuple[str, ...]:
     """Why the lock asks for the driver that the host does not have."""
-    moves = any(isinstance(d.wanted, Package) and d.wanted.unit == "driver" for d in seen)
+    moves = any(isinstance(c.wanted, Package) and c.wanted.unit == "driver" for c in changes)
     if not moves or lock.driver_version is None:
         return ()
     return tuple(reason.text for reason in lock.driver_version.because[:2])

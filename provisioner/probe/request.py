@@ -88,7 +88,7 @@ STATE = Profile(
         "/lib/modules/*/kernel/drivers/video/nvidia.ko*",
         "/usr/bin/nvidia-uninstall",
     ),
-    folders=("/boot",),
+    folders=("/boot", "/var/lib/dpkg/updates"),
     links=(
         "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1",
         "/usr/lib/aarch64-linux-gnu/libnvidia-ml.so.1",
@@ -187,19 +187,21 @@ FULL = Profile(
 class Request:
     """A profile, and what one host's wanted resources add: files to compare, units, packages whose offers are wanted.
 
-    Added files are also answered as `stat -c '%a %U:%G %F' PATH`, for their mode and owner.
+    Added files are also answered as `stat -c '%a %U:%G %F' PATH`, for their mode and owner; `sums` as
+    `sha256sum PATH`, which tells whether a file is a known one without showing it.
     """
 
     profile: Profile = STATE
     files: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    sums: tuple[str, ...] = ()
 
     @property
     def commands(self) -> tuple[Command, ...]:
         """Those of the profile, and the ones that its units and offers come down to."""
         units = tuple(dict.fromkeys((*self.profile.units, *self.units)))
-        made = list(self.profile.commands)
+        made = [*self.profile.commands, *(Command(f"sha256sum {shlex.quote(path)}") for path in self.sums)]
         if units:
             made.insert(0, units_command(units))
         offers = tuple(dict.fromkeys((*self.profile.offers, *self.packages))) if self.profile.offers else ()

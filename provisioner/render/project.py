@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pprint
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, get_args
 
 import yaml
 
 from provisioner.host.programs import CLIENT
+from provisioner.model.history import HISTORY, Keep
 from provisioner.model.paths import data_dir
 from provisioner.model.plan import Change, DrainStep, HostPlan, Phase
 from provisioner.model.resource import (
+    AbsentFile,
+    AbsentPackage,
     Directory,
     File,
+    KeptFile,
     KernelModule,
     Package,
     Service,
     Settings,
+    Unit,
     WholePackages,
 )
+from provisioner.model.transaction import argv
 from provisioner.model.units import megabytes
 from provisioner.render.templates import fill
 
-RUNS_ON_HOST = "/var/lib/provision/runs"
+ARCHIVES = "/var/cache/apt/archives"
+BUILD = "/var/lib/provision/build"
+_DKMS = "kernel-dkms"
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,7 @@ def project(
 
 
 def _fingerprint(plan: HostPlan) -> str:
-    same = plan.model_dump(mode="json", include={"changes", "drain", "drains", "reboot"})
+    same = plan.model_dump(mode="json", include={"changes", "drain", "drains", "reboot", "transaction", "keep"})
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
 
 
@@ -82,7 +91,7 @@ def _playbook(group: Group, plan: HostPlan, *, run: str, made_by: str, made_at: 
     plays = [
         _play("stage", _stage(plan, group.name, run, files)),
         {"title": TITLES["drain"], "static": "drain.yml", "drains": _drains(plan)} if plan.drain else None,
-        _play("change", _change(plan, group.name, files)),
+        _play("change", [*_change(plan, group.name, files), *_cleared(plan)]),
         {"title": TITLES["reboot"], "static": "reboot.yml", "drains": []} if plan.reboot else None,
         _play("ready", [_service(c) for c in plan.in_phase("reboot") if isinstance(c.wanted, Service)]),
     ]
@@ -141,54 +150,99 @@ def _drain_argv(step: DrainStep) -> list[str]:
 
 
 def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[str]:
-    tasks = _files_and_folders(plan.in_phase("stage"), group, files)
-    tools = [c.wanted.name for c in plan.in_phase("stage") if isinstance(c.wanted, Package)]
-    fresh = [c.wanted for c in plan.in_phase("change") if isinstance(c.wanted, Package) and _installs(c)]
-    if tools or fresh:
+    """Keep, pin, fetch, compare: whatever can fail or take long does so while the host still serves."""
+    tasks = [_keep(plan, plan.keep, group, run, files)] if plan.keep is not None and plan.changes else []
+    tasks += _files_and_folders(plan.in_phase("stage"), group, files)
+    packages = plan.moving
+    fetched = [p for p in packages if isinstance(p, Package) and p.archive is None]
+    kept = [p for p in packages if isinstance(p, Package) and p.archive is not None]
+    if fetched:
+        tasks.append(fill("tasks/index.yml.j2"))
+    if plan.transaction:
+        expected = f"files/{group}/transaction"
+        files[expected] = "".join(f"{line}\n" for line in sorted(move.text for move in plan.transaction))
+        tasks.append(fill("tasks/simulate.yml.j2", argv=argv(packages, "--simulate"), expected=expected))
+    if fetched:
+        words = argv(packages, "--download-only")
+        tasks.append(fill("tasks/download.yml.j2", count=len(fetched), size=megabytes(plan.download_bytes), argv=words))
+    if fetched or kept:
         sums = f"files/{group}/SHA256SUMS"
-        if fresh:
-            files[sums] = "".join(f"{p.sha256}  {archive_name(p)}\n" for p in fresh)
-        tasks.append(
-            fill(
-                "tasks/stage.yml.j2",
-                tools=tools,
-                packages=fresh,
-                folder=f"{RUNS_ON_HOST}/{run}",
-                sums=sums,
-                size=megabytes(plan.download_bytes),
-                argv=[
-                    *("apt-get", "--yes", "--option", "DPkg::Lock::Timeout=600"),
-                    *("--download-only", "--no-install-recommends"),
-                    *("--allow-downgrades", "--allow-change-held-packages", "install"),
-                    *(_exact(package) for package in fresh),
-                ],
-            )
-        )
-    return tasks
+        lines = [f"{p.sha256}  {ARCHIVES}/{archive_name(p)}" for p in fetched]
+        lines += [f"{p.sha256}  {p.archive}" for p in kept]
+        files[sums] = "".join(f"{line}\n" for line in lines)
+        tasks.append(fill("tasks/sums.yml.j2", sums=sums, where="the lock" if fetched else "what was kept"))
+    return tasks + _prebuilt(plan)
+
+
+def _prebuilt(plan: HostPlan) -> list[str]:
+    """The module is most of the time that a change takes; with DKMS already there it is built before the drain."""
+    kernels = _kernels(plan)
+    sources = [p for p in plan.moving if isinstance(p, Package) and p.name.endswith(_DKMS)]
+    if not kernels or len(sources) != 1:
+        return []
+    archive = sources[0].archive or f"{ARCHIVES}/{archive_name(sources[0])}"
+    return [fill("tasks/prebuild.yml.j2", kernels=kernels, archive=archive, folder=BUILD)]
+
+
+def _kernels(plan: HostPlan) -> list[str]:
+    """Kernels that get another module, when DKMS is there to build it beforehand."""
+    if any(move.name == "dkms" and move.before is None for move in plan.transaction or ()):
+        return []
+    return [change.wanted.kernel for change in plan.changes if isinstance(change.wanted, KernelModule)]
+
+
+def _cleared(plan: HostPlan) -> list[str]:
+    return [fill("tasks/prebuilt_used.yml.j2", folder=BUILD)] if _prebuilt(plan) else []
+
+
+def _keep(plan: HostPlan, keep: Keep, group: str, run: str, files: dict[str, str]) -> str:
+    """Return the task that keeps what the plan replaces: a program that stands whole in the run's folder."""
+    named = {c.wanted.name: c.wanted.unit for c in plan.changes if isinstance(c.wanted, (Package, AbsentPackage))}
+    moves = plan.transaction or ()
+    files_of = [c.wanted for c in plan.changes if isinstance(c.wanted, (File, Settings))]
+    spec = {
+        "run": run,
+        "to": {move.name: move.after for move in moves},
+        "packages": {**{move.name: "other" for move in moves}, **named},
+        "replaced": sorted({m.name for m in moves if m.before is not None} | {p.name for p in plan.moving}),
+        "files": {
+            f.path: {
+                "initramfs": isinstance(f, File) and f.rebuilds_initramfs,
+                "pins": isinstance(f, File) and f.pins,
+                "restarts": list(f.restarts) if isinstance(f, Settings) else [],
+            }
+            for f in files_of
+        },
+        "units": {
+            c.wanted.name: {"after_reboot": c.wanted.after_reboot}
+            for c in plan.changes
+            if isinstance(c.wanted, Service)
+        },
+        "most": keep.changes,
+        "limit": keep.mib << 20,
+        "staged": plan.download_bytes,
+    }
+    source = f"files/{group}/keep.py"
+    program = (Path(__file__).parent / "keep.py").read_text(encoding="utf-8")
+    files[source] = f"{program}\n\nmain({pprint.pformat(spec, width=120, sort_dicts=False)})\n"
+    return fill("tasks/keep.yml.j2", source=source, folder=f"{HISTORY}/{run}")
 
 
 def archive_name(package: Package) -> str:
     """Return the name under which apt keeps the archive; the `:` of an epoch is written `%3a`."""
-    return f"{package.name}_{(package.version or '').replace(':', '%3a')}_{package.architecture}.deb"
-
-
-def _installs(change: Change) -> bool:
-    return not change.keys or "version" in change.keys
-
-
-def _exact(package: Package) -> str:
-    return f"{package.name}={package.version}" if package.version else package.name
+    return f"{package.name}_{package.version.replace(':', '%3a')}_{package.architecture}.deb"
 
 
 def _change(plan: HostPlan, group: str, files: dict[str, str]) -> list[str]:
     changes = plan.in_phase("change")
     tasks = [
-        fill("tasks/whole_packages.yml.j2", change=change)
+        fill("tasks/whole_packages.yml.j2", change=change, history=HISTORY)
         for change in changes
         if isinstance(change.wanted, WholePackages)
     ]
     tasks += _files_and_folders(changes, group, files)
-    tasks += _packages([c for c in changes if isinstance(c.wanted, Package)])
+    tasks += _packages(changes)
+    tasks += _restored(changes, after_packages=True)
     if _needs_initramfs(changes):
         tasks.append(fill("tasks/initramfs.yml.j2"))
     tasks += [
@@ -210,6 +264,23 @@ def _files_and_folders(changes: Sequence[Change], group: str, files: dict[str, s
             source = _source(change.wanted.path, group)
             files[source] = change.wanted.content
             tasks.append(fill("tasks/file.yml.j2", change=change, source=source))
+    return [*tasks, *_restored(changes, after_packages=False)]
+
+
+def _restored(changes: Sequence[Change], *, after_packages: bool) -> list[str]:
+    """Files as they were; those that a service reads come after the packages, which may bring the service back."""
+    tasks = []
+    for change in changes:
+        wanted = change.wanted
+        if not isinstance(wanted, (KeptFile, AbsentFile)) or bool(wanted.restarts) != after_packages:
+            continue
+        if isinstance(wanted, KeptFile):
+            user, _, group = wanted.owner.partition(":")
+            tasks.append(fill("tasks/kept_file.yml.j2", wanted=wanted, user=user, group=group))
+        else:
+            unit = wanted.path.rpartition("/")[2] if wanted.path.startswith("/etc/systemd/system/") else ""
+            tasks.append(fill("tasks/absent_file.yml.j2", wanted=wanted, unit=unit))
+        tasks += [fill("tasks/restart.yml.j2", unit=unit) for unit in wanted.restarts]
     return tasks
 
 
@@ -218,28 +289,31 @@ def _source(path: str, group: str) -> str:
 
 
 def _packages(changes: Sequence[Change]) -> list[str]:
-    wanted = [change.wanted for change in changes if isinstance(change.wanted, Package)]
-    fresh = [c.wanted for c in changes if isinstance(c.wanted, Package) and _installs(c)]
-    if not wanted:
+    moving = [package for change in changes if (package := change.moves) is not None]
+    wanted = [(c.wanted, c.keys) for c in changes if isinstance(c.wanted, Package)]
+    if not moving and not wanted:
         return []
-    units = sorted(
-        {package.unit for package in fresh}, key=["kernel", "driver", "compat", "runtime", "toolkit", "tool"].index
-    )
+    units = sorted({package.unit for package in moving}, key=get_args(Unit).index)
+    gone = sum(isinstance(package, AbsentPackage) for package in moving)
+    parts = [f"install {len(moving) - gone}" if gone < len(moving) else "", f"remove {gone}" if gone else ""]
+    title = f"{' and '.join(filter(None, parts))} packages of {' and '.join(units)}".capitalize()
     return [
         fill(
             "tasks/package.yml.j2",
-            what=f"{len(fresh)} packages of {' and '.join(units)}",
-            packages=[_exact(package) for package in fresh],
-            held=[package.name for package in wanted if package.held],
-            released=[p.name for p in wanted if not p.held and p not in fresh],
+            title=title + (" (module builds take minutes)" if "driver" in units and gone < len(moving) else ""),
+            argv=argv(moving) if moving else (),
+            held=[package.name for package, _ in wanted if package.held],
+            released=[package.name for package, keys in wanted if not package.held and "held" in keys],
         )
     ]
 
 
 def _needs_initramfs(changes: Sequence[Change]) -> bool:
     """The driver's own packages build the boot image anew; only without them is a task of ours needed."""
-    file_changed = any(isinstance(c.wanted, File) and c.wanted.rebuilds_initramfs for c in changes)
-    driver_changed = any(isinstance(c.wanted, Package) and c.wanted.unit == "driver" and _installs(c) for c in changes)
+    file_changed = any(
+        isinstance(c.wanted, (File, KeptFile, AbsentFile)) and c.wanted.rebuilds_initramfs for c in changes
+    )
+    driver_changed = any(isinstance(c.moves, Package) and c.moves.unit == "driver" for c in changes)
     return file_changed and not driver_changed
 
 

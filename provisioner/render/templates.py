@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -13,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from provisioner.model.paths import data_dir
 
 _PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_./+:=~@%^-]*\Z")
+_WIDTH = 100
 _WORDS = {"true", "false", "yes", "no", "on", "off", "null", "none", "y", "n", "~"}
 
 
@@ -26,6 +28,16 @@ def yaml_scalar(value: str) -> str:
 def yaml_list(values: Sequence[str], indent: int) -> str:
     """Return a YAML sequence, one item a line, to stand after `key:`."""
     return "".join(f"\n{' ' * indent}- {yaml_scalar(value)}" for value in values)
+
+
+def shell_words(words: Sequence[str], indent: int) -> str:
+    """Return a command for sh over several lines, each of which a person can read."""
+    lines = [""]
+    for word in map(shlex.quote, words):
+        if lines[-1] and len(lines[-1]) + len(word) > _WIDTH:
+            lines.append("")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return (" \\\n" + " " * indent).join(lines)
 
 
 def yaml_bool(value: bool) -> str:
@@ -47,7 +59,13 @@ def _environment() -> Environment:
         comment_start_string="[#",
         comment_end_string="#]",
     )
-    environment.filters |= {"yaml_list": yaml_list, "yaml_bool": yaml_bool, "yaml": yaml_scalar}
+    environment.filters |= {
+        "yaml_list": yaml_list,
+        "yaml_bool": yaml_bool,
+        "yaml": yaml_scalar,
+        "shell": shell_words,
+        "quote": shlex.quote,
+    }
     return environment
 
 

@@ -106,6 +106,9 @@ FIRST = {
     "release": "it is no backport",
     "newest": "it is the newest patch",
     "newer": "it is newer",
+    "own-engine": "it is the distribution's own engine",
+    "taken": "more networks take it",
+    "by-name": "of engines that are alike in all else, it is the first by name",
 }
 """Why one driver stands before another, in the order in which that is decided."""
 

@@ -166,5 +166,6 @@ def check_matrix(lock: Lock, digest: str, where: str) -> None:
             "lock-other-matrix",
             f"{where} was made with another matrix than the one in use",
             context=[f"the lock says {lock.matrix[:12]}, the matrix in use is {digest[:12]}"],
-            hint=f"provision resolve -o {where} resolves with this matrix; git diff then shows what it changes",
+            hint=f"provision resolve -o {where} resolves with this matrix; git diff then shows what it changes. "
+            f"Or use the matrix of the lock: provision matrix update --lock {where}",
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 from provisioner.model.capture import UNKNOWN, Capture
 from provisioner.model.facts import HostFacts
-from provisioner.model.resource import ABSENT, Difference, Package, Resource, Settings
+from provisioner.model.resource import ABSENT, AbsentFile, AbsentPackage, Difference, Package, Resource, Settings
 from provisioner.resources.observed import observed
 
 
@@ -19,16 +19,20 @@ def difference(wanted: Iterable[Resource], facts: HostFacts, capture: Capture) -
         if actual is UNKNOWN or actual == ABSENT:
             found.append(Difference(resource, actual))
             continue
-        keys = _keys(resource, actual)
+        keys = _keys(resource, actual, facts)
         if keys:
             found.append(Difference(resource, actual, keys))
     return tuple(found)
 
 
-def _keys(wanted: Resource, actual: Any) -> tuple[str, ...]:
+def _keys(wanted: Resource, actual: Any, facts: HostFacts) -> tuple[str, ...]:
+    if isinstance(wanted, (AbsentFile, AbsentPackage)):
+        return () if actual == wanted else ("present",)
     if isinstance(wanted, Settings):
         return tuple(sorted(key for key, value in wanted.values.items() if actual.values.get(key) != value))
     if isinstance(wanted, Package):
-        return tuple(key for key in ("version", "held") if getattr(wanted, key) != getattr(actual, key))
+        keys = tuple(key for key in ("version", "held") if getattr(wanted, key) != getattr(actual, key))
+        found = facts.package(wanted.name)
+        return (*keys, "whole") if found is not UNKNOWN and found is not None and not found.whole else keys
     mine, theirs = wanted.model_dump(), actual.model_dump()
     return tuple(sorted(key for key in mine if mine[key] != theirs[key]))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 from provisioner.model.capture import UNKNOWN, Capture, Unknown
 from provisioner.model.facts import HostFacts
 from provisioner.model.resource import (
     ABSENT,
+    AbsentFile,
+    AbsentPackage,
     Directory,
     File,
+    KeptFile,
     KernelModule,
     Observed,
     Package,
@@ -25,10 +29,16 @@ def observed(wanted: Resource, facts: HostFacts, capture: Capture) -> Observed:
     """Return the resource with the key of `wanted` as the host has it; UNKNOWN when it could not be seen."""
     if isinstance(wanted, (File, Settings)):
         return _file(wanted, capture)
+    if isinstance(wanted, KeptFile):
+        return _kept(wanted, capture)
+    if isinstance(wanted, AbsentFile):
+        return _absent_file(wanted, capture)
     if isinstance(wanted, Directory):
         return _directory(wanted, capture)
     if isinstance(wanted, Package):
         return _package(wanted, facts)
+    if isinstance(wanted, AbsentPackage):
+        return _absent_package(wanted, facts)
     if isinstance(wanted, WholePackages):
         return _whole(facts)
     if isinstance(wanted, KernelModule):
@@ -59,6 +69,31 @@ def _file(wanted: File | Settings, capture: Capture) -> Observed:
     return wanted.model_copy(update={"values": values}) if as_wanted or wanted.path not in capture.redacted else UNKNOWN
 
 
+def sum_command(path: str) -> str:
+    """The command that tells whether a file is the one that was kept, without showing what is in it."""
+    return f"sha256sum {shlex.quote(path)}"
+
+
+def _kept(wanted: KeptFile, capture: Capture) -> Observed:
+    answer, mode = capture.command(sum_command(wanted.path)), _mode(wanted.path, capture)
+    if answer is UNKNOWN or mode is UNKNOWN:
+        return UNKNOWN
+    if mode is None:
+        return ABSENT
+    if answer.rc != 0:
+        return UNKNOWN
+    bits, _, owner = mode.partition(" ")
+    found = {"sha256": answer.stdout.split()[0].lstrip("\\"), "mode": bits, "owner": owner or "root:root"}
+    return wanted.model_copy(update=found)
+
+
+def _absent_file(wanted: AbsentFile, capture: Capture) -> Observed:
+    mode = _mode(wanted.path, capture)
+    if mode is UNKNOWN:
+        return UNKNOWN
+    return wanted if mode is None else File(path=wanted.path, content="", mode=mode)
+
+
 def _directory(wanted: Directory, capture: Capture) -> Observed:
     mode = _mode(wanted.path, capture)
     if mode is UNKNOWN:
@@ -83,15 +118,23 @@ def _package(wanted: Package, facts: HostFacts) -> Observed:
         return UNKNOWN
     if found is None:
         return ABSENT
-    version = found.version if wanted.version is not None else None
-    held = found.held if wanted.unit != "tool" else wanted.held
-    return wanted.model_copy(update={"version": version, "held": held})
+    return wanted.model_copy(update={"version": found.version, "held": found.held})
+
+
+def _absent_package(wanted: AbsentPackage, facts: HostFacts) -> Observed:
+    found = facts.package(wanted.name)
+    if found is UNKNOWN:
+        return UNKNOWN
+    if found is None:
+        return wanted
+    return Package(name=found.name, version=found.version, held=found.held, unit=wanted.unit)
 
 
 def _whole(facts: HostFacts) -> Observed:
-    if facts.packages is UNKNOWN:
+    if facts.packages is UNKNOWN or facts.dpkg_interrupted is UNKNOWN:
         return UNKNOWN
-    return WholePackages(broken=tuple(sorted(p.name for p in facts.packages.values() if not p.whole)))
+    broken = tuple(sorted(p.name for p in facts.packages.values() if not p.whole))
+    return WholePackages(broken=broken, interrupted=facts.dpkg_interrupted)
 
 
 def _module(wanted: KernelModule, facts: HostFacts) -> Observed:
@@ -124,5 +167,5 @@ def _running(wanted: RunningDriver, facts: HostFacts) -> Observed:
     if loaded is UNKNOWN or flavour is UNKNOWN:
         return UNKNOWN
     if loaded is None or flavour is None:
-        return ABSENT
+        return ABSENT if wanted.version is not None else wanted
     return RunningDriver(version=loaded, flavour=flavour)

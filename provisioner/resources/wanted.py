@@ -9,8 +9,12 @@ from collections.abc import Iterable
 from pydantic import JsonValue
 
 from provisioner.host import programs
+from provisioner.model.capture import UNKNOWN, Unknown
+from provisioner.model.driver_package import branch_of
 from provisioner.model.facts import Flavour
+from provisioner.model.facts import Package as Installed
 from provisioner.model.resource import (
+    AbsentPackage,
     Directory,
     File,
     KernelModule,
@@ -60,7 +64,6 @@ def wanted(lock: HostLock) -> tuple[Resource, ...]:
         if lock.module_options:
             text = HEADER.format(comment="#") + "".join(f"{line}\n" for line in lock.module_options)
             resources.append(File(path=MODULE_OPTIONS, content=text, rebuilds_initramfs=True))
-    resources.append(Package(name="python3-apt", version=None, held=False))
     resources += [
         Package(
             name=p.name,
@@ -77,7 +80,8 @@ def wanted(lock: HostLock) -> tuple[Resource, ...]:
     if lock.driver_version is not None and lock.modules is not None:
         running = RunningDriver(version=lock.driver_version.value, flavour=flavour_of(lock.modules.value))
         resources += [
-            KernelModule(kernel=kernel, version=running.version, flavour=running.flavour) for kernel in lock.kernels
+            KernelModule(kernel=kernel, version=lock.driver_version.value, flavour=flavour_of(lock.modules.value))
+            for kernel in lock.kernels
         ]
     if lock.engine.startswith("docker"):
         resources.append(Settings(path=DOCKER_SETTINGS, values=DOCKER_VALUES, restarts=("docker.service",)))
@@ -139,6 +143,22 @@ def clients_target(networks: Iterable[str]) -> str:
     """Return the unit that wants the client of each network."""
     wants = "".join(f"Wants=provision-client@{network}.service\n" for network in sorted(networks))
     return CLIENTS_TARGET_TEXT.format(wants=wants)
+
+
+def strangers(lock: HostLock, installed: dict[str, Installed] | Unknown) -> tuple[AbsentPackage, ...]:
+    """Return the packages of other driver branches; two branches side by side build two modules for one card.
+
+    What the lock names stays; so do tools that Debian builds apart, which serve any branch.
+    """
+    if lock.driver_version is None or installed is UNKNOWN:
+        return ()
+    locked = {package.name for package in lock.packages}
+    mine = lock.driver_version.value.partition(".")[0]
+    return tuple(
+        AbsentPackage(name=package.name)
+        for package in sorted(installed.values(), key=lambda p: p.name)
+        if package.name not in locked and branch_of(package.name, package.version) not in (None, mine)
+    )
 
 
 def flavour_of(value: str) -> Flavour:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,10 @@ from provisioner.errors import BadInput, Exit, HostError
 from provisioner.matrix.entries import Contract
 from provisioner.model.capture import Capture, CommandOutput
 from provisioner.model.enrolment import RECORD, EnrolmentRecord, lock_digest, read_record
+from provisioner.model.history import NOW, Stack
 from provisioner.model.intent import Intent
 from provisioner.model.inventory import InventoryHost
-from provisioner.model.plan import Plan
+from provisioner.model.plan import Phase, Plan
 from provisioner.model.results import CheckResult, HostVerification
 from provisioner.model.run import HostOutcome, RunEvent
 from provisioner.model.stack import HostLock, Lock
@@ -39,23 +42,33 @@ class World:
     task_fails: set[str] = field(default_factory=set)
     does_nothing: set[str] = field(default_factory=set)  # the playbook ends well, the host stays as it was
     check_fails: set[str] = field(default_factory=set)
+    driver_fails: set[tuple[str, str]] = field(default_factory=set)  # host and driver that does not work there
+    changes_back: int = 1  # how many changes a rollback takes back
     busy: set[str] = field(default_factory=set)
     signature_holds: bool | None = True
     log: list[str] = field(default_factory=list)
+    store: Store = field(default_factory=lambda: Store())
 
     # Prober
     def probe(self, hosts: Sequence[InventoryHost], requests: Mapping[str, Request]) -> dict[str, Capture | HostError]:
-        self.log.append("probe")
+        self.log.append("probe" if all(request.profile.files for request in requests.values()) else "simulate")
         return {
             host.name: HostError("ssh-timeout", host.name, f"{host.name} did not answer")
             if host.name in self.unreachable
-            else self.rigs[host.name].capture()
+            else self.rigs[host.name].capture(requests[host.name])
             for host in hosts
         }
 
     # HostShell
     def run(self, host: InventoryHost, script: str, stdin: str = "") -> CommandOutput:
         held = host.name in self.busy and "rm -f /var/lib/provision/apply.lock" not in script
+        if script.startswith("rm -rf"):
+            gone = script.split(" -- ")[1].split()
+            files = self.rigs[host.name].files
+            for path in [path for path in files if any(path.startswith(folder) for folder in gone)]:
+                del files[path]
+            self.log.append(f"forget {host.name}")
+            return CommandOutput(rc=0)
         self.log.append(f"shell {host.name}")
         return (
             CommandOutput(rc=75, stdout="run=r0\nuser=ben\ncontroller=laptop\npid=1\n") if held else CommandOutput(rc=0)
@@ -84,7 +97,7 @@ class World:
                         host.name,
                         "driver-loaded",
                         "the loaded driver is the locked one",
-                        "failed" if host.name in self.check_fails else "passed",
+                        "failed" if self._fails(host.name, locked[host.name]) else "passed",
                         required=True,
                         detail="loaded 535.216.03",
                     ),
@@ -93,13 +106,20 @@ class World:
             for host in hosts
         }
 
+    def _fails(self, host: str, entry: HostLock) -> bool:
+        driver = entry.driver_version.value if entry.driver_version else ""
+        return host in self.check_fails or (host, driver) in self.driver_fails
+
     # Enroller
     def enrol(self, host: InventoryHost, verification: HostVerification, locked: HostLock, *, matrix: str) -> None:
         self.log.append(f"enrol {host.name}")
         signed = record(
             host=host.name, lock_digest=lock_digest(locked), matrix_digest=matrix, run=verification.run, key="SHA256:x"
         )
-        self.rigs[host.name].files[RECORD] = signed.text
+        files = self.rigs[host.name].files
+        files[RECORD] = signed.text
+        files[NOW] = Stack(entry=locked, matrix=matrix).text
+        files |= {path.replace("record.json", "done"): "" for path in files if path.endswith("/record.json")}
 
     def withdraw(self, host: InventoryHost) -> None:
         self.log.append(f"withdraw {host.name}")
@@ -124,42 +144,63 @@ class Runner:
                         False, "Install 5 packages", "E: Unable to locate package", {"stage": 1.0}
                     )
                     continue
-                if name not in self._world.does_nothing:
-                    self._world.rigs[name].bring_to(LOCK)
-                outcomes[name] = HostOutcome(True, seconds={"stage": 2.0, "change": 30.0, "reboot": 5.0})
+                rig = self._world.rigs[name]
+                keep = project.files.get(f"files/{group.name}/keep.py")
+                if "Finish the interrupted installation" in project.files[group.playbook] and rig.interrupted:
+                    rig.interrupted = name in self._world.does_nothing
+                elif keep is None:
+                    for _ in range(self._world.changes_back):
+                        rig.go_back()
+                elif name not in self._world.does_nothing:
+                    rig.keep(ast.literal_eval(keep.rpartition("\nmain(")[2].rstrip()[:-1]))
+                    rig.bring_to(rig.lock)
+                seconds: dict[Phase, float] = {"stage": 2.0, "change": 30.0, "reboot": 5.0}
+                outcomes[name] = HostOutcome(True, seconds=seconds, rebooting=5.0, away_since=time.monotonic() - 40)
         return outcomes
 
 
 class Store:
+    def __init__(self) -> None:
+        self._runs = 0
+
     def new_id(self) -> str:
-        return "r1"
+        self._runs += 1
+        return f"r{self._runs}"
 
     def write(self, run: str, project: Project) -> Path:
         return Path("runs") / run
 
 
 def hosts(world: World) -> list[InventoryHost]:
-    return [InventoryHost(name, {}, Intent(networks=("akash",))) for name in world.rigs]
+    return [InventoryHost(name, {}, rig.lock.intent) for name, rig in world.rigs.items()]
 
 
 def planned(world: World) -> Planned:
-    lock = Lock(made_by="0.1.0", matrix="m", hosts=dict.fromkeys(world.rigs, LOCK))
+    lock = Lock(made_by="0.1.0", matrix="m", hosts={name: rig.lock for name, rig in world.rigs.items()})
     return make_plan(hosts(world), lock, prober=world, clock=world, signatures=world)
 
 
-def do(world: World, plan: Planned | None = None, *, force: bool = False) -> Applied:
-    ports = ApplyPorts(
+def ports_of(world: World) -> ApplyPorts:
+    return ApplyPorts(
         prober=world,
         shell=world,
         runner=Runner(world),
-        store=Store(),
+        store=world.store,
         verifier=world,
         enroller=world,
         signatures=world,
+        clock=world,
         alive=lambda pid: True,
     )
+
+
+def do(world: World, plan: Planned | None = None, *, force: bool = False) -> Applied:
     return apply(
-        plan or planned(world), ports, Who("anna", "console", 1), on_event=lambda event: None, break_lock=force
+        plan or planned(world),
+        ports_of(world),
+        Who("anna", "console", 1),
+        on_event=lambda event: None,
+        break_lock=force,
     )
 
 
@@ -178,7 +219,9 @@ def test_a_bare_host_is_run_verified_and_enrolled() -> None:
     applied = do(world)
 
     assert states(applied) == {"rig-01": "enrolled"}
-    assert world.log == ["probe", "shell rig-01", "run rig-01", "probe", "verify", "enrol rig-01", "shell rig-01"]
+    assert world.log == [
+        *("probe", "simulate", "shell rig-01", "run rig-01", "probe", "verify", "enrol rig-01", "shell rig-01"),
+    ]
     assert applied.exit_code == Exit.OK
 
 
@@ -302,16 +345,7 @@ def test_hosts_are_given_back_after_an_interruption() -> None:
         def run(self, *args: object, **more: object) -> dict[str, HostOutcome]:
             raise KeyboardInterrupt
 
-    ports = ApplyPorts(
-        prober=world,
-        shell=world,
-        runner=Interrupted(world),
-        store=Store(),
-        verifier=world,
-        enroller=world,
-        signatures=world,
-        alive=lambda pid: True,
-    )
+    ports = replace(ports_of(world), runner=Interrupted(world))
     plan = planned(world)
     world.log.clear()
     with pytest.raises(KeyboardInterrupt):
@@ -411,3 +445,64 @@ def test_the_matrix_is_not_read_for_nothing() -> None:
 
     lock = Lock(made_by="0.1.0", matrix="m", hosts=dict.fromkeys(world.rigs, LOCK))
     make_plan(hosts(world), lock, prober=world, clock=world, signatures=world, contracts=never)
+
+
+def test_an_interrupted_dpkg_is_finished_first() -> None:
+    """apt reads a state that is not true until then: it is asked afterwards, and the rest is done in a second run."""
+    world = world_of(rig_01=True)
+    world.rigs["rig-01"].interrupted = True
+    plan = planned(world)
+    assert plan.plan.hosts["rig-01"].transaction is None
+    applied = do(world, plan)
+
+    assert states(applied) == {"rig-01": "enrolled"}
+    assert world.log == [
+        *("probe", "shell rig-01", "run rig-01", "probe", "simulate"),
+        *("run rig-01", "probe", "verify", "enrol rig-01", "shell rig-01"),
+    ]
+
+
+def test_what_apt_would_do_then_must_be_what_was_meant() -> None:
+    """Finished, and left at that: apt would take the kernel away."""
+    world = world_of(rig_01=True)
+    rig = world.rigs["rig-01"]
+    rig.interrupted, rig.also = True, ["Remv linux-image-6.1.0-50-amd64 [6.1.175-1]"]
+    result = do(world).results["rig-01"]
+
+    assert (result.state, result.reference) == ("failed", "plan-blocked")
+    assert world.log.count("run rig-01") == 1
+
+
+def test_a_dpkg_that_stays_interrupted_is_not_asked_for_more() -> None:
+    """The host is as it was; the reason is told."""
+    world = world_of(rig_01=True)
+    world.rigs["rig-01"].interrupted = True
+    world.does_nothing = {"rig-01"}
+    result = do(world).results["rig-01"]
+
+    assert (result.state, result.reference) == ("failed", "dpkg-not-whole")
+    assert world.log.count("run rig-01") == 1
+
+
+def test_a_plan_that_grew_meanwhile_is_not_applied() -> None:
+    """Only what was shown may be done after the interrupted part was finished."""
+    world = world_of(rig_01=False)
+    rig = world.rigs["rig-01"]
+    rig.interrupted = True
+    plan = planned(world)
+    rig.packages["nvidia-smi"] = "535.216.03-1\thi "
+    result = do(world, plan).results["rig-01"]
+
+    assert (result.reference, result.context) == (
+        "plan-stale",
+        ("not in the plan that was shown: package nvidia-smi",),
+    )
+
+
+def test_seconds_are_each_hosts_own() -> None:
+    """Staged, not serving and rebooting, as the run saw that host; a plan that drains nobody takes nothing away."""
+    world = world_of(rig_01=True)
+    spent = do(world).spent["rig-01"]
+
+    assert (spent.phases["stage"], spent.rebooting) == (2.0, 5.0)
+    assert spent.not_serving >= 40

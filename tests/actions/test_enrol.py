@@ -10,11 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.actions.enrol import CLOSE, GATE, OBSERVE, RELEASE, HostEnroller, signed_record
+from provisioner.actions.enrol import CLOSE, GATE, OBSERVE, RELEASE, SETTLE, HostEnroller, signed_record
 from provisioner.actions.verify import settle, verify
 from provisioner.errors import HostError
 from provisioner.model.capture import CommandOutput
-from provisioner.model.enrolment import RECORD, Binding, Card, EnrolmentRecord, Stack, lock_digest, read_record
+from provisioner.model.enrolment import (
+    RECORD,
+    Binding,
+    Card,
+    EnrolledStack,
+    EnrolmentRecord,
+    lock_digest,
+    read_record,
+)
+from provisioner.model.history import Stack
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.results import CheckResult, Fault, HostVerification
 from provisioner.model.stack import Choice, Lock, Reason
@@ -64,7 +73,7 @@ class Shell:
         self.ran.append((script, stdin))
         if script == OBSERVE:
             return self.gate
-        rc = {RELEASE: self.release, CLOSE: self.close}[script]
+        rc = {SETTLE: 0, RELEASE: self.release, CLOSE: self.close}[script]
         return CommandOutput(rc=rc, stderr="Failed to enable unit\n" if rc else "")
 
 
@@ -84,11 +93,13 @@ def test_a_host_that_passed_gets_its_record_and_its_clients() -> None:
     """The record names host, lock, matrix, run, checks, time and key, and goes to host and controller."""
     shell, ledger = Shell(), Ledger()
     enroller(shell, ledger).enrol(HOST, verification(), entry(), matrix="m1")
-    [(look, _), (script, text)] = shell.ran
+    [(look, _), (first, stack), (second, text)] = shell.ran
     line, keys = text.split("\n", 1)
     record = read_record(line)
 
-    assert (look, script, keys) == (OBSERVE, RELEASE, "ssh-ed25519 AAAA\n")
+    assert (look, first, second, keys) == (OBSERVE, SETTLE, RELEASE, "ssh-ed25519 AAAA\n")
+    assert Stack.model_validate_json(stack).matrix == "m1"
+    assert lock_digest(Stack.model_validate_json(stack).entry) == lock_digest(entry())
     assert record == ledger.records["rig-01"]
     assert record is not None
     assert (record.host, record.lock_digest, record.matrix_digest) == ("rig-01", lock_digest(entry()), "m1")
@@ -98,7 +109,7 @@ def test_a_host_that_passed_gets_its_record_and_its_clients() -> None:
     assert record.bound_to == Binding(machine=MACHINE, host_key=HOST_KEY)
     assert record.networks == {"akash": "0.16.2"}
     assert record.expires_at - record.enrolled_at == timedelta(days=30)
-    assert record.stack == Stack(
+    assert record.stack == EnrolledStack(
         driver=DRIVER, flavour="proprietary", gpus=(Card(**GPU),), docker="20.10.24+dfsg1", clock_kept=True
     )
 
@@ -166,7 +177,7 @@ def test_required_checks_decide(results: tuple[CheckResult, ...], let_in: bool) 
     shell = Shell()
     if let_in:
         enroller(shell).enrol(HOST, verification(*results), entry(), matrix="m1")
-        assert [script for script, _ in shell.ran] == [OBSERVE, RELEASE]
+        assert [script for script, _ in shell.ran] == [OBSERVE, SETTLE, RELEASE]
         return
     with pytest.raises(HostError) as caught:
         enroller(shell).enrol(HOST, verification(*results), entry(), matrix="m1")
@@ -205,7 +216,7 @@ def test_a_host_whose_units_do_not_start_is_closed_again() -> None:
         enroller(shell, ledger).enrol(HOST, verification(), entry(), matrix="m1")
 
     assert caught.value.reference == "not-released"
-    assert [script for script, _ in shell.ran] == [OBSERVE, RELEASE, CLOSE]
+    assert [script for script, _ in shell.ran] == [OBSERVE, SETTLE, RELEASE, CLOSE]
     assert ledger.records == {}
 
 
@@ -239,7 +250,7 @@ def test_settle_lets_in_closes_and_leaves_alone() -> None:
     settle(verified, hosts, lock, enroller(shell))
 
     assert (verified.enrolled, verified.withdrawn) == (["good"], ["bad"])
-    assert [script for script, _ in shell.ran] == [OBSERVE, RELEASE, CLOSE]
+    assert [script for script, _ in shell.ran] == [OBSERVE, SETTLE, RELEASE, CLOSE]
     assert {name: problem.reference for name, problem in verified.failed.items()} == {"new": "host-not-locked"}
     assert not verified.passed
 

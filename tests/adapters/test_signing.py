@@ -19,7 +19,7 @@ from provisioner.adapters.signing import (
     verify_record,
 )
 from provisioner.errors import BadInput
-from provisioner.model.enrolment import Binding, EnrolmentRecord, Stack, canonical, read_record
+from provisioner.model.enrolment import Binding, EnrolledStack, EnrolmentRecord, canonical, read_record
 from tests.enrolments import record
 from tests.world import WHEN
 
@@ -71,7 +71,7 @@ def test_a_signed_record_verifies_after_a_round_trip(tmp_path: Path) -> None:
         {"enrolled_at": WHEN.replace(year=2030)},
         {"expires_at": WHEN.replace(year=2030)},
         {"bound_to": Binding(machine="00", host_key=None)},
-        {"stack": Stack(driver="535.216.03", flavour="open")},
+        {"stack": EnrolledStack(driver="535.216.03", flavour="open")},
         {"networks": {}},
         {"signature": "AAAA"},
         {"signature": "not base64"},

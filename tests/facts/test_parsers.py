@@ -276,7 +276,9 @@ def test_nouveau_blacklist(text: str, cmdline: str, expected: bool) -> None:
 )
 def test_package_status(status: str, held: bool, whole: bool) -> None:
     """Three letters: wanted, status, error."""
-    assert packages.parse(f"a\t1.0\t{status}\n") == {"a": Package("a", "1.0", held=held, whole=whole)}
+    assert packages.parse(f"a\t1.0\t{status}\n") == {
+        "a": Package("a", "1.0", held=held, whole=whole, half=status.endswith("R"))
+    }
 
 
 @pytest.mark.parametrize("status", ["rc ", "un ", "pn "])

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from provisioner.actions.enrol import Observation
 from provisioner.adapters.signing import Signer, load_or_make, trusted_lines
 from provisioner.host import gate
-from provisioner.model.enrolment import PAYLOAD, EnrolmentRecord, Stack
+from provisioner.model.enrolment import PAYLOAD, EnrolledStack, EnrolmentRecord
 from tests.enrolments import GPU, record
 from tests.world import DRIVER, WHEN
 
@@ -59,7 +59,7 @@ class Host:
         """Sign what is seen, and write it where the gate looks."""
         seen = self.observe()
         by = signer or self.signer
-        stack = Stack(driver=seen.driver, flavour=seen.flavour, gpus=[GPU], docker=seen.docker, cdi=seen.cdi)  # type: ignore[arg-type]
+        stack = EnrolledStack(driver=seen.driver, flavour=seen.flavour, gpus=[GPU], docker=seen.docker, cdi=seen.cdi)  # type: ignore[arg-type]
         values = {
             "bound_to": {"machine": seen.machine, "host_key": seen.host_key},
             "stack": stack,
@@ -226,7 +226,7 @@ def test_nothing_keeps_the_clock(host: Host, monkeypatch: pytest.MonkeyPatch) ->
     """Asked for only where something kept it at enrolment; what cannot be told does not count against the host."""
     monkeypatch.setattr(gate, "clock_kept", lambda: False)
     assert host.check() == []
-    host.enrol(stack=Stack(driver=None, flavour=None, clock_kept=True))
+    host.enrol(stack=EnrolledStack(driver=None, flavour=None, clock_kept=True))
     assert "nothing keeps the clock now; something did when the host was enrolled" in host.check()
     monkeypatch.setattr(gate, "clock_kept", lambda: None)
     assert not any("clock" in told for told in host.check())

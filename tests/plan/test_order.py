@@ -35,7 +35,6 @@ def test_a_bare_host_is_staged_changed_and_rebooted() -> None:
 
     assert [c.what for c in found.in_phase("stage") if not c.what.startswith("file")] == [
         "directory /var/lib/provision",
-        "package python3-apt",
         "directory /usr/local/lib/provision",
         "directory /usr/local/lib/provision/provisioner",
         "directory /usr/local/lib/provision/provisioner/host",

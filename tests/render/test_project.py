@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,9 @@ import pytest
 import yaml
 from jinja2 import UndefinedError
 
-from provisioner.model.plan import DrainStep, HostPlan
+from provisioner.model.plan import Change, DrainStep, HostPlan
+from provisioner.model.resource import AbsentFile, AbsentPackage, KeptFile, Package, Service
+from provisioner.model.transaction import Move
 from provisioner.plan.order import host_plan
 from provisioner.render.project import Project, project
 from provisioner.render.templates import fill, yaml_scalar
@@ -118,22 +122,22 @@ def test_without_contracts_clients_are_just_stopped() -> None:
 def test_one_transaction_with_exact_versions() -> None:
     """All packages go into one apt call, each with its exact version, held ones with leave to change."""
     plays = yaml.safe_load(rendered(bare_plan()).files["group_1.yml"])
-    (install,) = [t["ansible.builtin.apt"] for t in plays[2]["tasks"] if "ansible.builtin.apt" in t]
+    (install,) = [t["ansible.builtin.command"]["argv"] for t in plays[2]["tasks"] if t["name"].startswith("Install")]
 
-    assert install["name"] == [
+    assert install[install.index("install") + 1 :] == [
         "nvidia-kernel-dkms=535.261.03-1~deb12u1",
         "nvidia-smi=535.261.03-1~deb12u1",
         "nvidia-persistenced=535.171.04-1~deb12u1",
         "docker.io=20.10.24+dfsg1-1+deb12u1",
         "linux-headers-6.1.0-50-amd64=6.1.175-1",
     ]
-    assert install["allow_downgrade"] and install["allow_change_held_packages"]
+    assert {"--allow-downgrades", "--allow-change-held-packages", "--no-install-recommends"} <= set(install)
 
 
 def test_only_modules_that_ship_with_ansible() -> None:
     """Every task is one of ansible.builtin's, so plain ansible-core runs it."""
     plays = yaml.safe_load(rendered(bare_plan()).files["group_1.yml"])
-    keywords = {"name", "register", "changed_when", "failed_when", "environment"}
+    keywords = {"name", "register", "changed_when", "failed_when", "environment", "until", "retries", "delay"}
     used = {key for play in plays for task in play.get("tasks", []) for key in task} - keywords
 
     assert used
@@ -144,7 +148,7 @@ def test_hashes_of_the_lock_are_compared() -> None:
     """The expected SHA-256 of every staged archive stands beside the name under which apt keeps it."""
     sums = rendered(bare_plan()).files["files/group_1/SHA256SUMS"].splitlines()
 
-    assert f"{'a' * 64}  nvidia-smi_535.261.03-1~deb12u1_amd64.deb" in sums
+    assert f"{'a' * 64}  /var/cache/apt/archives/nvidia-smi_535.261.03-1~deb12u1_amd64.deb" in sums
     assert len(sums) == 5
 
 
@@ -180,8 +184,8 @@ def test_words_survive_yaml(word: str) -> None:
 def test_ansible_accepts_the_syntax(tmp_path: Path) -> None:
     """ansible-playbook itself parses the rendered run, started by hand in its folder."""
     step = DrainStep(network="lium", kind="notice-period", how="x", containers="pod_*")
-    drains = bare_plan("rig-02").model_copy(update={"drains": (step,)})
-    folder = write(rendered(bare_plan("rig-01"), drains), tmp_path)
+    drains = bare_plan("rig-03").model_copy(update={"drains": (step,)})
+    folder = write(rendered(moved(bare_plan("rig-01")), way_back("rig-02"), drains), tmp_path)
     done = subprocess.run(
         [BIN / "ansible-playbook", "--syntax-check", "site.yml"],
         cwd=folder,
@@ -205,7 +209,7 @@ def test_ansible_lint_passes_at_its_strictest_profile(tmp_path: Path) -> None:
     }
     differences = difference(wanted(lock), type(facts)(**{**vars(facts), "packages": loose}), world.bare_capture(lock))
     plan = host_plan("rig-02", lock, differences, enrolled=False)
-    folder = write(rendered(bare_plan("rig-01"), plan), tmp_path)
+    folder = write(rendered(moved(bare_plan("rig-01")), plan, way_back("rig-03")), tmp_path)
     done = subprocess.run(
         [
             BIN / "ansible-lint",
@@ -222,3 +226,111 @@ def test_ansible_lint_passes_at_its_strictest_profile(tmp_path: Path) -> None:
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def moved(plan: HostPlan) -> HostPlan:
+    """The plan as apt answered it: each package that is missing comes."""
+    moves = tuple(
+        Move(name=c.wanted.name, action="install", after=c.wanted.version, origin="Debian:12/oldstable")
+        for c in plan.changes
+        if isinstance(c.wanted, Package)
+    )
+    return plan.model_copy(update={"transaction": moves})
+
+
+def way_back(host: str = "rig-01") -> HostPlan:
+    """A plan that takes back an install: one package from its archive, others go, files as they were or gone."""
+    resources = (
+        KeptFile(path="/etc/apt/preferences.d/provision.pref", source="/kept/a", sha256="c" * 64, pins=True),
+        Package(
+            name="nvidia-smi",
+            version="535.216.03-1",
+            unit="driver",
+            held=False,
+            sha256="b" * 64,
+            archive="/kept/nvidia-smi_535.216.03-1_amd64.deb",
+        ),
+        AbsentPackage(name="nvidia-kernel-dkms", purge=True),
+        AbsentFile(path="/etc/modprobe.d/provision-nouveau.conf", rebuilds_initramfs=True),
+        KeptFile(
+            path="/etc/docker/daemon.json", source="/kept/b", sha256="c" * 64, mode="0600", restarts=("docker.service",)
+        ),
+        AbsentFile(path="/etc/systemd/system/provision-clients.target"),
+        Service(name="docker.service", enabled=False, active=False),
+    )
+    keys = {"package nvidia-smi": ("version", "held")}
+    changes = tuple(
+        Change(
+            phase="stage" if getattr(r, "pins", False) else "change",
+            what=r.key,
+            before="something",
+            after="before",
+            wanted=r,
+            keys=keys.get(r.key, ("x",)),
+        )
+        for r in resources
+    )
+    transaction = (
+        Move(name="nvidia-smi", action="downgrade", before="535.261.03-1", after="535.216.03-1"),
+        Move(name="nvidia-kernel-dkms", action="purge", before="535.261.03-1"),
+    )
+    return HostPlan(host=host, changes=changes, transaction=transaction, reboot=True, drain=("akash",))
+
+
+def tasks_of(run: Project, play: int) -> list[dict[str, Any]]:
+    tasks: list[dict[str, Any]] = yaml.safe_load(run.files["group_1.yml"])[play]["tasks"]
+    return tasks
+
+
+def test_what_is_replaced_is_kept_before_anything_else() -> None:
+    """The first task of all is the program that keeps; it names every package and file that the plan touches."""
+    run = rendered(moved(bare_plan()))
+    first = tasks_of(run, 0)[0]
+    program = run.files["files/group_1/keep.py"]
+    spec = ast.literal_eval(program.rpartition("\nmain(")[2].rstrip()[:-1])
+
+    assert first["name"] == "Keep what this run replaces, in /var/lib/provision/history/r1"
+    assert first["ansible.builtin.command"]["stdin"] == "{{ lookup('ansible.builtin.file', 'files/group_1/keep.py') }}"
+    assert spec["packages"]["nvidia-smi"] == "driver"
+    assert spec["to"]["nvidia-smi"] == world.DRIVER_DEB
+    assert {"/etc/apt/preferences.d/provision.pref", "/etc/docker/daemon.json"} <= set(spec["files"])
+    assert spec["files"]["/etc/docker/daemon.json"]["restarts"] == ["docker.service"]
+    assert spec["units"]["nvidia-persistenced.service"] == {"after_reboot": True}
+    assert (spec["most"], spec["limit"]) == (3, 4096 << 20)
+    compile(program, "keep.py", "exec")
+
+
+def test_the_same_transaction_is_simulated_staged_and_made() -> None:
+    """Three calls of apt-get that differ in one word each; the simulation is compared with the plan's moves."""
+    run = rendered(moved(bare_plan()))
+    stage, change = tasks_of(run, 0), tasks_of(run, 2)
+    simulate = next(t["ansible.builtin.shell"] for t in stage if t["name"].startswith("Simulate"))
+    fetch = next(t["ansible.builtin.command"]["argv"] for t in stage if "all that they need" in t["name"])
+    install = next(t["ansible.builtin.command"]["argv"] for t in change if t["name"].startswith("Install"))
+
+    assert [word for word in fetch if word != "--download-only"] == install
+    simulated = shlex.split(simulate["cmd"].partition("$(")[2].partition(")\n")[0].replace("\\\n", ""))
+    assert [word for word in simulated if word != "--simulate"] == install
+    assert f"nvidia-smi - {world.DRIVER_DEB}" in run.files["files/group_1/transaction"].splitlines()
+
+
+def test_the_way_back_takes_nothing_from_the_network() -> None:
+    """Archives by their path, compared with their kept hashes; no index, no download; what came goes, with purge."""
+    run = rendered(way_back())
+    stage, change = tasks_of(run, 0), tasks_of(run, 2)
+    install = next(t["ansible.builtin.command"]["argv"] for t in change if t["name"].startswith("Install"))
+
+    assert install[install.index("install") + 1 :] == ["/kept/nvidia-smi_535.216.03-1_amd64.deb", "nvidia-kernel-dkms-"]
+    assert "--purge" in install
+    assert run.files["files/group_1/SHA256SUMS"] == f"{'b' * 64}  /kept/nvidia-smi_535.216.03-1_amd64.deb\n"
+    assert not [task["name"] for task in stage if "index" in task["name"] or "download" in str(task)]
+    assert [task["name"] for task in change] == [
+        "Remove /etc/modprobe.d/provision-nouveau.conf, which was not there before",
+        "Disable provision-clients.target, which was not there before",
+        "Remove /etc/systemd/system/provision-clients.target, which was not there before",
+        "Install 1 and remove 1 packages of driver (module builds take minutes)",
+        "Release 1 packages",
+        "Put /etc/docker/daemon.json back",
+        "Restart docker.service, which reads its settings only at start",
+        "Stop docker.service",
+    ]

@@ -49,7 +49,10 @@ def test_a_bare_host_differs_in_everything() -> None:
     [
         (Package("nvidia-smi", "535.216.03-1", held=True), {"package nvidia-smi": ("version",)}),
         (Package("nvidia-smi", world.DRIVER_DEB, held=False), {"package nvidia-smi": ("held",)}),
-        (Package("nvidia-smi", world.DRIVER_DEB, held=True, whole=False), {"dpkg state": ("broken",)}),
+        (
+            Package("nvidia-smi", world.DRIVER_DEB, held=True, whole=False),
+            {"dpkg state": ("broken",), "package nvidia-smi": ("whole",)},
+        ),
     ],
 )
 def test_package_moved_let_go_or_broken(package: Package, expected: dict[str, tuple[str, ...]]) -> None:

@@ -7,11 +7,11 @@ import ipaddress
 import json
 import tarfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from provisioner.adapters.lab import access, gpus, image
@@ -118,6 +118,19 @@ class Host:
             hint=f"look inside: docker exec -it {self._container.name} journalctl -b",
         )
 
+    def keep_as(self, tag: str) -> None:
+        """Keep the host's disk as an image to begin from again; it is shut down in order meanwhile, then started.
+
+        What lies on volumes (/var/lib/docker) is not kept. `lab down --images` removes the image as it does the others.
+        """
+        repository, _, name = tag.partition(":")
+        before = self._started_at()
+        self._container.stop(timeout=BOOT_SECONDS)
+        self._container.commit(repository, name, changes=f'LABEL {image.IMAGE_LABEL}="{self.spec.suite}"')
+        self._container.start()
+        self._wait_for_new_start(before)
+        self.wait()
+
     def host_keys(self) -> tuple[str, ...]:
         """Public host keys, read out of band, not over the network that ssh has to trust."""
         seen = self.exec("cat /etc/ssh/ssh_host_*_key.pub")
@@ -174,8 +187,19 @@ class Lab:
         self.down()
 
     @classmethod
-    def up(cls, name: str, folder: Path, hosts: Iterable[HostSpec], say: Say = lambda _text: None) -> Lab:
-        """Start the hosts that are not there yet, and write inventory and keys; hosts that are up stay as they are."""
+    def up(
+        cls,
+        name: str,
+        folder: Path,
+        hosts: Iterable[HostSpec],
+        say: Say = lambda _text: None,
+        *,
+        images: Mapping[str, str] = MappingProxyType({}),
+    ) -> Lab:
+        """Start the hosts that are not there yet, and write inventory and keys; hosts that are up stay as they are.
+
+        `images` names, by host, an image of `Host.keep_as` to begin from instead of the bare one of its suite.
+        """
         client = ensure_engine()
         lab = cls(client, name, folder.resolve())
         wanted = list(hosts)
@@ -189,7 +213,8 @@ class Lab:
                     hint=f"take the lab down first (provision lab down --name {name}), or give the host another name",
                 )
         missing = [spec for spec in wanted if spec.name not in have]
-        tags = image.ensure_images(client, [spec.suite for spec in missing], say) if missing else {}
+        bare = [spec.suite for spec in missing if spec.name not in images]
+        tags = image.ensure_images(client, bare, say) if bare else {}
         ensure_inotify(say)
         public_key = access.ensure_key(lab.folder, name)
         network = lab._network()
@@ -200,7 +225,7 @@ class Lab:
         def start(pair: tuple[HostSpec, str]) -> None:
             spec, address = pair
             hardware = gpus.hardware(name, spec.name, [models[gpu] for gpu in spec.gpus])
-            lab._start(spec, address, tags[spec.suite], network, public_key, hardware)
+            lab._start(spec, address, images.get(spec.name) or tags[spec.suite], network, public_key, hardware)
 
         with ThreadPoolExecutor(STARTS_AT_ONCE) as pool:
             list(pool.map(start, zip(missing, addresses, strict=True)))

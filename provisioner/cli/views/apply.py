@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from provisioner.actions.apply import Applied
 from provisioner.cli.words import coloured, duration, paint, safe
-from provisioner.model.run import HostResult, RunEvent
+from provisioner.model.run import HostResult, RunEvent, Spent
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -111,7 +111,19 @@ class Progress:
         return grid
 
 
-_STATES = {"enrolled": "green", "unchanged": "dim", "failed": "red", "out": "red"}
+_STATES = {
+    "enrolled": "green",
+    "restored": "green",
+    "unchanged": "dim",
+    "failed": "red",
+    "out": "red",
+    "rolled-back": "yellow",
+}
+_WORDS = {
+    "unchanged": "up to date, enrolled",
+    "restored": "as it was, not enrolled then",
+    "rolled-back": "rolled back",
+}
 
 
 def applied_text(applied: Applied) -> str:
@@ -119,7 +131,7 @@ def applied_text(applied: Applied) -> str:
     width = max(map(len, applied.results), default=0)
     lines = [""]
     for result in applied.results.values():
-        words = "up to date, enrolled" if result.state == "unchanged" else result.state
+        words = _WORDS.get(result.state, result.state)
         line = f"{result.host.ljust(width)}  {paint(words, _STATES[result.state])}"
         spent = times(applied, result.host)
         lines.append(line + (f"   {spent}" if spent else ""))
@@ -127,6 +139,8 @@ def applied_text(applied: Applied) -> str:
     bad = sum(not result.good for result in applied.results.values())
     if applied.folder is not None:
         lines += ["", f"The run, to read or to repeat by hand: {applied.folder}"]
+    if applied.taken_back is not None and applied.taken_back.folder is not None:
+        lines += [f"The way back: {applied.taken_back.folder}"]
     if bad:
         lines += [f"{bad} of {len(applied.results)} hosts failed; the others went on."]
     else:
@@ -136,16 +150,19 @@ def applied_text(applied: Applied) -> str:
 
 def times(applied: Applied, host: str) -> str:
     """Return `staged 20 s · not serving 4 min (reboot 9 s)` from what was measured."""
-    spent = applied.seconds.get(host, {})
-    away = sum(seconds for phase, seconds in spent.items() if phase != "stage")
+    spent = applied.spent.get(host)
+    if spent is None:
+        return ""
     parts = []
-    if "stage" in spent:
-        parts.append(f"staged {duration(spent['stage'])}")
-    if "change" in spent or "reboot" in spent:
-        reboot = f" (reboot {duration(spent['reboot'])})" if "reboot" in spent else ""
-        parts.append(f"not serving {duration(away)}{reboot}")
-    elif "verify" in spent:
-        parts.append(f"verified in {duration(spent['verify'])}")
+    if "stage" in spent.phases:
+        parts.append(f"staged {duration(spent.phases['stage'])}")
+    if spent.not_serving:
+        reboot = f" (reboot {duration(spent.rebooting)})" if spent.rebooting else ""
+        parts.append(f"not serving {duration(spent.not_serving)}{reboot}")
+    elif "change" in spent.phases:
+        parts.append("serving all along")
+    if not spent.not_serving and "verify" in spent.phases:
+        parts.append(f"verified in {duration(spent.phases['verify'])}")
     return " · ".join(parts)
 
 
@@ -161,9 +178,26 @@ def _why(result: HostResult, width: int) -> list[str]:
 
 
 def applied_json(applied: Applied) -> str:
-    """Return the documented shape (docs/reference/apply.md), format 1."""
-    hosts = {
-        name: {**asdict(result), "seconds": applied.seconds.get(name, {})} for name, result in applied.results.items()
+    """Return the documented shape (docs/reference/plan.md), format 1."""
+    hosts = {name: {**asdict(result), **_seconds(applied, name)} for name, result in applied.results.items()}
+    back = applied.taken_back
+    return json.dumps(
+        {
+            "format": 1,
+            "run": applied.run,
+            "folder": str(applied.folder) if applied.folder else None,
+            "taken_back_in": str(back.folder) if back is not None and back.folder is not None else None,
+            "hosts": hosts,
+        },
+        indent=2,
+    )
+
+
+def _seconds(applied: Applied, host: str) -> dict[str, object]:
+    spent = applied.spent.get(host, Spent())
+    return {
+        "seconds": spent.phases,
+        "staged_s": spent.phases.get("stage", 0.0),
+        "not_serving_s": spent.not_serving,
+        "rebooting_s": spent.rebooting,
     }
-    folder = str(applied.folder) if applied.folder else None
-    return json.dumps({"format": 1, "run": applied.run, "folder": folder, "hosts": hosts}, indent=2)

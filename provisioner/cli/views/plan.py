@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from provisioner.actions.plan import Planned
 from provisioner.cli.words import duration, paint, safe
 from provisioner.errors import HostError
 from provisioner.model.plan import Change, HostPlan, Plan
-from provisioner.model.resource import Package, RunningDriver, Service
+from provisioner.model.resource import AbsentFile, AbsentPackage, KeptFile, Package, RunningDriver, Service
+from provisioner.model.transaction import Action, Move
 from provisioner.model.units import megabytes
 
 
@@ -27,7 +29,7 @@ def plan_text(planned: Planned, *, seconds: float, lock: str, next_command: str)
     lines = [f"{head} ({_differ(len(differing), len(plan.hosts))})", ""]
     width = max(len(name) for name in [*plan.hosts, *planned.failed])
     for host_plan in plan.hosts.values():
-        lines += _host(host_plan, width)
+        lines += host_lines(host_plan, width)
     for name, problem in planned.failed.items():
         lines += _not_seen(name, problem, width)
     if differing:
@@ -47,7 +49,8 @@ def _all(hosts: Mapping[str, HostPlan]) -> str:
     return f"all {len(hosts)} hosts are" if len(hosts) > 1 else f"{next(iter(hosts), 'no host')} is"
 
 
-def _host(plan: HostPlan, width: int) -> list[str]:
+def host_lines(plan: HostPlan, width: int) -> list[str]:
+    """Return one host's part of the screen."""
     name = paint(plan.host.ljust(width), "bold")
     if plan.up_to_date:
         return [f"{name}  up to date" + ("" if plan.enrolled else ", not enrolled yet: verify, then enrol")]
@@ -57,7 +60,58 @@ def _host(plan: HostPlan, width: int) -> list[str]:
     lines += [f"{' ' * width}  why: {safe(reason)}" for reason in plan.reasons]
     for phase, words in phase_lines(plan):
         lines.append(f"    {phase.ljust(7)}  {words}")
+        if phase == "change":
+            lines += [f"             {line}" for line in transaction_lines(plan)]
     return lines
+
+
+_SIGNS: dict[Action, str] = {
+    "install": "+",
+    "upgrade": "↑",
+    "downgrade": "↓",
+    "reinstall": "=",
+    "remove": "−",
+    "purge": "−",
+}
+_WIDTH = 104
+
+
+def transaction_lines(plan: HostPlan) -> list[str]:
+    """Return every package that apt would move, those of one version together: `↑ 1.2 → 1.3: libfoo1, foo`."""
+    if plan.transaction is None:
+        if not plan.moving or plan.blocked:
+            return []
+        why = "it is when dpkg has finished what was interrupted" if plan.interrupted else "the capture does not tell"
+        return [f"apt was not asked what it would do: {why}"]
+    alike: dict[tuple[Action, str], list[str]] = {}
+    for move in plan.transaction:
+        versions = f"{move.before} → {move.after}" if move.before and move.after else move.after or move.before or ""
+        alike.setdefault((move.action, versions), []).append(move.name)
+    notes = {move.name: f" ({move.instead} takes its place)" for move in plan.transaction if move.instead}
+    lines = []
+    for action, sign in _SIGNS.items():
+        groups = [(versions, names) for (of, versions), names in alike.items() if of == action]
+        for versions, names in sorted(groups, key=lambda group: (-len(group[1]), group[0])):
+            if len(names) > 1:
+                lines += _wrapped(f"{sign} {versions}: ", sorted(names))
+        single = sorted(
+            f"{names[0]} {versions}{notes.get(names[0], '')}" for versions, names in groups if not names[1:]
+        )
+        if single:
+            lines += _wrapped(f"{sign} ", single)
+    return [safe(line) for line in lines]
+
+
+def _wrapped(head: str, words: Sequence[str]) -> list[str]:
+    """Lines that break between words only; a word here may hold a blank of its own."""
+    lines, line = [], head
+    for number, word in enumerate(words):
+        piece = word + ("," if number < len(words) - 1 else "")
+        if len(line) + len(piece) > _WIDTH and line.strip():
+            lines.append(line.rstrip())
+            line = "    "
+        line += piece + " "
+    return [*lines, line.rstrip()]
 
 
 def _spread(left: str, right: str) -> str:
@@ -67,11 +121,11 @@ def _spread(left: str, right: str) -> str:
 def headline(plan: HostPlan) -> str:
     """Return what matters most about a plan in a few words: the driver first, then packages, then the rest."""
     running = [c for c in plan.changes if isinstance(c.wanted, RunningDriver)]
-    packages = [c for c in plan.changes if isinstance(c.wanted, Package) and c.wanted.unit != "tool"]
+    packages = [c for c in plan.changes if isinstance(c.wanted, (Package, AbsentPackage))]
     if running:
         before, after = _bare(running[0].before), _bare(running[0].after)
         return f"driver {before or 'none'} → {after}"
-    fresh = [c for c in packages if not c.keys or "version" in c.keys]
+    fresh = [c for c in packages if c.moves is not None]
     if fresh:
         return _package_words(fresh)
     loose = [c for c in packages if c.keys == ("held",)]
@@ -100,9 +154,22 @@ def _package_words(changes: Sequence[Change]) -> str:
     return f"{len(changes)} packages of {' and '.join(units)}, {words}"
 
 
+_KINDS = {
+    "settings": "file",
+    "kept-file": "file",
+    "absent-file": "file",
+    "absent-package": "package",
+    "kernel-module": "kernel module",
+}
+
+
 def _one(change: Change) -> str:
     if change.before is None:
         return f"{change.what} is missing"
+    if isinstance(change.wanted, (KeptFile, AbsentFile)):
+        return f"{change.what} {'as it was' if isinstance(change.wanted, KeptFile) else 'goes'}"
+    if change.before == change.after:
+        return f"{change.what} changes"
     return f"{change.what}: {change.before} → {change.after}"
 
 
@@ -117,24 +184,38 @@ def cost(plan: HostPlan) -> str:
 
 def phase_lines(plan: HostPlan) -> Iterable[tuple[str, str]]:
     """Yield phase and what happens in it, in order."""
-    fresh = [
-        c for c in plan.in_phase("change") if isinstance(c.wanted, Package) and (not c.keys or "version" in c.keys)
-    ]
+    fresh = [c for c in plan.changes if isinstance(c.moves, Package)]
     stage = _counted(plan.in_phase("stage"))
     if fresh:
-        stage.insert(0, f"download {len(fresh)} packages ({megabytes(plan.download_bytes)}) and what they need")
+        stage.insert(0, _fetched(fresh, plan))
     if stage:
         yield "stage", ", ".join(stage)
     if plan.drain:
         yield from _drain_lines(plan)
     change = _counted(plan.in_phase("change"))
+    if plan.transaction:
+        change.append(_moved(plan.transaction))
     if change:
         yield "change", ", ".join(change)
     if plan.reboot:
         units = [c.wanted.name for c in plan.in_phase("reboot") if isinstance(c.wanted, Service)]
         yield "reboot", "once" + (f", then start {', '.join(units)}" if units else "")
     if not plan.blocked:
-        yield "verify", "all checks, then enrol"
+        yield "verify", "all checks, then enrol" if plan.verified else "look again; it was not enrolled then"
+
+
+def _fetched(fresh: Sequence[Change], plan: HostPlan) -> str:
+    kept = sum(isinstance(c.wanted, Package) and c.wanted.archive is not None for c in fresh)
+    if kept == len(fresh):
+        return f"{kept} packages are kept on the host, nothing to download"
+    return f"download {len(fresh) - kept} packages ({megabytes(plan.download_bytes)}) and what they need"
+
+
+def _moved(moves: Sequence[Move]) -> str:
+    """Return `apt: 30 new, 2 newer, 1 removed`."""
+    words = {"install": "new", "upgrade": "newer", "downgrade": "older", "reinstall": "again"}
+    counts = Counter(words.get(move.action, "removed") for move in moves)
+    return "apt: " + ", ".join(f"{count} {word}" for word, count in counts.items())
 
 
 _DRAINS = {
@@ -173,7 +254,7 @@ def _counted(changes: Sequence[Change]) -> list[str]:
         return [_one(change) for change in changes]
     kinds: dict[str, int] = {}
     for change in changes:
-        kind = {"settings": "file", "kernel-module": "kernel module"}.get(change.wanted.kind, change.wanted.kind)
+        kind = _KINDS.get(change.wanted.kind, change.wanted.kind)
         kinds[kind] = kinds.get(kind, 0) + 1
     plural = {"directory": "folders", "whole-packages": "interrupted installations"}
     return [f"{n} {plural.get(kind, kind + 's') if n > 1 else kind}" for kind, n in kinds.items()]

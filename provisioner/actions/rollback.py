@@ -1,0 +1,134 @@
+"""The steps of `provision history` and `rollback`: read what a host keeps, plan the way back, forget it afterwards."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from provisioner import __version__
+from provisioner.actions.observe import Seen, observe
+from provisioner.actions.plan import Goal, Planned, plan_for, request_for, simulated
+from provisioner.actions.ports import Clock, HostShell, Prober, Signatures
+from provisioner.errors import HostError
+from provisioner.facts import history
+from provisioner.model.history import HISTORY, NOW, Entry
+from provisioner.model.inventory import InventoryHost
+from provisioner.model.plan import Plan
+from provisioner.model.stack import HostLock
+from provisioner.probe.request import STATE, Request
+from provisioner.resources.undo import undo
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What each host keeps, oldest first; `failed` holds the hosts that were not seen."""
+
+    entries: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
+    seen: dict[str, Seen] = field(default_factory=dict)
+    failed: dict[str, HostError] = field(default_factory=dict)
+
+
+def look_back(hosts: Sequence[InventoryHost], prober: Prober) -> Kept:
+    """Return the kept changes of every host, from one look."""
+    asked = Request(STATE, files=(history.RECORDS, history.ENDS))
+    seen, failed = observe(hosts, {host.name: asked for host in hosts}, prober)
+    return Kept({name: history.read(one.capture) for name, one in seen.items()}, seen, failed)
+
+
+def plan_rollback(
+    hosts: Sequence[InventoryHost],
+    run: str | None,
+    *,
+    prober: Prober,
+    clock: Clock,
+    signatures: Signatures,
+    sources: tuple[str, ...] = (),
+    made_in: str | None = None,
+) -> Planned:
+    """Return what each host needs to be what it was before `run`, or before its last change; changes nothing.
+
+    `made_in` takes back only a change of that run.
+    """
+    kept = look_back(hosts, prober)
+    failed = dict(kept.failed)
+    goals: dict[str, Goal] = {}
+    for host in hosts:
+        if host.name not in kept.entries:
+            continue
+        try:
+            undone = _undone(host.name, kept.entries[host.name], run)
+        except HostError as problem:
+            failed[host.name] = problem
+            continue
+        if made_in is None or undone[-1].record.run == made_in:
+            goals[host.name] = _goal(host, undone, kept.seen[host.name])
+    targets = [host for host in hosts if host.name in goals]
+    seen, unseen = observe(targets, {name: request_for(goal) for name, goal in goals.items()}, prober)
+    plans = {name: plan_for(one, goals[name], signatures) for name, one in seen.items()}
+    plans, unasked = simulated(plans, seen, prober)
+    failed |= unseen | unasked
+    plan = Plan(
+        made_by=__version__,
+        made_at=clock.now().strftime("%Y-%m-%dT%H:%M:%SZ"),
+        matrix="",
+        inventory=sources,
+        locked=_locked(goals),
+        hosts=plans,
+        failed={name: f"{problem.reference}: {problem.message}" for name, problem in failed.items()},
+    )
+    return Planned(plan, {name: seen[name] for name in plans}, failed, goals)
+
+
+def _undone(host: str, entries: Sequence[Entry], run: str | None) -> Sequence[Entry]:
+    """The entries from the one that is named to the last: a change can only be taken back with all that came after."""
+    if not entries:
+        raise HostError(
+            "nothing-kept",
+            host,
+            f"{host} keeps no change that could be taken back",
+            hint="every provision apply that changes a host keeps what it replaces",
+        )
+    if run is None:
+        return entries[-1:]
+    for number, entry in enumerate(entries):
+        if run in (entry.record.run, entry.record.began):
+            return entries[number:]
+    raise HostError(
+        "run-not-kept",
+        host,
+        f"{host} keeps nothing of a run {run}",
+        context=[f"kept: {entry.record.run}" for entry in entries],
+        hint=f"provision history {host}",
+    )
+
+
+def _goal(host: InventoryHost, undone: Sequence[Entry], seen: Seen) -> Goal:
+    records = [entry.record for entry in undone]
+    return Goal(
+        resources=undo(records, seen.facts.kernel.installed),
+        stack=records[0].before,
+        policy=host.intent.policy,
+        networks=host.intent.networks,
+        undone=tuple(record.run for record in records),
+    )
+
+
+def _locked(goals: Mapping[str, Goal]) -> dict[str, HostLock]:
+    return {name: goal.stack.entry for name, goal in goals.items() if goal.stack is not None}
+
+
+def forget(host: InventoryHost, goal: Goal, shell: HostShell) -> None:
+    """Take kept changes off a host that has been brought back to before them."""
+    if not goal.undone:
+        return
+    folders = [f"{HISTORY}/{run}" for run in goal.undone]
+    gone = [*folders, NOW] if goal.stack is None else folders
+    answer = shell.run(host, f"rm -rf -- {shlex.join(gone)}")
+    if answer.rc != 0:
+        raise HostError(
+            "history-not-cleared",
+            host.name,
+            f"{host.name} is back, but still keeps the change that was taken back",
+            context=answer.stderr.strip().splitlines()[-3:],
+        )

@@ -1,0 +1,79 @@
+"""How kept changes and the way back read: what each run changed, what it kept, and what going back would cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from provisioner.actions.plan import Planned
+from provisioner.actions.rollback import Kept
+from provisioner.cli.views.plan import host_lines
+from provisioner.cli.words import next_command, paint, safe
+from provisioner.model.history import Entry, Record
+from provisioner.model.units import megabytes
+
+
+def history_text(kept: Kept, inventory: Sequence[str] = ()) -> str:
+    """Return every host's changes, the newest first, and how to take the newest back."""
+    parts = []
+    newest = ""
+    for name, entries in kept.entries.items():
+        if not entries:
+            parts.append(f"{paint(name, 'bold')}  keeps no change")
+            continue
+        parts.append("\n".join([paint(name, "bold"), *(line for entry in reversed(entries) for line in _lines(entry))]))
+        newest = newest or name
+    text = "\n\n".join(parts)
+    if newest:
+        text += f"\n\nNext: {next_command('rollback', inventory)} {newest} --dry-run        shows the way back"
+    return text
+
+
+def _lines(entry: Entry) -> list[str]:
+    record = entry.record
+    before = record.before.words if record.before is not None else "what was there before the first enrolment"
+    size = f", keeps {megabytes(record.bytes)}" if record.bytes >= 1_000_000 else ""
+    end = "" if entry.done else paint(" · not finished", "yellow")
+    pad = " " * (len(record.run) + 4)
+    return [f"  {record.run}  {safe(what_changed(record))}{end}", f"{pad}goes back to {safe(before)}{size}"]
+
+
+def what_changed(record: Record) -> str:
+    """Return `nvidia-kernel-dkms 535.216.03-1 → 535.261.03-1 and 37 more packages, 2 files`."""
+    moved = [name for name, kept in record.packages.items() if name in record.to and record.to[name] != kept.version]
+    words = []
+    if moved:
+        first = next((name for name in moved if name.endswith("kernel-dkms")), moved[0])
+        before, after = record.packages[first].version, record.to[first]
+        more = f" and {len(moved) - 1} more package{'s' if len(moved) > 2 else ''}" if len(moved) > 1 else ""
+        words.append(f"{first} {before or 'none'} → {after or 'none'}{more}")
+    elif record.packages:
+        words.append(f"holds of {len(record.packages)} package{'s' if len(record.packages) > 1 else ''}")
+    if record.files:
+        words.append(f"{len(record.files)} file{'s' if len(record.files) > 1 else ''}")
+    if not words and record.units:
+        words.append(", ".join(record.units))
+    return ", ".join(words) or "nothing"
+
+
+def way_back_text(planned: Planned, *, seconds: float) -> str:
+    """Return the plan of a rollback: what is taken back, to what, and what that costs."""
+    lines = []
+    for name, plan in planned.plan.hosts.items():
+        goal = planned.goals[name]
+        runs = "runs" if len(goal.undone) > 1 else "run"
+        before = goal.stack.words if goal.stack is not None else "what it was before its first enrolment"
+        lines.append(f"{name} goes back to {before}: takes back {runs} {', '.join(goal.undone)} · {seconds:.1f} s")
+        lines.append("")
+        lines += host_lines(plan, len(name))
+    return "\n".join(lines)
+
+
+def history_json(kept: Kept) -> str:
+    """Return the documented shape (docs/guide/rollback.md), format 1: per host the kept records, oldest first."""
+    hosts = {
+        name: [{"done": entry.done, **entry.record.model_dump(mode="json", by_alias=True)} for entry in entries]
+        for name, entries in kept.entries.items()
+    }
+    failed = {name: f"{problem.reference}: {problem.message}" for name, problem in kept.failed.items()}
+    return json.dumps({"format": 1, "hosts": hosts, "failed": failed}, indent=2)

@@ -1,0 +1,111 @@
+"""Which upgrades to rehearse: the distinct ways from one stack to another that the hosts of two locks go.
+
+Two hosts go the same way when nothing differs that an upgrade could meet: OS, kernels, driver (version, modules, and
+so its source), runtime, packages with their versions, networks with their clients, what the modules are told, the
+models of their cards, and whether they may reboot. How many cards of a model a host has, and in which words its
+request was put, is left out: of a fleet of 1,000 hosts with 12 stacks, 12 are rehearsed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from provisioner.model.enrolment import canonical
+from provisioner.model.rehearsal import Case
+from provisioner.model.stack import HostLock, Lock
+from provisioner.resolve.moves import HostMove, compare
+
+
+@dataclass(frozen=True)
+class Ways:
+    """The cases, most hosts first, and the hosts that need none."""
+
+    cases: tuple[Case, ...]
+    unchanged: tuple[str, ...]
+    gone: tuple[str, ...]
+
+
+def ways(before: Lock, after: Lock) -> Ways:
+    """Group the hosts of the second lock by the way they go; hosts that only the first one has are `gone`."""
+    grouped: dict[str, list[str]] = {}
+    pairs: dict[str, tuple[HostLock | None, HostLock]] = {}
+    unchanged = []
+    prints: dict[int, str] = {}  # by identity: hosts of one kind share the value when a lock is read
+
+    def print_of(entry: HostLock) -> str:
+        if id(entry) not in prints:
+            prints[id(entry)] = stack_print(entry)
+        return prints[id(entry)]
+
+    for name in sorted(after.hosts):
+        old, new = before.hosts.get(name), after.hosts[name]
+        first, second = print_of(old) if old is not None else "new", print_of(new)
+        if first == second:
+            unchanged.append(name)
+            continue
+        key = hashlib.sha256(f"{first} {second}".encode()).hexdigest()[:12]
+        grouped.setdefault(key, []).append(name)
+        pairs.setdefault(key, (old, new))
+    cases = [
+        Case(id=key, name=_name(*pairs[key], key), hosts=tuple(hosts), before=pairs[key][0], after=pairs[key][1])
+        for key, hosts in grouped.items()
+    ]
+    return Ways(
+        cases=tuple(sorted(cases, key=lambda case: (-len(case.hosts), case.name))),
+        unchanged=tuple(unchanged),
+        gone=tuple(sorted(before.hosts.keys() - after.hosts.keys())),
+    )
+
+
+def stack_print(entry: HostLock) -> str:
+    """One digest for all that a rehearsal rests on; two entries with the same one rehearse alike."""
+    chosen = (entry.driver_version, entry.modules, entry.cuda, entry.runtime)
+    value = {
+        "os": entry.os,
+        "cards": sorted(set(entry.gpus)),
+        "kernels": sorted(entry.kernels),
+        "chosen": [choice.value if choice is not None else None for choice in chosen],
+        "networks": {name: choice.value for name, choice in entry.networks.items()},
+        "serves": sorted(entry.intent.networks),
+        "packages": sorted([p.name, p.version, p.architecture, p.sha256, p.hold] for p in entry.packages),
+        "options": list(entry.module_options),
+        "tunnel": entry.intent.model_dump(mode="json")["tunnel"],
+        "reboot": entry.intent.policy.reboot,
+    }
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def difference(case: Case) -> HostMove:
+    """What moves on this way, value by value."""
+    if case.before is None:
+        return HostMove("found")
+    return compare(case.before, case.after, ())
+
+
+def stack_words(entry: HostLock | None) -> str:
+    """`driver 535.261.03, docker-io, akash`."""
+    if entry is None:
+        return "nothing yet"
+    return ", ".join(_words(entry))
+
+
+def _words(entry: HostLock) -> Iterator[str]:
+    yield f"driver {_driver(entry)}" if entry.driver_version is not None else "no driver"
+    yield entry.runtime.value if entry.runtime is not None else "no runtime"
+    yield from entry.intent.networks
+
+
+def _driver(entry: HostLock) -> str:
+    version = entry.driver_version.value if entry.driver_version is not None else "none"
+    return f"{version} open" if entry.modules is not None and entry.modules.value == "open" else version
+
+
+def _name(before: HostLock | None, after: HostLock, key: str) -> str:
+    """`debian-12-rtx-3090-535.216.03-to-535.261.03-1a2b`; the end tells ways apart that read alike."""
+    cards = "-".join(dict.fromkeys(after.gpus)) or "no-gpu"
+    first = _driver(before).replace(" ", "-") if before is not None else "new"
+    second = _driver(after).replace(" ", "-")
+    way = f"{first}-to-{second}" if first != second else f"{second}-packages"
+    return "-".join((after.os, cards, way, key[:4])).replace("/", "-")
