@@ -24,7 +24,7 @@ from provisioner.model.facts import (
 )
 from provisioner.model.history import HISTORY, NOW, Entry
 from provisioner.model.intent import Intent
-from provisioner.model.resource import Directory, File, Settings
+from provisioner.model.resource import Directory, File, Secret, Settings
 from provisioner.model.stack import Choice, HostLock, LockedPackage, Reason
 from provisioner.probe.request import Request
 from provisioner.resources.wanted import wanted
@@ -101,8 +101,8 @@ def fitting_capture(lock: HostLock, host: str = "rig-01") -> Capture:
     files: dict[str, str | None] = {}
     commands = {}
     for resource in wanted(lock):
-        if isinstance(resource, (Directory, File, Settings)):
-            mode = getattr(resource, "mode", "0644")
+        if isinstance(resource, (Directory, File, Secret, Settings)):
+            mode = getattr(resource, "mode", "0644").partition(" ")[0]
             commands[f"stat -c '%a %U:%G %F' {resource.path}"] = CommandOutput(
                 rc=0, stdout=f"{mode.lstrip('0')} root:root regular file\n"
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from provisioner.model.history import Stack
 from provisioner.model.intent import Policy
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.plan import DrainStep, HostPlan, Plan
-from provisioner.model.resource import AbsentFile, Directory, File, KeptFile, Resource, Service, Settings
+from provisioner.model.resource import AbsentFile, Directory, File, KeptFile, Resource, Secret, Service, Settings
 from provisioner.model.stack import HostLock, Lock
 from provisioner.plan.order import host_plan, plan_from
 from provisioner.plan.refuse import refusals
@@ -78,12 +78,18 @@ def make_plan(
     sources: tuple[str, ...] = (),
     limit: str | None = None,
     contracts: Contracts | None = None,
+    environment: Collection[str] = (),
 ) -> Planned:
     """Return what each host needs to be what its lock entry says; changes nothing.
 
+    `environment` names the variables of the environment here, of which secrets may come.
     `contracts` is asked only when a client has to stop: a plan that changes nothing must not pay for the matrix.
     """
     locked, failed = _locked(hosts, lock)
+    for host in hosts:
+        if host.name in locked and (problem := _secret_missing(host, sources, environment)) is not None:
+            failed[host.name] = problem
+            del locked[host.name]
     targets = [host for host in hosts if host.name in locked]
     goals = {name: goal_of(entry, lock.matrix) for name, entry in locked.items()}
     seen, unseen = observe(targets, {name: request_for(goal) for name, goal in goals.items()}, prober)
@@ -155,6 +161,7 @@ def request_for(goal: Goal) -> Request:
         files=tuple(dict.fromkeys(r.path for r in files)),
         units=tuple(r.name for r in goal.resources if isinstance(r, Service)),
         sums=tuple(r.path for r in files if isinstance(r, KeptFile)),
+        stats=tuple(r.path for r in goal.resources if isinstance(r, Secret)),
     )
 
 
@@ -237,6 +244,27 @@ def _locked(hosts: Sequence[InventoryHost], lock: Lock) -> tuple[dict[str, HostL
         else:
             locked[host.name] = entry
     return locked, failed
+
+
+def _secret_missing(host: InventoryHost, sources: tuple[str, ...], environment: Collection[str]) -> HostError | None:
+    """Name the secrets that the run could not take from where the intent says; their values are not looked at."""
+    missing = []
+    for one in host.intent.secrets:
+        if one.env is not None and one.env not in environment:
+            missing.append(f"{one.network} {one.name}: the environment has no {one.env}")
+        elif one.variable is not None and not sources:
+            missing.append(f"{one.network} {one.name}: variable {one.variable} needs an inventory (-i); use env here")
+        elif one.variable is not None and one.variable not in host.variables:
+            missing.append(f"{one.network} {one.name}: the inventory has no variable {one.variable} for {host.name}")
+    if not missing:
+        return None
+    return HostError(
+        "secret-missing",
+        host.name,
+        f"{host.name}: {len(missing)} secret{'s are' if len(missing) > 1 else ' is'} missing; nothing was changed",
+        context=missing,
+        hint="docs/guide/secrets.md says where secrets may come from",
+    )
 
 
 def _changed(entry: HostLock, host: InventoryHost) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -104,6 +105,7 @@ def _plan(args: argparse.Namespace, sources: tuple[str, ...], limit: str | None,
         sources=sources,
         limit=limit,
         contracts=options.contracts,
+        environment=os.environ.keys(),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 import time
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
         sources=tuple(args.inventory),
         limit=args.limit,
         contracts=options.contracts,
+        environment=os.environ.keys(),
     )
     if args.out is not None:
         _save(args.out, plan_json(planned.plan))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 
 class Policy(BaseModel):
@@ -44,6 +44,37 @@ class PowerPolicy(BaseModel):
         return self
 
 
+Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class SecretSource(BaseModel):
+    """Where a secret comes from and where it goes, never what it is; an item of `provision_secrets`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: Word
+    name: Word
+    variable: Variable | None = Field(default=None, description="Ansible variable of the host, such as one in a vault")
+    env: Variable | None = Field(default=None, description="environment variable where provision runs")
+    path: Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9_./-]+$")] | None = Field(
+        default=None, description="file on the host; default /etc/provision/secrets/NETWORK.NAME"
+    )
+    owner: Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]*$")] = "root"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SecretSource:
+        if (self.variable is None) == (self.env is None):
+            raise ValueError("a secret comes from one place: give variable or env")
+        if self.variable is not None and self.variable.startswith("provision_"):
+            raise ValueError("variables that begin with provision_ are the intent's own: name the secret otherwise")
+        return self
+
+    @property
+    def file(self) -> str:
+        return self.path or f"/etc/provision/secrets/{self.network}.{self.name}"
+
+
 class Intent(BaseModel):
     """The request for one host. Every field is a variable with the prefix `provision_`."""
 
@@ -63,6 +94,9 @@ class Intent(BaseModel):
     cdi: Literal["auto", "present", "absent"] = "auto"
     tunnel: Literal["none"] = Field(default="none", description="kind of tunnel; plain ssh is the only one yet")
     power: tuple[PowerPolicy, ...] = Field(default=(), description="power policies, one for each model")
+    secrets: tuple[SecretSource, ...] = Field(
+        default=(), description="secrets of the clients: where each comes from and where it goes"
+    )
     watchdog: Literal["act", "off"] = Field(
         default="act", description="act: a timer on the host looks every minute and climbs its ladders"
     )

@@ -81,6 +81,24 @@ class AbsentFile(_Kind):
         return f"file {self.path}"
 
 
+class Secret(_Kind):
+    """A file whose text nobody here knows: where the run takes it from. What a host has is told by mode and owner.
+
+    `mode` has the owner behind it when that is not root, as it is seen.
+    """
+
+    kind: Literal["secret"] = "secret"
+    path: str
+    owner: str = "root"
+    mode: str
+    source: Literal["variable", "env"]
+    word: str  # name of the variable
+
+    @property
+    def key(self) -> str:
+        return f"secret {self.path}"
+
+
 class Settings(_Kind):
     """Keys that a JSON file must hold, whatever else its owner keeps there; `restarts` are units that read it."""
 
@@ -181,6 +199,7 @@ Resource = Annotated[
     | File
     | KeptFile
     | AbsentFile
+    | Secret
     | Settings
     | Package
     | AbsentPackage

@@ -21,6 +21,7 @@ from provisioner.model.resource import (
     Package,
     Resource,
     RunningDriver,
+    Secret,
     Service,
     Settings,
     WholePackages,
@@ -131,6 +132,8 @@ def describe(resource: Resource) -> str:
         return "not installed"
     if isinstance(resource, AbsentFile):
         return "not there"
+    if isinstance(resource, Secret):
+        return f"mode {resource.mode}"
     if isinstance(resource, KeptFile):
         return f"{resource.sha256[:12]}, mode {resource.mode}"
     if isinstance(resource, WholePackages):

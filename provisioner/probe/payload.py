@@ -64,7 +64,7 @@ def _plain(request: Request) -> dict[str, Any]:
         "listings": list(profile.listings),
         "folders": list(profile.folders),
         "links": list(profile.links),
-        "stats": list(dict.fromkeys(path for path in request.files if "*" not in path)),
+        "stats": list(dict.fromkeys(path for path in (*request.files, *request.stats) if "*" not in path)),
         "disks": list(profile.disks),
         "devices": [[item.root, item.vendor, list(item.names)] for item in profile.devices],
         "commands": [[command.line, command.argv, command.limit_s] for command in request.commands],

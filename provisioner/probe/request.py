@@ -188,7 +188,8 @@ class Request:
     """A profile, and what one host's wanted resources add: files to compare, units, packages whose offers are wanted.
 
     Added files are also answered as `stat -c '%a %U:%G %F' PATH`, for their mode and owner; `sums` as
-    `sha256sum PATH`, which tells whether a file is a known one without showing it.
+    `sha256sum PATH`, which tells whether a file is a known one without showing it. `stats` are never read, whatever
+    they hold: only their mode and owner are told.
     """
 
     profile: Profile = STATE
@@ -196,6 +197,7 @@ class Request:
     units: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     sums: tuple[str, ...] = ()
+    stats: tuple[str, ...] = ()
 
     @property
     def commands(self) -> tuple[Command, ...]:

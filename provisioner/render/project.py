@@ -24,6 +24,7 @@ from provisioner.model.resource import (
     KeptFile,
     KernelModule,
     Package,
+    Secret,
     Service,
     Settings,
     Unit,
@@ -264,6 +265,10 @@ def _files_and_folders(changes: Sequence[Change], group: str, files: dict[str, s
             source = _source(change.wanted.path, group)
             files[source] = change.wanted.content
             tasks.append(fill("tasks/file.yml.j2", change=change, source=source))
+        elif isinstance(change.wanted, Secret):
+            word = change.wanted.word
+            expression = word if change.wanted.source == "variable" else f"lookup('ansible.builtin.env', '{word}')"
+            tasks.append(fill("tasks/secret.yml.j2", change=change, expression=expression))
     return [*tasks, *_restored(changes, after_packages=False)]
 
 

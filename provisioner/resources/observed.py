@@ -19,6 +19,7 @@ from provisioner.model.resource import (
     Package,
     Resource,
     RunningDriver,
+    Secret,
     Service,
     Settings,
     WholePackages,
@@ -33,7 +34,7 @@ def observed(wanted: Resource, facts: HostFacts, capture: Capture) -> Observed:
         return _kept(wanted, capture)
     if isinstance(wanted, AbsentFile):
         return _absent_file(wanted, capture)
-    if isinstance(wanted, Directory):
+    if isinstance(wanted, (Directory, Secret)):
         return _directory(wanted, capture)
     if isinstance(wanted, Package):
         return _package(wanted, facts)
@@ -94,7 +95,7 @@ def _absent_file(wanted: AbsentFile, capture: Capture) -> Observed:
     return wanted if mode is None else File(path=wanted.path, content="", mode=mode)
 
 
-def _directory(wanted: Directory, capture: Capture) -> Observed:
+def _directory(wanted: Directory | Secret, capture: Capture) -> Observed:
     mode = _mode(wanted.path, capture)
     if mode is UNKNOWN:
         return UNKNOWN

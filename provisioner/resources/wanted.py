@@ -21,6 +21,7 @@ from provisioner.model.resource import (
     Package,
     Resource,
     RunningDriver,
+    Secret,
     Service,
     Settings,
     WholePackages,
@@ -90,6 +91,7 @@ def wanted(lock: HostLock) -> tuple[Resource, ...]:
         resources.append(Service(name="containerd.service"))
     resources += _gate(lock)
     resources += _watchdog(lock)
+    resources += _secrets(lock)
     if running is not None:
         resources.append(running)
         if any(package.name.startswith("nvidia") and "persistenced" in package.name for package in lock.packages):
@@ -127,6 +129,25 @@ def _watchdog(lock: HostLock) -> list[Resource]:
             Service(name="provision-power.service", after_reboot=True),
         ]
     return resources
+
+
+def _secrets(lock: HostLock) -> list[Resource]:
+    """The clients' secrets, each readable by its owner alone."""
+    if not lock.intent.secrets:
+        return []
+    return [
+        Directory(path="/etc/provision/secrets", mode="0711"),
+        *(
+            Secret(
+                path=one.file,
+                owner=one.owner,
+                mode="0600" if one.owner == "root" else f"0600 {one.owner}:root",
+                source="variable" if one.variable is not None else "env",
+                word=one.variable or one.env or "",
+            )
+            for one in lock.intent.secrets
+        ),
+    ]
 
 
 def watchdog_config(lock: HostLock) -> str:
