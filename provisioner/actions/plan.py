@@ -19,7 +19,17 @@ from provisioner.model.history import Stack
 from provisioner.model.intent import Policy
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.plan import DrainStep, HostPlan, Plan
-from provisioner.model.resource import AbsentFile, Directory, File, KeptFile, Resource, Secret, Service, Settings
+from provisioner.model.resource import (
+    AbsentFile,
+    Directory,
+    File,
+    KeptFile,
+    PythonEnvironment,
+    Resource,
+    Secret,
+    Service,
+    Settings,
+)
 from provisioner.model.stack import HostLock, Lock
 from provisioner.plan.order import host_plan, plan_from
 from provisioner.plan.refuse import refusals
@@ -160,7 +170,10 @@ def request_for(goal: Goal) -> Request:
         STATE,
         files=tuple(dict.fromkeys(r.path for r in files)),
         units=tuple(r.name for r in goal.resources if isinstance(r, Service)),
-        sums=tuple(r.path for r in files if isinstance(r, KeptFile)),
+        sums=(
+            *(r.path for r in files if isinstance(r, KeptFile)),
+            *(r.mark for r in goal.resources if isinstance(r, PythonEnvironment)),
+        ),
         stats=tuple(r.path for r in goal.resources if isinstance(r, Secret)),
     )
 

@@ -99,6 +99,28 @@ class Secret(_Kind):
         return f"secret {self.path}"
 
 
+class PythonEnvironment(_Kind):
+    """An environment of a network's Python client, made from a list of requirements with this SHA-256."""
+
+    kind: Literal["python-environment"] = "python-environment"
+    network: str
+    sha256: str
+
+    @property
+    def key(self) -> str:
+        return f"python environment {self.network}"
+
+    @property
+    def folder(self) -> str:
+        """`/opt/provision/NETWORK/current` leads to the one that is whole."""
+        return f"/opt/provision/{self.network}/{self.sha256[:12]}"
+
+    @property
+    def mark(self) -> str:
+        """The list it was made from; it gets its name when everything is installed."""
+        return f"/opt/provision/{self.network}/current/requirements.txt"
+
+
 class Settings(_Kind):
     """Keys that a JSON file must hold, whatever else its owner keeps there; `restarts` are units that read it."""
 
@@ -200,6 +222,7 @@ Resource = Annotated[
     | KeptFile
     | AbsentFile
     | Secret
+    | PythonEnvironment
     | Settings
     | Package
     | AbsentPackage

@@ -19,6 +19,7 @@ from provisioner.model.resource import (
     KeptFile,
     KernelModule,
     Package,
+    PythonEnvironment,
     Resource,
     RunningDriver,
     Secret,
@@ -132,6 +133,8 @@ def describe(resource: Resource) -> str:
         return "not installed"
     if isinstance(resource, AbsentFile):
         return "not there"
+    if isinstance(resource, PythonEnvironment):
+        return f"requirements {resource.sha256[:12]}, pinned by hash (python3-venv is installed for it)"
     if isinstance(resource, Secret):
         return f"mode {resource.mode}"
     if isinstance(resource, KeptFile):

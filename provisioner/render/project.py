@@ -16,6 +16,7 @@ from provisioner.host.programs import CLIENT
 from provisioner.model.history import HISTORY, Keep
 from provisioner.model.paths import data_dir
 from provisioner.model.plan import Change, DrainStep, HostPlan, Phase
+from provisioner.model.requirements import requirements
 from provisioner.model.resource import (
     AbsentFile,
     AbsentPackage,
@@ -24,6 +25,7 @@ from provisioner.model.resource import (
     KeptFile,
     KernelModule,
     Package,
+    PythonEnvironment,
     Secret,
     Service,
     Settings,
@@ -269,6 +271,10 @@ def _files_and_folders(changes: Sequence[Change], group: str, files: dict[str, s
             word = change.wanted.word
             expression = word if change.wanted.source == "variable" else f"lookup('ansible.builtin.env', '{word}')"
             tasks.append(fill("tasks/secret.yml.j2", change=change, expression=expression))
+        elif isinstance(change.wanted, PythonEnvironment):
+            source = f"files/{group}/requirements/{change.wanted.network}.txt"
+            files[source] = requirements(change.wanted.network) or ""
+            tasks.append(fill("tasks/python_environment.yml.j2", wanted=change.wanted, source=source))
     return [*tasks, *_restored(changes, after_packages=False)]
 
 

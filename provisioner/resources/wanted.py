@@ -13,12 +13,14 @@ from provisioner.model.capture import UNKNOWN, Unknown
 from provisioner.model.driver_package import branch_of
 from provisioner.model.facts import Flavour
 from provisioner.model.facts import Package as Installed
+from provisioner.model.requirements import digest, requirements
 from provisioner.model.resource import (
     AbsentPackage,
     Directory,
     File,
     KernelModule,
     Package,
+    PythonEnvironment,
     Resource,
     RunningDriver,
     Secret,
@@ -92,6 +94,11 @@ def wanted(lock: HostLock) -> tuple[Resource, ...]:
     resources += _gate(lock)
     resources += _watchdog(lock)
     resources += _secrets(lock)
+    resources += [
+        PythonEnvironment(network=network, sha256=digest(listed))
+        for network in sorted(lock.networks)
+        if (listed := requirements(network)) is not None
+    ]
     if running is not None:
         resources.append(running)
         if any(package.name.startswith("nvidia") and "persistenced" in package.name for package in lock.packages):
