@@ -24,7 +24,7 @@ from provisioner.model.facts import (
 )
 from provisioner.model.history import HISTORY, NOW, Entry
 from provisioner.model.intent import Intent
-from provisioner.model.resource import Directory, File, Secret, Settings
+from provisioner.model.resource import Directory, File, SecretFile, Settings
 from provisioner.model.stack import Choice, HostLock, LockedPackage, Reason
 from provisioner.probe.request import Request
 from provisioner.resources.wanted import wanted
@@ -101,7 +101,7 @@ def fitting_capture(lock: HostLock, host: str = "rig-01") -> Capture:
     files: dict[str, str | None] = {}
     commands = {}
     for resource in wanted(lock):
-        if isinstance(resource, (Directory, File, Secret, Settings)):
+        if isinstance(resource, (Directory, File, SecretFile, Settings)):
             mode = getattr(resource, "mode", "0644").partition(" ")[0]
             commands[f"stat -c '%a %U:%G %F' {resource.path}"] = CommandOutput(
                 rc=0, stdout=f"{mode.lstrip('0')} root:root regular file\n"
@@ -213,6 +213,7 @@ class Rig:
         """What a rollback of the newest change that is not taken back yet leaves behind."""
         record = [e.record for e in self.history() if e.record.run not in self.taken_back][-1]
         self.taken_back.add(record.run)
+        self.files.pop(f"{record.folder}/done", None)
         for name, kept in record.packages.items():
             self.packages.pop(name, None)
             if kept.version is not None:

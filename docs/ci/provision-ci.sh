@@ -39,8 +39,6 @@ step() {
 
 digest_in() { sed -n 's/^  "matrix": "\([0-9a-f]*\)".*/\1/p' "$1"; }
 
-lint() { ansible-inventory -i "$inventory" --list >/dev/null && provision matrix lint; }
-
 # The lock must be what inventory, captures and matrix resolve to. Hosts without a capture keep their entries.
 resolved() {
     cp "$lock" "$report/resolved.lock"
@@ -74,7 +72,7 @@ fi
 if [ "$before" != "$after" ] && [ -d ".provision/matrix/$before" ]; then
     step diff "what the new matrix moves" provision matrix diff "$before" in-use --lock "$report/base.lock"
 fi
-step lint "inventory and matrix" lint
+step lint "the matrix" provision matrix lint
 step resolve "the lock is what it should be" resolved
 step plan "plan against the last captures" planned
 

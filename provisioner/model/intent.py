@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from provisioner.model.tunnel import Tunnel
+
 
 class Policy(BaseModel):
     """How careful to be; key `provision_policy`."""
@@ -92,7 +94,7 @@ class Intent(BaseModel):
         description='auto takes the container toolkit when offered, "none", or a specifier such as ">=1.19.1"',
     )
     cdi: Literal["auto", "present", "absent"] = "auto"
-    tunnel: Literal["none"] = Field(default="none", description="kind of tunnel; plain ssh is the only one yet")
+    tunnel: Tunnel = Tunnel()
     power: tuple[PowerPolicy, ...] = Field(default=(), description="power policies, one for each model")
     secrets: tuple[SecretSource, ...] = Field(
         default=(), description="secrets of the clients: where each comes from and where it goes"

@@ -93,7 +93,8 @@ def stack_words(entry: HostLock | None) -> str:
 
 def _words(entry: HostLock) -> Iterator[str]:
     yield f"driver {_driver(entry)}" if entry.driver_version is not None else "no driver"
-    yield entry.runtime.value if entry.runtime is not None else "no runtime"
+    # Without what a distribution adds to the version: it is in the packages, and too long for a line.
+    yield entry.runtime.value.partition("+")[0] if entry.runtime is not None else "no runtime"
     yield from entry.intent.networks
 
 

@@ -23,7 +23,7 @@ from provisioner.model.resource import (
     PythonEnvironment,
     Resource,
     RunningDriver,
-    Secret,
+    SecretFile,
     Service,
     Settings,
     WholePackages,
@@ -145,12 +145,11 @@ def _secrets(lock: HostLock) -> list[Resource]:
     return [
         Directory(path="/etc/provision/secrets", mode="0711"),
         *(
-            Secret(
+            SecretFile(
                 path=one.file,
                 owner=one.owner,
                 mode="0600" if one.owner == "root" else f"0600 {one.owner}:root",
-                source="variable" if one.variable is not None else "env",
-                word=one.variable or one.env or "",
+                expression=one.variable or f"lookup('ansible.builtin.env', '{one.env}')",
             )
             for one in lock.intent.secrets
         ),

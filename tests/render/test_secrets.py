@@ -72,8 +72,8 @@ def test_the_rendered_run_names_the_variable(tmp_path: Path) -> None:
     assert not [name for name, text in run.files.items() if MARK in text]
     assert MARK not in plan.model_dump_json()
     text = run.files["group_1.yml"]
-    assert '"{{ lium_hotkey }}"' in text
-    assert "\"{{ lookup('ansible.builtin.env', 'VAST_API_KEY') }}\"" in text
+    assert '"{{ lium_hotkey }}\\n"' in text
+    assert "\"{{ lookup('ansible.builtin.env', 'VAST_API_KEY') }}\\n\"" in text
     assert text.count("no_log: true") == 2
 
 
@@ -87,7 +87,11 @@ def test_a_real_run_shows_it_nowhere(tmp_path: Path) -> None:
     )
     plan = planned_for(*sources)
     plan = plan.model_copy(
-        update={"changes": tuple(c for c in plan.changes if c.wanted.kind == "secret"), "drain": (), "reboot": False}
+        update={
+            "changes": tuple(c for c in plan.changes if c.wanted.kind == "secret-file"),
+            "drain": (),
+            "reboot": False,
+        }
     )
     variables = {"rig-01": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}}
     run = project([plan], variables, run="r1", made_by="0.1.0", made_at="2026-11-24T03:07:00Z")
@@ -112,8 +116,8 @@ def test_a_real_run_shows_it_nowhere(tmp_path: Path) -> None:
     )
 
     assert done.returncode == 0, done.stdout[-2000:]
-    assert (target / "hotkey").read_text() == MARK
-    assert (target / "api-key").read_text() == f"{MARK}-2"
+    assert (target / "hotkey").read_text() == f"{MARK}\n"
+    assert (target / "api-key").read_text() == f"{MARK}-2\n"
     assert {stat.S_IMODE((target / name).stat().st_mode) for name in ("hotkey", "api-key")} == {0o600}
     assert MARK not in done.stdout + done.stderr
     assert MARK not in (tmp_path / "log").read_text()

@@ -10,7 +10,7 @@ from provisioner.actions.plan import Planned
 from provisioner.cli.words import duration, paint, safe
 from provisioner.errors import HostError
 from provisioner.model.plan import Change, HostPlan, Plan
-from provisioner.model.resource import AbsentFile, AbsentPackage, KeptFile, Package, RunningDriver, Service
+from provisioner.model.resource import AbsentFile, AbsentPackage, Guarded, KeptFile, Package, RunningDriver, Service
 from provisioner.model.transaction import Action, Move
 from provisioner.model.units import megabytes
 
@@ -200,6 +200,10 @@ def phase_lines(plan: HostPlan) -> Iterable[tuple[str, str]]:
     if plan.reboot:
         units = [c.wanted.name for c in plan.in_phase("reboot") if isinstance(c.wanted, Service)]
         yield "reboot", "once" + (f", then start {', '.join(units)}" if units else "")
+    for guarded in plan.in_phase("guard"):
+        if isinstance(guarded.wanted, Guarded):
+            way = f"over {guarded.wanted.path}" if guarded.wanted.path else "over a new session"
+            yield "guard", f"{_one(guarded)}; back by itself in {guarded.wanted.confirm_s} s unless confirmed {way}"
     if not plan.blocked:
         yield "verify", "all checks, then enrol" if plan.verified else "look again; it was not enrolled then"
 
@@ -256,7 +260,7 @@ def _counted(changes: Sequence[Change]) -> list[str]:
     for change in changes:
         kind = _KINDS.get(change.wanted.kind, change.wanted.kind)
         kinds[kind] = kinds.get(kind, 0) + 1
-    plural = {"directory": "folders", "whole-packages": "interrupted installations"}
+    plural = {"directory": "folders", "whole-packages": "interrupted installations", "key-pair": "keys"}
     return [f"{n} {plural.get(kind, kind + 's') if n > 1 else kind}" for kind, n in kinds.items()]
 
 
