@@ -19,6 +19,7 @@ from provisioner.model.resource import (
     KeyPair,
     Observed,
     Package,
+    PythonEnvironment,
     Resource,
     RunningDriver,
     SecretFile,
@@ -39,6 +40,8 @@ def observed(wanted: Resource, facts: HostFacts, capture: Capture) -> Observed:
         return _absent_file(wanted, capture)
     if isinstance(wanted, Directory):
         return _directory(wanted, capture)
+    if isinstance(wanted, PythonEnvironment):
+        return _environment(wanted, capture)
     if isinstance(wanted, Package):
         return _package(wanted, facts)
     if isinstance(wanted, AbsentPackage):
@@ -99,6 +102,13 @@ def _kept(wanted: KeptFile, capture: Capture) -> Observed:
     bits, _, owner = mode.partition(" ")
     found = {"sha256": answer.stdout.split()[0].lstrip("\\"), "mode": bits, "owner": owner or "root:root"}
     return wanted.model_copy(update=found)
+
+
+def _environment(wanted: PythonEnvironment, capture: Capture) -> Observed:
+    answer = capture.command(sum_command(wanted.mark))
+    if answer is UNKNOWN:
+        return UNKNOWN
+    return wanted.model_copy(update={"sha256": answer.stdout.split()[0]}) if answer.rc == 0 else ABSENT
 
 
 def _absent_file(wanted: AbsentFile, capture: Capture) -> Observed:
