@@ -173,10 +173,6 @@ def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[
     if plan.takes_back:
         tasks.append(fill("tasks/reopen.yml.j2", marks=[f"{HISTORY}/{run}/done" for run in plan.takes_back]))
     tasks += _files_and_folders(plan.in_phase("stage"), group, files)
-    tools = [c.wanted.name for c in plan.in_phase("stage") if isinstance(c.wanted, Tool)]
-    if tools:
-        tasks.append(fill("tasks/index.yml.j2"))
-        tasks.append(fill("tasks/tools.yml.j2", tools=tools))
     packages = plan.moving
     fetched = [p for p in packages if isinstance(p, Package) and p.archive is None]
     kept = [p for p in packages if isinstance(p, Package) and p.archive is not None]
@@ -272,6 +268,10 @@ def _change(plan: HostPlan, group: str, files: dict[str, str]) -> list[str]:
         if isinstance(change.wanted, KernelModule)
     ]
     tasks += _settings(changes, group, files)
+    tools = [c.wanted.name for c in changes if isinstance(c.wanted, Tool)]
+    if tools:
+        # After the packages: what they bring along would make apt's transaction another one than the plan has shown.
+        tasks += [fill("tasks/index.yml.j2"), fill("tasks/tools.yml.j2", tools=tools)]
     tasks += [fill("tasks/key_pair.yml.j2", change=c) for c in changes if isinstance(c.wanted, KeyPair)]
     tasks += [fill("tasks/secret_file.yml.j2", change=c) for c in changes if isinstance(c.wanted, SecretFile)]
     tasks += [_service(change) for change in changes if isinstance(change.wanted, Service)]

@@ -82,6 +82,9 @@ class World:
     def new(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
         return host
 
+    def fresh(self, host: InventoryHost) -> InventoryHost:
+        return host
+
     def keep(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
         self.log.append(f"keep {host.name}")
         return host
