@@ -21,6 +21,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+import yaml
+
 from provisioner.adapters import inventory, ssh
 from provisioner.model.plan import Change, HostPlan
 from provisioner.model.resource import (
@@ -35,7 +37,7 @@ from provisioner.model.resource import (
 )
 from provisioner.model.stack import HostLock
 from provisioner.plan.order import describe
-from provisioner.render.project import project
+from provisioner.render.project import TITLES, project
 from provisioner.resolve.lock import read_lock
 from provisioner.resources.wanted import wanted
 
@@ -119,6 +121,10 @@ def peers(folder: Path) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+    # Only what holds the resources: the index, downloads and module builds of the staging are for a change.
+    (play,) = [p for p in yaml.safe_load(rendered.files["group_1.yml"]) if p["name"] == TITLES["change"]]
+    play["tasks"] = [task for task in play["tasks"] if not task["name"].startswith("Clear away")]
+    (folder / "group_1.yml").write_text(yaml.safe_dump([play], sort_keys=False), encoding="utf-8")
     (folder / "ansible.cfg").write_text(
         "[defaults]\ninventory = inventory.yml\nforks = 16\nhost_key_checking = true\n"
         "[ssh_connection]\npipelining = true\nssh_args = -o ControlMaster=auto -o ControlPersist=60s\n",

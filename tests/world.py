@@ -213,6 +213,7 @@ class Rig:
         """What a rollback of the newest change that is not taken back yet leaves behind."""
         record = [e.record for e in self.history() if e.record.run not in self.taken_back][-1]
         self.taken_back.add(record.run)
+        self.files.pop(f"{record.folder}/done", None)
         for name, kept in record.packages.items():
             self.packages.pop(name, None)
             if kept.version is not None:
@@ -231,7 +232,7 @@ class Rig:
     def simulate(self, line: str) -> CommandOutput:
         """What apt-get would say to `… install a=1 /kept/b_2_all.deb c-`: each named package, and nothing else."""
         told = []
-        for word in shlex.split(line.rpartition(" install ")[2]):
+        for word in shlex.split(line.partition("); code=$?")[0].rpartition(" install ")[2]):
             name, _, version = (word.rpartition("/")[2] if word.startswith("/") else word).partition(
                 "_" if word.startswith("/") else "="
             )

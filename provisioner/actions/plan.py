@@ -18,7 +18,18 @@ from provisioner.model.history import Stack
 from provisioner.model.intent import Policy
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.plan import HostPlan, Plan
-from provisioner.model.resource import AbsentFile, Directory, File, KeptFile, Resource, Service, Settings
+from provisioner.model.resource import (
+    AbsentFile,
+    Directory,
+    File,
+    Guarded,
+    KeptFile,
+    KeyPair,
+    Resource,
+    SecretFile,
+    Service,
+    Settings,
+)
 from provisioner.model.stack import HostLock, Lock
 from provisioner.plan.order import host_plan, plan_from
 from provisioner.plan.refuse import refusals
@@ -26,6 +37,7 @@ from provisioner.plan.simulate import simulation
 from provisioner.probe.request import STATE, Command, Profile, Request
 from provisioner.resources.difference import difference
 from provisioner.resources.wanted import strangers, wanted
+from provisioner.tunnels.kinds import tunnel_resources
 
 SIMULATION_LIMIT_S = 120
 
@@ -47,7 +59,8 @@ class Goal:
 
 def goal_of(entry: HostLock, matrix: str) -> Goal:
     """Return the goal of a host that is to be as locked."""
-    return Goal(wanted(entry), Stack(entry=entry, matrix=matrix), entry.intent.policy, tuple(entry.networks))
+    resources = (*wanted(entry), *tunnel_resources(entry))
+    return Goal(resources, Stack(entry=entry, matrix=matrix), entry.intent.policy, tuple(entry.networks))
 
 
 @dataclass(frozen=True)
@@ -95,11 +108,17 @@ def make_plan(
 def request_for(goal: Goal) -> Request:
     """Return what must be looked at to compare a host with its goal."""
     files = [r for r in goal.resources if isinstance(r, (AbsentFile, Directory, File, KeptFile, Settings))]
+    guarded = [r for r in goal.resources if isinstance(r, Guarded)]
+    paths = [r.path for r in files] + [r.public for r in goal.resources if isinstance(r, KeyPair)]
+    paths += [file.path for change in guarded for file in change.files if file.content is not None]
+    stats = [r.path for r in goal.resources if isinstance(r, SecretFile)]
+    units = [r.name for r in goal.resources if isinstance(r, Service)]
     return Request(
         STATE,
-        files=tuple(dict.fromkeys(r.path for r in files)),
-        units=tuple(r.name for r in goal.resources if isinstance(r, Service)),
+        files=tuple(dict.fromkeys(paths)),
+        units=(*units, *(name for change in guarded for name in (*change.units, *change.stop))),
         sums=tuple(r.path for r in files if isinstance(r, KeptFile)),
+        stats=(*stats, *(path for change in guarded for path in change.absent)),
     )
 
 
@@ -114,9 +133,23 @@ def plan_for(seen: Seen, goal: Goal, signatures: Signatures) -> HostPlan:
     if goal.stack is not None and not goal.undone:
         entry = goal.stack.entry
         resources = (*goal.resources, *strangers(entry, seen.facts.packages))
-        return host_plan(seen.host.name, entry, difference(resources, seen.facts, seen.capture), enrolled=enrolled)
+        plan = host_plan(seen.host.name, entry, difference(resources, seen.facts, seen.capture), enrolled=enrolled)
+        waiting = _waiting(entry)
+        return plan.model_copy(update={"reasons": (*plan.reasons, waiting)}) if waiting and plan.changes else plan
     differences = difference(goal.resources, seen.facts, seen.capture)
-    return plan_from(seen.host.name, differences, policy=goal.policy, networks=goal.networks, enrolled=enrolled)
+    plan = plan_from(seen.host.name, differences, policy=goal.policy, networks=goal.networks, enrolled=enrolled)
+    return plan.model_copy(update={"verified": goal.stack is not None, "takes_back": goal.undone})
+
+
+def _waiting(entry: HostLock) -> str:
+    """Why a tunnel is not in the plan yet; the keys are made on their hosts, and nobody knows them before."""
+    lock = entry.tunnel
+    if lock is None or lock.kind == "none" or lock.complete:
+        return ""
+    whose = [*(["this host"] if lock.public_key is None else []), *lock.waits_for]
+    if not whose:
+        return f"its tunnel waits for a certificate that {lock.hub} signs: apply there, resolve, then apply again"
+    return f"its tunnel waits for the key of {', '.join(whose)}: apply there, then resolve, then apply again"
 
 
 def _enrolled(seen: Seen, stack: Stack, signatures: Signatures) -> bool:

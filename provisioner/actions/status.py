@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
@@ -14,6 +14,7 @@ from provisioner.actions.ports import Prober, Signatures
 from provisioner.errors import HostError
 from provisioner.model.capture import UNKNOWN, Unknown
 from provisioner.model.enrolment import RECORD, EnrolmentRecord, lock_digest, read_record
+from provisioner.model.facts import TunnelFacts
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.plan import HostPlan
 from provisioner.model.stack import HostLock, Lock
@@ -40,6 +41,7 @@ class HostStatus:
     reference: str = ""
     hint: str = ""
     as_locked: bool = False  # nothing but the record is missing or wrong
+    tunnel: TunnelFacts = field(default_factory=TunnelFacts)
 
 
 def status(
@@ -88,6 +90,7 @@ def _status(seen: Seen, entry: HostLock | None, lock: Lock | None, signatures: S
         runtime=_runtime(seen),
         networks=entry.intent.networks if entry is not None else seen.host.intent.networks,
         as_locked=plan is not None and plan.up_to_date,
+        tunnel=seen.facts.tunnel,
         enrolled_at=record.enrolled_at if record is not None and state == "enrolled" else None,
     )
 

@@ -27,8 +27,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("provisioner.cli.verify", "check hosts against the lock, independently of planning"),
     "status": ("provisioner.cli.status", "show every host and its state"),
     "facts": ("provisioner.cli.facts", "show what a host is, or record it in a file"),
+    "doctor": ("provisioner.cli.doctor", "say what is wrong with hosts, why, and what mends it"),
+    "capture": ("provisioner.cli.capture", "record one host in a file without secrets, to show it to others"),
     "trust": ("provisioner.cli.trust", "record a host's ssh key after showing its fingerprint"),
     "rehearse": ("provisioner.cli.rehearse", "try a new lock on throwaway hosts: each stack of the fleet, up and back"),
+    "invite": ("provisioner.cli.invite", "let a rig behind a router join: a file for its owner, good once"),
+    "tunnel": ("provisioner.cli.tunnel", "show the tunnels of the lock, make a new key, take a host out"),
     "matrix": ("provisioner.cli.matrix", "read and check the compatibility matrix"),
     "lab": ("provisioner.cli.lab", "throwaway hosts with simulated GPUs, for trying things out"),
 }

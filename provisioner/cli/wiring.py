@@ -97,6 +97,7 @@ def prober_for(hosts: Sequence[InventoryHost], args: argparse.Namespace) -> tupl
 def apply_ports(*, forks: int, timeout_s: float) -> ApplyPorts:
     """Return everything that an apply needs, with real effects."""
     from provisioner.actions.apply import ApplyPorts
+    from provisioner.adapters.paths import TunnelPaths
     from provisioner.adapters.runner import AnsibleRunner
     from provisioner.adapters.runs import RunFolders, SystemClock
     from provisioner.adapters.signing import Keyring
@@ -110,6 +111,7 @@ def apply_ports(*, forks: int, timeout_s: float) -> ApplyPorts:
         verifier=verifier(),
         enroller=enroller(shell),
         signatures=Keyring(),
+        paths=TunnelPaths(),
         clock=SystemClock(),
         alive=alive,
     )

@@ -11,10 +11,13 @@ from provisioner.model.version import DebianVersion
 
 # Inst NAME [OLD] (NEW ORIGIN, ORIGIN [ARCH]) [broken for now …]; the name may carry `:i386`.
 _LINE = re.compile(
-    r"(?P<verb>Inst|Remv|Purg) (?P<name>[a-z0-9][a-z0-9+.:-]*)"
+    r"(?P<verb>Inst|Remv|Purg) (?P<name>[a-z0-9][a-z0-9+.:-]*)(?= |$)"
     r"(?: \[(?P<before>[A-Za-z0-9.+~:-]+)\])?"
     r"(?: \((?P<after>[A-Za-z0-9.+~:-]+) (?P<origin>.*?) ?\[(?P<arch>[^\]]+)\]\))?"
 )
+
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]*")
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,10 @@ def parse(answer: CommandOutput) -> Simulation:
     if answer.rc != 0:
         return Simulation(problem=_problem(answer))
     moves: dict[str, Move] = {}
-    for line in answer.stdout.splitlines():
+    said, _, relations = answer.stdout.partition("\n# relations\n")
+    for line in said.splitlines():
         match = _LINE.match(line)
-        if match is None:
+        if match is None or (match["verb"] == "Inst" and match["after"] is None):
             continue
         name, before, after = match["name"], match["before"], match["after"]
         known = moves.get(name)
@@ -51,7 +55,36 @@ def parse(answer: CommandOutput) -> Simulation:
             after=after,
             origin=(match["origin"] or "").strip(),
         )
-    return Simulation(tuple(moves.values()))
+    places = _places(relations, moves)
+    return Simulation(tuple(move.model_copy(update={"instead": places.get(name, "")}) for name, move in moves.items()))
+
+
+def _places(text: str, moves: dict[str, Move]) -> dict[str, str]:
+    """Which incoming package takes the place of one that goes.
+
+    `nvidia-libopencl1` conflicts with `libopencl1` and provides it, as `ocl-icd-libopencl1` does, which goes.
+    """
+    provides: dict[str, set[str]] = {}
+    against: dict[str, set[str]] = {}
+    name = ""
+    for line in text.splitlines():
+        field, _, value = line.partition(": ")
+        names = {match[0] for part in value.split(",") if (match := _NAME.match(part.strip()))}
+        if field == "Package":
+            name = value.strip()
+            provides.setdefault(name, {name})
+        elif field == "Provides":
+            provides[name] |= names
+        elif field in ("Conflicts", "Breaks", "Replaces"):
+            against.setdefault(name, set()).update(names)
+    found = {}
+    for going, move in moves.items():
+        if move.after is None:
+            for coming, refused in against.items():
+                common = refused & provides.get(going, set())
+                if coming in moves and moves[coming].after is not None and common & provides.get(coming, set()):
+                    found[going] = coming
+    return found
 
 
 def _action(verb: str, before: str | None, after: str | None) -> Action:

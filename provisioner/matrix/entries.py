@@ -510,6 +510,46 @@ class Conflict(Entry):
     """True: two of the parties cannot share a host; false: they can, when the way out is taken."""
 
 
+class Carried(Frozen):
+    """What a kind of tunnel brings to a host from outside."""
+
+    tcp: Bool
+    udp: Bool
+    ranges: Bool
+    """Whole ranges of ports, such as 30000-32767, with what is written here and no more."""
+    public: Bool
+    """Anybody can reach the ports; false: only who is in the tunnel."""
+    egress: Bool
+    """What leaves the host leaves by the same address as what comes in."""
+
+
+class BrokenNetwork(Claim):
+    """A network that can't be served when its customers come in by this kind of tunnel."""
+
+    network: Id
+    why: Text
+
+
+class TunnelKind(Entry):
+    """A way to reach a host behind NAT (`tunnels/wireguard.yaml`); its id is a kind of `provision_tunnel`."""
+
+    name: Text
+    version: Text | None = None
+    """The newest that was read of, with its day."""
+    support: Literal["proven", "rendered"]
+    """proven: tried on real hosts in CI. rendered: the configuration is written and checked, never run here."""
+    transport: Text
+    inbound_on: Literal["hub", "server", "none"]
+    """Where a port has to be open to the world."""
+    carries: Carried
+    mtu_default: Int | None = None
+    keepalive_s: Int | None = None
+    fits: Text
+    breaks: tuple[BrokenNetwork, ...] = ()
+    pitfalls: tuple[Step, ...] = ()
+    details: dict[Id, Details] = Field(default_factory=dict)
+
+
 class ContainerRequirement(Claim):
     """A real `NVIDIA_REQUIRE_CUDA` string and the images that carry it."""
 
@@ -551,6 +591,7 @@ ROOMS: dict[str, type[Entry]] = {
     "runtimes": Runtime,
     "networks": Network,
     "conflicts": Conflict,
+    "tunnels": TunnelKind,
     "container-images": ContainerImages,
     "rules": Rule,
 }

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from provisioner.model.tunnel import Tunnel
+
 
 class Policy(BaseModel):
     """How careful to be; key `provision_policy`."""
@@ -42,5 +44,5 @@ class Intent(BaseModel):
         description='auto takes the container toolkit when offered, "none", or a specifier such as ">=1.19.1"',
     )
     cdi: Literal["auto", "present", "absent"] = "auto"
-    tunnel: Literal["none"] = Field(default="none", description="kind of tunnel; plain ssh is the only one yet")
+    tunnel: Tunnel = Tunnel()
     policy: Policy = Policy()

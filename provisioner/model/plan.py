@@ -12,8 +12,8 @@ from provisioner.model.resource import AbsentPackage, Package, Resource, WholePa
 from provisioner.model.stack import HostLock
 from provisioner.model.transaction import Move
 
-Phase = Literal["stage", "drain", "change", "reboot", "verify", "enrol"]
-PHASES: tuple[Phase, ...] = ("stage", "drain", "change", "reboot", "verify", "enrol")
+Phase = Literal["stage", "drain", "change", "reboot", "guard", "verify", "enrol"]
+PHASES: tuple[Phase, ...] = ("stage", "drain", "change", "reboot", "guard", "verify", "enrol")
 
 
 class Change(BaseModel):
@@ -53,6 +53,8 @@ class HostPlan(BaseModel):
     not_serving_s: int = 0  # an estimate, see provisioner/plan/cost.py
     enrolled: bool = False  # a record for this very lock is on the host
     keep: Keep | None = None  # what is replaced is kept on the host; None: the plan itself takes a change back
+    takes_back: tuple[str, ...] = ()  # runs whose changes the plan undoes, oldest first
+    verified: bool = True  # False: it had no stack then that it could be verified against, and was not enrolled
     reasons: tuple[str, ...] = ()
     blocked: tuple[str, ...] = ()
 

@@ -13,7 +13,10 @@ Action = Literal["install", "upgrade", "downgrade", "reinstall", "remove", "purg
 
 
 class Move(BaseModel):
-    """One package that the transaction touches. `origin` is apt's word, such as `Debian:12.12/oldstable`."""
+    """One package that the transaction touches. `origin` is apt's word, such as `Debian:12.12/oldstable`.
+
+    `instead` is the incoming package that takes the place of one that goes: it conflicts with it and provides the same.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -22,6 +25,7 @@ class Move(BaseModel):
     before: str | None = None
     after: str | None = None
     origin: str = ""
+    instead: str = ""
 
     @property
     def text(self) -> str:

@@ -34,11 +34,11 @@ def refusals(
         wanted = named.get(move.name)
         if wanted is not None:
             found += _other_than_named(move, wanted)
-        elif move.action in ("remove", "purge"):
+        elif move.action in ("remove", "purge") and not (move.instead in named and not _kind(move.name)):
             found.append(
                 f"apt would remove {_kind(move.name)}{move.name} {move.before}, which the plan did not ask for"
             )
-        else:
+        elif move.after is not None:
             found += _beside(move, ours, branches, held)
     return tuple(found)
 

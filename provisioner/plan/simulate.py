@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from provisioner.model.plan import HostPlan
-from provisioner.model.resource import AbsentFile, File, KeptFile
+from provisioner.model.resource import AbsentFile, AbsentPackage, File, KeptFile, Package
 from provisioner.model.transaction import argv
 
 _FOLDER = "/etc/apt/preferences.d"
@@ -20,7 +20,7 @@ def simulation(plan: HostPlan) -> str | None:
     words = argv(packages, "--simulate", "--option", "Debug::NoLocking=true")
     pins = [c.wanted for c in plan.changes if c.wanted.key.startswith(f"file {_FOLDER}/")]
     if not pins:
-        return f"LC_ALL=C {shlex.join(words)}"
+        return _asking(shlex.join(words), packages)
     lines = ["d=$(mktemp -d) || exit 1; trap 'rm -rf \"$d\"' EXIT", f'cp -p {_FOLDER}/* "$d" 2>/dev/null']
     for pin in pins:
         assert isinstance(pin, (File, KeptFile, AbsentFile))
@@ -33,4 +33,21 @@ def simulation(plan: HostPlan) -> str | None:
             lines.append(f'rm -f "$d/{name}"')
     at = words.index("install")
     call = shlex.join(words[:at]) + ' --option Dir::Etc::PreferencesParts="$d" ' + shlex.join(words[at:])
-    return "; ".join([*lines, f"LC_ALL=C {call}"])
+    return "; ".join([*lines, _asking(call, packages)])
+
+
+RELATIONS = "# relations"
+
+
+def _asking(call: str, packages: tuple[Package | AbsentPackage, ...]) -> str:
+    """What apt says, and where something would go, which relations it has with what would come."""
+    coming = [f"{p.name}={p.version}" for p in packages if isinstance(p, Package) and p.archive is None]
+    archives = [p.archive for p in packages if isinstance(p, Package) and p.archive is not None]
+    fields = "^(Package|Provides|Conflicts|Breaks|Replaces):"
+    asked = [f"apt-cache show --no-all-versions $gone {shlex.join(coming)}"]
+    asked += [f"dpkg-deb --field {shlex.quote(path)}" for path in archives]
+    return (
+        f"export LC_ALL=C; said=$({call}); code=$?; printf '%s\\n' \"$said\"; [ $code -eq 0 ] || exit $code; "
+        "gone=$(printf '%s\\n' \"$said\" | sed -nE 's/^(Remv|Purg) ([^ ]+) .*/\\2/p'); "
+        f"[ -z \"$gone\" ] || {{ echo '{RELATIONS}'; {{ {'; '.join(asked)}; }} 2>/dev/null | grep -E '{fields}'; }}; :"
+    )

@@ -8,7 +8,7 @@ import pprint
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, get_args
+from typing import Any, TypeGuard, get_args
 
 import yaml
 
@@ -20,11 +20,16 @@ from provisioner.model.resource import (
     AbsentPackage,
     Directory,
     File,
+    Guarded,
     KeptFile,
     KernelModule,
+    KeyPair,
     Package,
+    Resource,
+    SecretFile,
     Service,
     Settings,
+    Tool,
     Unit,
     WholePackages,
 )
@@ -61,8 +66,12 @@ def project(
     run: str,
     made_by: str,
     made_at: str,
+    paths: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Project:
-    """Return the whole rendered run. `variables` are each host's; those of the connection go into its inventory."""
+    """Return the whole rendered run. `variables` are each host's; those of the connection go into its inventory.
+
+    `paths` are variables that must win over the operator's own files: the way through a tunnel.
+    """
     alike: dict[str, list[HostPlan]] = {}
     for plan in plans:
         alike.setdefault(_fingerprint(plan), []).append(plan)
@@ -75,13 +84,17 @@ def project(
         files |= _playbook(group, members[0], run=run, made_by=made_by, made_at=made_at)
     files["site.yml"] = _site(groups)
     files["inventory.yml"] = _inventory(groups, variables)
+    for host in (host for group in groups for host in group.hosts if paths and paths.get(host)):
+        # Beside the playbook, where Ansible lets them win over the inventory's host_vars.
+        text = yaml.safe_dump(_connection((paths or {})[host]), sort_keys=True, width=1000)
+        files[f"host_vars/{host}.yml"] = "---\n" + text
     for name in ("ansible.cfg", "drain.yml", "reboot.yml"):
         files[name] = (data_dir("playbooks") / name).read_text(encoding="utf-8")
     return Project(files, tuple(groups))
 
 
 def _fingerprint(plan: HostPlan) -> str:
-    same = plan.model_dump(mode="json", include={"changes", "drain", "reboot", "transaction", "keep"})
+    same = plan.model_dump(mode="json", include={"changes", "drain", "reboot", "transaction", "keep", "takes_back"})
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
 
 
@@ -93,6 +106,7 @@ def _playbook(group: Group, plan: HostPlan, *, run: str, made_by: str, made_at: 
         _play("change", [*_change(plan, group.name, files), *_cleared(plan)]),
         {"title": TITLES["reboot"], "static": "reboot.yml"} if plan.reboot else None,
         _play("ready", [_service(c) for c in plan.in_phase("reboot") if isinstance(c.wanted, Service)]),
+        _play("guard", _guarded(plan, group.name, run, files)),
     ]
     text = fill(
         "playbook.yml.j2",
@@ -116,6 +130,7 @@ TITLES = {
     "change": "Change the host",
     "reboot": "Reboot into the new driver",
     "ready": "Start what needs the driver",
+    "guard": "Switch what could cut the host off",
 }
 """Names of the plays; those of drain and reboot stand in playbooks/ too."""
 
@@ -125,6 +140,7 @@ PHASES_OF_PLAYS: dict[str, Phase] = {
     TITLES["change"]: "change",
     TITLES["reboot"]: "reboot",
     TITLES["ready"]: "reboot",
+    TITLES["guard"]: "guard",
 }
 
 
@@ -135,7 +151,13 @@ def _play(name: str, tasks: Sequence[str]) -> dict[str, str] | None:
 def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[str]:
     """Keep, pin, fetch, compare: whatever can fail or take long does so while the host still serves."""
     tasks = [_keep(plan, plan.keep, group, run, files)] if plan.keep is not None and plan.changes else []
+    if plan.takes_back:
+        tasks.append(fill("tasks/reopen.yml.j2", marks=[f"{HISTORY}/{run}/done" for run in plan.takes_back]))
     tasks += _files_and_folders(plan.in_phase("stage"), group, files)
+    tools = [c.wanted.name for c in plan.in_phase("stage") if isinstance(c.wanted, Tool)]
+    if tools:
+        tasks.append(fill("tasks/index.yml.j2"))
+        tasks.append(fill("tasks/tools.yml.j2", tools=tools))
     packages = plan.moving
     fetched = [p for p in packages if isinstance(p, Package) and p.archive is None]
     kept = [p for p in packages if isinstance(p, Package) and p.archive is not None]
@@ -182,7 +204,7 @@ def _keep(plan: HostPlan, keep: Keep, group: str, run: str, files: dict[str, str
     """Return the task that keeps what the plan replaces: a program that stands whole in the run's folder."""
     named = {c.wanted.name: c.wanted.unit for c in plan.changes if isinstance(c.wanted, (Package, AbsentPackage))}
     moves = plan.transaction or ()
-    files_of = [c.wanted for c in plan.changes if isinstance(c.wanted, (File, Settings))]
+    files_of = [c.wanted for c in plan.changes if isinstance(c.wanted, Settings) or _is_kept_file(c.wanted)]
     spec = {
         "run": run,
         "to": {move.name: move.after for move in moves},
@@ -199,7 +221,7 @@ def _keep(plan: HostPlan, keep: Keep, group: str, run: str, files: dict[str, str
         "units": {
             c.wanted.name: {"after_reboot": c.wanted.after_reboot}
             for c in plan.changes
-            if isinstance(c.wanted, Service)
+            if isinstance(c.wanted, Service) and c.wanted.kept
         },
         "most": keep.changes,
         "limit": keep.mib << 20,
@@ -209,6 +231,10 @@ def _keep(plan: HostPlan, keep: Keep, group: str, run: str, files: dict[str, str
     program = (Path(__file__).parent / "keep.py").read_text(encoding="utf-8")
     files[source] = f"{program}\n\nmain({pprint.pformat(spec, width=120, sort_dicts=False)})\n"
     return fill("tasks/keep.yml.j2", source=source, folder=f"{HISTORY}/{run}")
+
+
+def _is_kept_file(wanted: Resource) -> TypeGuard[File]:
+    return isinstance(wanted, File) and wanted.kept
 
 
 def archive_name(package: Package) -> str:
@@ -234,6 +260,8 @@ def _change(plan: HostPlan, group: str, files: dict[str, str]) -> list[str]:
         if isinstance(change.wanted, KernelModule)
     ]
     tasks += _settings(changes, group, files)
+    tasks += [fill("tasks/key_pair.yml.j2", change=c) for c in changes if isinstance(c.wanted, KeyPair)]
+    tasks += [fill("tasks/secret_file.yml.j2", change=c) for c in changes if isinstance(c.wanted, SecretFile)]
     tasks += [_service(change) for change in changes if isinstance(change.wanted, Service)]
     return tasks
 
@@ -285,6 +313,7 @@ def _packages(changes: Sequence[Change]) -> list[str]:
             "tasks/package.yml.j2",
             title=title + (" (module builds take minutes)" if "driver" in units and gone < len(moving) else ""),
             argv=argv(moving) if moving else (),
+            automatic=[p.name for p in moving if isinstance(p, Package) and p.auto],
             held=[package.name for package, _ in wanted if package.held],
             released=[package.name for package, keys in wanted if not package.held and "held" in keys],
         )
@@ -310,6 +339,34 @@ def _settings(changes: Sequence[Change], group: str, files: dict[str, str]) -> l
             tasks.append(fill("tasks/settings.yml.j2", change=change, source=source, folder=folder))
             tasks += [fill("tasks/restart.yml.j2", unit=unit) for unit in change.wanted.restarts]
     return tasks
+
+
+GUARD = "/usr/local/lib/provision/guard"
+
+
+def _guarded(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[str]:
+    tasks = []
+    for number, change in enumerate(plan.in_phase("guard"), start=1):
+        if isinstance(change.wanted, Guarded):
+            id_ = change_id(run, number)
+            source = f"files/{group}/guard/{id_}.json"
+            files[source] = guard_plan(change.wanted, id_)
+            incoming = f"/var/lib/provision/{id_}.incoming"
+            tasks.append(
+                fill("tasks/guarded.yml.j2", change=change, source=source, incoming=incoming, id=id_, guard=GUARD)
+            )
+    return tasks
+
+
+def change_id(run: str, number: int = 1) -> str:
+    """The id of a guarded change on its host; a host has one run at a time, so a run's id tells it."""
+    return f"{run}-{number}"
+
+
+def guard_plan(change: Guarded, id_: str) -> str:
+    """The JSON that the guard on the host reads (provisioner/tunnels/programs/guard.py)."""
+    value = {**change.model_dump(mode="json", exclude={"kind", "name"}), "id": id_, "what": change.name}
+    return json.dumps(value, indent=1, sort_keys=True) + "\n"
 
 
 def _service(change: Change) -> str:

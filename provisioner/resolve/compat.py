@@ -50,7 +50,14 @@ def compats_of(
                 newest = max(named, key=lambda package: package.driver)
                 found.append(Compat(entry, newest.name, newest.driver))
     found = [compat for compat in found if any(works(driver, compat) for driver in drivers if driver is not None)]
-    found.sort(key=lambda c: (c.package is None, c.level, not c.installed, NewestFirst(c.driver.text)))
+    found.sort(
+        key=lambda c: (
+            c.package is None,
+            c.level,
+            not c.installed,
+            NewestFirst(c.package.version if c.package is not None else c.driver.text),
+        )
+    )
     return (None, *found)
 
 

@@ -7,8 +7,17 @@ from dataclasses import dataclass
 
 from provisioner.matrix.reader import Matrix
 from provisioner.resolve.conflict import Claim, Source, entry, from_host
-from provisioner.resolve.containers import TOOLKIT_ID, Toolkit, floor_of, holes_of, too_old_for_cdi
-from provisioner.resolve.host import Driver, RuntimeVersion, kernel_version, upstream
+from provisioner.resolve.containers import (
+    DISTRIBUTION,
+    TOOLKIT_ID,
+    Toolkit,
+    floor_of,
+    holes_of,
+    taken_by,
+    too_old_for_cdi,
+    toolkit_version,
+)
+from provisioner.resolve.host import Driver, RuntimeVersion
 from provisioner.resolve.problem import Model
 from provisioner.resolve.rules import CDI, RUNTIME, TOOLKIT
 
@@ -22,13 +31,51 @@ class Chosen:
     not_newer: tuple[Claim, ...] = ()
 
 
-def runtime(chosen: RuntimeVersion | None, model: Model) -> Chosen | None:
-    """It is there, or it is the newest; of several engines, who asks for it or that it is the system's own."""
+def runtime(chosen: RuntimeVersion | None, model: Model, solution: Sequence[int], matrix: Matrix) -> Chosen | None:
+    """It is there, or it is the newest; of every other engine what stands against it or why it comes later."""
     if chosen is None:
         return None
     about = f"{chosen.package.name} {chosen.package.version}"
     kind = "installed" if chosen.installed else "newest-offered"
-    return Chosen(about, (Claim(kind, about, (("os", model.host.os),), (Source("host: packages"),)),))
+    because = Claim(kind, about, (("os", model.host.os),), (Source("host: packages"),))
+    return Chosen(about, (because,), _other_engines(model, chosen, solution, matrix))
+
+
+def _other_engines(model: Model, chosen: RuntimeVersion, solution: Sequence[int], matrix: Matrix) -> tuple[Claim, ...]:
+    """Of each other engine the version that is liked best. containerd alone is no alternative to an engine."""
+    found: dict[str, Claim] = {}
+    for place, other in enumerate(model.runtimes):
+        if other is None or other.id == chosen.id or other.id in found or matrix.runtimes[other.id].kind != "engine":
+            continue
+        against = _against(model, RUNTIME, place, solution)
+        words = (
+            ("chosen", f"{chosen.package.name} {chosen.package.version}"),
+            ("why", engine_first(chosen, other, matrix)),
+        )
+        shown = f"{other.package.name} {other.package.version}"
+        stands = Claim("comes-first", shown, words, (from_host("package sources"),))
+        found[other.id] = against[0] if against else stands
+    return tuple(dict.fromkeys(found.values()))
+
+
+def engine_first(chosen: RuntimeVersion, other: RuntimeVersion, matrix: Matrix) -> str:
+    """The first rung of the order of engines on which the two differ."""
+    if chosen.installed and not other.installed:
+        return "installed"
+    if chosen.names.origin in DISTRIBUTION and other.names.origin not in DISTRIBUTION:
+        return "own-engine"
+    if chosen.id == other.id:
+        return "newer"
+    return "taken" if taken_by(chosen.id, matrix) > taken_by(other.id, matrix) else "by-name"
+
+
+def _against(model: Model, variable: int, place: int, solution: Sequence[int]) -> list[Claim]:
+    """The claims that take a value away beside the rest of what was chosen."""
+    return [
+        claim
+        for rule, claim in zip(model.problem.rules, model.claims, strict=True)
+        if variable in rule.scope and tuple(place if v == variable else solution[v] for v in rule.scope) in rule.forbids
+    ]
 
 
 def toolkit(model: Model, chosen: Toolkit | None, solution: Sequence[int], matrix: Matrix) -> Chosen | None:
@@ -42,7 +89,7 @@ def toolkit(model: Model, chosen: Toolkit | None, solution: Sequence[int], matri
         because.append(Claim("installed", chosen.shown, (), (Source("host: packages"),)))
     else:
         there = model.host.packages.get(chosen.packages[0].name)
-        moved = kernel_version(upstream(there.version)) if there is not None else None
+        moved = toolkit_version(there.version) if there is not None else None
         holes = holes_of(moved, known) if moved is not None else ()
         if moved is not None and holes:
             because.append(Claim("toolkit-moved", moved.text, (("holes", _few(holes)),), rests))
@@ -64,12 +111,7 @@ def _newer_toolkits(model: Model, chosen: Toolkit, solution: Sequence[int]) -> t
     for place, other in enumerate(model.toolkits):
         if other is None or other.version <= chosen.version:
             continue
-        against = [
-            claim
-            for rule, claim in zip(model.problem.rules, model.claims, strict=True)
-            if TOOLKIT in rule.scope
-            and tuple(place if v == TOOLKIT else solution[v] for v in rule.scope) in rule.forbids
-        ]
+        against = _against(model, TOOLKIT, place, solution)
         for claim in against or [Claim("stays", other.shown, (("chosen", chosen.version.text),))]:
             found.setdefault(claim)
     return tuple(found)
@@ -80,11 +122,10 @@ def cdi(model: Model, solution: Sequence[int], matrix: Matrix) -> Chosen | None:
     value = model.cdi[solution[CDI]]
     if value is None:
         return None
-    other = 1 - solution[CDI]
     asked = [
         claim
-        for rule, claim in zip(model.problem.rules, model.claims, strict=True)
-        if rule.scope[0] == CDI and tuple(other if v == CDI else solution[v] for v in rule.scope) in rule.forbids
+        for claim in _against(model, CDI, 1 - solution[CDI], solution)
+        if claim.kind in ("network-wants", "wanted-cdi")
     ]
     if asked:
         return Chosen(value, tuple(asked))
@@ -120,7 +161,7 @@ def toolkit_warnings(model: Model, chosen: Toolkit | None, driver: Driver | None
     name = known.packages[0].install[0] if known.packages else TOOLKIT_ID
     offered = [toolkit for toolkit in model.toolkits if toolkit is not None]
     there = model.host.packages.get(name)
-    version = kernel_version(upstream(there.version)) if there is not None and there.whole else None
+    version = toolkit_version(there.version) if there is not None and there.whole else None
     found = []
     if version is not None:
         holes = holes_of(version, known)

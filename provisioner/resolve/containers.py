@@ -17,6 +17,7 @@ from provisioner.resolve.host import Host, NewestFirst, RuntimeVersion, is_backp
 TOOLKIT_ID = "nvidia-container-toolkit"
 Cdi = Literal["present", "absent"]
 ENGINE_KINDS = ("engine", "containerd")
+DISTRIBUTION = ("debian", "debian-backports", "ubuntu")
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Toolkit:
 def runtimes_of(host: Host, intent: Intent, matrix: Matrix) -> tuple[RuntimeVersion | None, ...]:
     """Every engine version that the host is offered and the request leaves open, best first; None at the end.
 
-    What is on the host comes first, then the distribution's own engines, then the newest. Raises BadInput for a
-    runtime that the matrix does not know.
+    What is on the host comes first, then the distribution's own engines, of those the one that most networks take, then
+    the newest. Raises BadInput for a runtime that the matrix does not know.
     """
     if intent.runtime != "auto" and intent.runtime not in matrix.runtimes:
         raise BadInput(
@@ -65,7 +66,8 @@ def runtimes_of(host: Host, intent: Intent, matrix: Matrix) -> tuple[RuntimeVers
                 order = (
                     not installed,
                     runtime.kind != "engine",
-                    names.origin not in ("debian", "debian-backports", "ubuntu"),
+                    names.origin not in DISTRIBUTION,
+                    -taken_by(runtime.id, matrix),
                     runtime.id,
                     is_backport(offer),
                     NewestFirst(offer.version),
@@ -73,6 +75,35 @@ def runtimes_of(host: Host, intent: Intent, matrix: Matrix) -> tuple[RuntimeVers
                 one = RuntimeVersion(runtime.id, names, offer, installed)
                 found.setdefault((runtime.id, offer.version), (order, one))
     return (*(one for _, one in sorted(found.values(), key=lambda pair: pair[0])), None)
+
+
+_ALSO = {"docker-io": ("docker",), "docker-ce": ("docker",)}
+"""What an engine also counts as: a network that asks for Docker takes either package of it."""
+
+
+def counts_as(engine: str) -> tuple[str, ...]:
+    """`docker-io` serves who asks for it, and who asks for any Docker."""
+    return (engine, *_ALSO.get(engine, ()))
+
+
+_TAKEN: dict[int, tuple[Matrix, dict[str, int]]] = {}
+
+
+def taken_by(engine: str, matrix: Matrix) -> int:
+    """How many ways to serve a network take this engine by name; counted once for each matrix."""
+    known = _TAKEN.get(id(matrix))
+    if known is None or known[0] is not matrix:
+        _TAKEN.clear()
+        wishes = [
+            set(r.runtime)
+            for network in matrix.networks.values()
+            for profile in network.profiles
+            for r in profile.requirements
+            if r.runtime is not None
+        ]
+        count = {name: sum(bool(wish & set(counts_as(name))) for wish in wishes) for name in matrix.runtimes}
+        known = _TAKEN[id(matrix)] = (matrix, count)
+    return known[1].get(engine, 0)
 
 
 def engine_version(runtime: RuntimeVersion) -> DottedVersion | None:
@@ -95,7 +126,7 @@ def toolkits_of(host: Host, intent: Intent, matrix: Matrix) -> tuple[Toolkit | N
         have = host.packages.get(names.install[0])
         for offer in host.offers.named(names.install[0]):
             unit = [_exactly(name, offer.version, host) for name in names.install]
-            version = kernel_version(upstream(offer.version))
+            version = toolkit_version(offer.version)
             if version is None or any(one is None for one in unit):
                 continue
             installed = have is not None and have.whole and have.version == offer.version
@@ -103,6 +134,14 @@ def toolkits_of(host: Host, intent: Intent, matrix: Matrix) -> tuple[Toolkit | N
             found.setdefault(offer.version, Toolkit(version, packages, installed, holes_of(version, entry)))
     order = sorted(found.values(), key=lambda t: (not t.installed, NewestFirst(t.packages[0].version)))
     return (*order, None)
+
+
+def toolkit_version(package: str) -> DottedVersion | None:
+    """`1.19.1-1` is 1.19.1; a release candidate (`1.19.1~rc.1-1`) comes before it, and its holes may still be open."""
+    try:
+        return DottedVersion(upstream(package))
+    except ValueError:
+        return None
 
 
 def _exactly(name: str, version: str, host: Host) -> OfferedPackage | None:

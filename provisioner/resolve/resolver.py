@@ -14,7 +14,7 @@ from provisioner.model.version import CudaVersion
 from provisioner.resolve import container_reasons, explain, packages, reasons
 from provisioner.resolve.compat import Compat
 from provisioner.resolve.conflict import Claim, NoSolution, Source, entry
-from provisioner.resolve.containers import engine_version
+from provisioner.resolve.containers import counts_as, engine_version
 from provisioner.resolve.host import (
     Driver,
     Host,
@@ -29,7 +29,7 @@ from provisioner.resolve.question import Question
 from provisioner.resolve.repairs import repairs
 from provisioner.resolve.rules import CDI, COMPAT, CUDA, DRIVER, FIRST_NETWORK, RUNTIME, TOOLKIT
 from provisioner.resolve.solver import best, refute
-from provisioner.resolve.wishes import CHOSEN, WITH_TOOLKIT, counts_as
+from provisioner.resolve.wishes import CHOSEN, WITH_TOOLKIT
 
 MOST_CONFLICTS = 8
 
@@ -105,7 +105,7 @@ def lock_of(model: Model, solution: tuple[int, ...], matrix: Matrix) -> HostLock
         intent=model.intent,
         **_driver_choices(model, solution, driver),
         cuda=_cuda(level, driver, compat, model, solution),
-        runtime=_choice_of(container_reasons.runtime(runtime, model)),
+        runtime=_choice_of(container_reasons.runtime(runtime, model, solution, matrix)),
         toolkit=_choice_of(container_reasons.toolkit(model, toolkit, solution, matrix)),
         cdi=_choice_of(container_reasons.cdi(model, solution, matrix)),
         compat=_compat(compat, driver, model),
@@ -144,7 +144,7 @@ def _choice(value: str, *because: Claim, not_newer: tuple[Claim, ...] = ()) -> C
     )
 
 
-def _driver_choices(model: Model, solution: tuple[int, ...], driver: Driver | None) -> dict[str, Choice | None]:
+def _driver_choices(model: Model, solution: tuple[int, ...], driver: Driver | None) -> dict[str, Any]:
     if driver is None or driver.package is None:
         return {"driver_branch": None, "driver_version": None, "modules": None}
     because = reasons.driver_because(model, driver)
@@ -290,7 +290,7 @@ def _unmet(model: Model, solution: tuple[int, ...], options: tuple[Option, ...])
         "cdi": cdi,
     }
     if runtime is not None:
-        situation |= {"docker": engine_version(runtime), "runtime": list(counts_as(runtime))}
+        situation |= {"docker": engine_version(runtime), "runtime": list(counts_as(runtime.id))}
     keys = CHOSEN | (WITH_TOOLKIT if cdi is not None else set())
     found = []
     for option in options:

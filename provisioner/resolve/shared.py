@@ -67,10 +67,17 @@ def stacks_for(facts: HostFacts, intent: Intent, matrix: Matrix) -> tuple[Stack,
         if any(worse and not had for worse, had in zip(_grade(model, driver), grade, strict=True)):
             continue
         for runtime in range(len(model.runtimes)):
+            if _engine(model, runtime) != _engine(model, own[RUNTIME]):
+                continue  # another engine is no mere version: who wants one says so
             stack = stack_at(model, driver, runtime)
             if stack not in found and best(fixed(model, {driver}, {runtime})) is not None:
                 found[stack] = None
     return tuple(found)
+
+
+def _engine(model: Model, place: int) -> str:
+    runtime = model.runtimes[place]
+    return runtime.id if runtime is not None else ""
 
 
 def _grade(model: Model, place: int) -> tuple[bool, bool]:

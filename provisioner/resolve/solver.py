@@ -192,7 +192,8 @@ def _minimal_broken(part: list[int], problem: Problem) -> list[int]:
                 table[pair] = table.get(pair, 0) | bit
         else:
             wider[last].append((bit, rule))
-    steps = [(variable, alone[variable], list(beside[variable].items()), wider[variable]) for variable in part]
+    told_apart = _told_apart(part, alone, beside, wider)
+    steps = [(variable, told_apart[variable], list(beside[variable].items()), wider[variable]) for variable in part]
     minimal: list[int] = []
     chosen = [0] * len(problem.domains)
 
@@ -204,7 +205,7 @@ def _minimal_broken(part: list[int], problem: Problem) -> list[int]:
             minimal.append(mask)
             return
         variable, by_itself, tables, rules = steps[index]
-        for value, broken in enumerate(by_itself):
+        for value, broken in by_itself:
             broken |= mask
             chosen[variable] = value
             for earlier, table in tables:
@@ -217,6 +218,33 @@ def _minimal_broken(part: list[int], problem: Problem) -> list[int]:
 
     extend(0, 0)
     return minimal
+
+
+def _told_apart(
+    part: list[int],
+    alone: dict[int, list[int]],
+    beside: dict[int, dict[int, dict[tuple[int, int], int]]],
+    wider: dict[int, list[tuple[int, Rule]]],
+) -> dict[int, list[tuple[int, int]]]:
+    """Of the values of a variable that break the same rules beside whatever else is chosen, the first.
+
+    With each its own broken rules. A variable in a rule over three keeps all its values.
+    """
+    kept = {variable for rules in wider.values() for _, rule in rules for variable in rule.scope}
+    seen: dict[int, list[list[tuple[int, int, int]]]] = {variable: [[] for _ in alone[variable]] for variable in part}
+    for last, tables in beside.items():
+        for earlier, table in tables.items():
+            for (one, other), mask in table.items():
+                seen[earlier][one].append((last, other, mask))
+                seen[last][other].append((earlier, one, mask))
+    found: dict[int, list[tuple[int, int]]] = {}
+    for variable in part:
+        first: dict[object, tuple[int, int]] = {}
+        for value, broken in enumerate(alone[variable]):
+            kind = value if variable in kept else (broken, frozenset(seen[variable][value]))
+            first.setdefault(kind, (value, broken))
+        found[variable] = list(first.values())
+    return found
 
 
 def _hitting_sets(families: list[int], bound: int) -> tuple[list[int], bool]:

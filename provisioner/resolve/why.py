@@ -13,6 +13,7 @@ from provisioner.model.stack import Choice, HostLock
 from provisioner.model.version import CudaVersion, DottedVersion, DriverVersion
 from provisioner.resolve import reasons
 from provisioner.resolve.conflict import Claim, Conflict, Falls, Reason, Repair, Source, entry, from_host
+from provisioner.resolve.container_reasons import engine_first
 from provisioner.resolve.containers import TOOLKIT_ID
 from provisioner.resolve.host import (
     Driver,
@@ -78,7 +79,7 @@ def why(facts: HostFacts, intent: Intent, matrix: Matrix, question: Question) ->
     if found is not None:
         # Of another request it can't be said that what is chosen for this one comes first: it might not.
         because = (
-            _preferred(model, solution, with_it, found, question)
+            _preferred(model, solution, with_it, found, question, matrix)
             if wanted == intent
             else _request(intent, wanted, question, matrix)
         )
@@ -149,7 +150,12 @@ def _request(intent: Intent, wanted: Intent, question: Question, matrix: Matrix)
 
 
 def _preferred(
-    model: Model, solution: tuple[int, ...] | None, with_it: Model, found: tuple[int, ...], question: Question
+    model: Model,
+    solution: tuple[int, ...] | None,
+    with_it: Model,
+    found: tuple[int, ...],
+    question: Question,
+    matrix: Matrix,
 ) -> tuple[Claim, ...]:
     """Why what is chosen comes before what would fit as well."""
     if solution is None:
@@ -158,7 +164,7 @@ def _preferred(
     claims: list[Claim] = []
     if chosen is not None and other is not None and chosen.key != other.key:
         claims.append(_comes_first(chosen, other, model))
-    claims += _other_containers(model, solution, with_it, found, question)
+    claims += _other_containers(model, solution, with_it, found, question, matrix)
     network = _network(with_it, question)
     if network is not None and (client := versioned_client(network)) is not None:
         now = {
@@ -172,15 +178,19 @@ def _preferred(
 
 
 def _other_containers(
-    model: Model, solution: tuple[int, ...], with_it: Model, found: tuple[int, ...], question: Question
+    model: Model,
+    solution: tuple[int, ...],
+    with_it: Model,
+    found: tuple[int, ...],
+    question: Question,
+    matrix: Matrix,
 ) -> list[Claim]:
     """Why another engine, toolkit or CDI is chosen than the one that is asked about."""
     if question.variable == "runtime":
         now, then = model.runtimes[solution[RUNTIME]], with_it.runtimes[found[RUNTIME]]
         if now is None or then is None or now == then:
             return []
-        why = "installed" if now.installed and not then.installed else "line" if now.id != then.id else "newer"
-        words = (("chosen", f"{now.package.name} {now.package.version}"), ("why", why))
+        words = (("chosen", f"{now.package.name} {now.package.version}"), ("why", engine_first(now, then, matrix)))
         return [
             Claim("comes-first", f"{then.package.name} {then.package.version}", words, (from_host("package sources"),))
         ]

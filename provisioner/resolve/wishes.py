@@ -11,7 +11,7 @@ from provisioner.matrix.specifier import Answer, Ports, Requirement, judge, text
 from provisioner.model.capture import UNKNOWN
 from provisioner.model.version import DottedVersion, DriverVersion, Specifier
 from provisioner.resolve.conflict import Claim, Source, entry
-from provisioner.resolve.containers import engine_version
+from provisioner.resolve.containers import counts_as, engine_version
 from provisioner.resolve.host import Card, Driver, Host, RuntimeVersion, kernel_version, quick, upstream
 from provisioner.resolve.options import Option
 from provisioner.resolve.rules import (
@@ -58,10 +58,6 @@ CHOSEN = {"driver", "host_driver", "modules", "cuda", "runtime", "docker", "cont
 
 WITH_TOOLKIT = {"toolkit", "cdi"}
 """Keys that it decides where a sound container toolkit is offered."""
-
-
-_ALSO = {"docker-io": ("docker",), "docker-ce": ("docker",)}
-"""What an engine also counts as: a network that asks for Docker takes either package of it."""
 
 
 class Wishes(Rules):
@@ -217,7 +213,7 @@ class Wishes(Rules):
         if runtime is None:
             return True  # "not offered" is said by a rule of its own
         if key == "runtime":
-            return bool(set(counts_as(runtime)) & set(wanted))
+            return bool(set(counts_as(runtime.id)) & set(wanted))
         if key == "docker" and not runtime.id.startswith("docker"):
             return True
         version = engine_version(runtime)
@@ -324,11 +320,6 @@ def _opposite(
         return None
     names = f"{left[0].network.name} and {right[0].network.name}"
     return Claim("opposite-wishes", names, words, rests), pairs, hard
-
-
-def counts_as(runtime: RuntimeVersion) -> tuple[str, ...]:
-    """`docker-io` serves who asks for it, and who asks for any Docker."""
-    return (runtime.id, *_ALSO.get(runtime.id, ()))
 
 
 def _must_cdi(option: Option) -> bool:

@@ -82,6 +82,7 @@ def _package(name: str, record: Record) -> Package | AbsentPackage:
         name=name,
         version=kept.version,
         held=kept.held,
+        auto=kept.auto,
         unit=kept.unit,
         architecture=kept.architecture,
         sha256=kept.sha256,

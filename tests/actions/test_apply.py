@@ -75,6 +75,14 @@ class World:
     def now(self) -> datetime:
         return WHEN
 
+    # Paths
+    def new(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
+        return host
+
+    def keep(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
+        self.log.append(f"keep {host.name}")
+        return host
+
     # Signatures
     def verifies(self, record: EnrolmentRecord) -> bool | None:
         return self.signature_holds
@@ -192,6 +200,7 @@ def ports_of(world: World) -> ApplyPorts:
         verifier=world,
         enroller=world,
         signatures=world,
+        paths=world,
         clock=world,
         alive=lambda pid: True,
     )

@@ -198,6 +198,20 @@ def test_an_unfinished_change_goes_back_to_the_last_good_end() -> None:
     assert enrolled_for(world) == lock_digest(OLD)
 
 
+def test_a_way_back_that_died_is_no_state_to_go_back_to() -> None:
+    """The change is open again: going forward adds to it, and rollback still leads to before it."""
+    world, _ = upgraded()
+    rig = world.rigs["rig-01"]
+    rig.go_back()
+    rig.packages["nvidia-smi"] = f"{NEW_DEB}\thi "
+    rig.taken_back.clear()
+    do(world)
+    newest = look_back(hosts(world), world).entries["rig-01"][-1].record
+
+    assert (newest.began, newest.packages["nvidia-kernel-dkms"].version) == ("r2", OLD_DEB)
+    assert newest.before is not None and newest.before.words.startswith("driver 535.216.03")
+
+
 def test_nothing_kept_and_unknown_run() -> None:
     """Both are said for the host that they are true of, with what is kept."""
     bare = World({"rig-01": Rig("rig-01", OLD, bare=True)})

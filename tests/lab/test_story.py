@@ -8,7 +8,6 @@ lost pin would show. The long form (PROVISION_LONG=1, `scripts/test --all`) adds
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -23,73 +22,16 @@ import yaml
 from provisioner.adapters.lab import Lab
 from provisioner.errors import Exit
 from provisioner.resolve.lock import read_lock
-from tests.lab.conftest import ssh
+from tests.lab.operator import BIN, LONG, Operator
 
 pytestmark = pytest.mark.lab
 
-BIN = Path(sys.executable).parent
-LONG = bool(os.environ.get("PROVISION_LONG"))
 HOSTS = {
     "rig-02": ("bookworm:rtx-3090", "lium", "535.261.03"),
     **({"rig-01": ("bullseye:tesla-k80", "akash", "470.256.02")} if LONG else {}),
     **({"rig-03": ("trixie:rtx-4090*2", "ionet", "550.163.01")} if LONG else {}),
 }
 DRIVER_PACKAGE = "nvidia-kernel-dkms"
-
-
-class Operator:
-    """A person at a terminal in a folder of their own, with an inventory, a lock and the command."""
-
-    def __init__(self, lab: Lab, folder: Path) -> None:
-        self.lab = lab
-        self.folder = folder
-        self.inventory = lab.folder / "inventory.yml"
-        self.environment = {
-            **os.environ,
-            "PROVISION_CONFIG_DIR": str(folder / "config"),
-            "NO_COLOR": "1",
-            "PATH": f"/usr/bin:/bin:{os.environ['PATH']}",
-        }
-
-    def argv(self, command: str, *words: str) -> list[str]:
-        return [str(BIN / "provision"), command, *words, "-i", str(self.inventory)]
-
-    def run(self, command: str, *words: str, code: int = Exit.OK) -> str:
-        """Run a command to its end and return what it printed; the exit code must be `code`."""
-        done = subprocess.run(
-            self.argv(command, *words),
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == code, f"{command} exited with {done.returncode}:\n{done.stdout}\n{done.stderr}"
-        return done.stdout + done.stderr
-
-    def start(self, command: str, *words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self.argv(command, *words),
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def plan(self) -> dict[str, dict[str, object]]:
-        hosts: dict[str, dict[str, object]] = json.loads(self.run("plan", "--json"))["hosts"]
-        return hosts
-
-    def runs(self) -> int:
-        """How many runs were rendered: one that changes nothing renders none."""
-        folder = self.folder / ".provision" / "runs"
-        return len(list(folder.iterdir())) if folder.is_dir() else 0
-
-    def on(self, host: str, command: str) -> str:
-        done = ssh(self.lab, host, command)
-        assert done.rc == 0, f"{host}: {command}: {done.stdout}{done.stderr}"
-        return done.stdout
 
 
 @pytest.fixture(scope="module")

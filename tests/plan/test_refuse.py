@@ -103,3 +103,14 @@ def test_tools_of_their_own_source_may_be_of_any_branch() -> None:
     tool = Move(name="nvidia-modprobe", action="install", after="535.161.07-1", origin=DEBIAN)
 
     assert refusals([tool], named, {}) == ()
+
+
+def test_what_takes_the_place_of_something_may_push_it_out() -> None:
+    """nvidia-libopencl1 provides what ocl-icd-libopencl1 did; a runtime goes for nothing."""
+    named = [change(Package(name="nvidia-libopencl1", version="550.163.01-2", unit="driver"))]
+    coming = Move(name="nvidia-libopencl1", action="install", after="550.163.01-2", origin=DEBIAN)
+    going = Move(name="ocl-icd-libopencl1", action="remove", before="2.3.3-1", instead="nvidia-libopencl1")
+    docker = Move(name="docker.io", action="remove", before="20.10.24", instead="nvidia-libopencl1")
+
+    assert refusals([coming, going], named, {}) == ()
+    assert len(refusals([coming, docker], named, {})) == 1

@@ -228,7 +228,9 @@ def way_back(host: str = "rig-01") -> HostPlan:
         Move(name="nvidia-smi", action="downgrade", before="535.261.03-1", after="535.216.03-1"),
         Move(name="nvidia-kernel-dkms", action="purge", before="535.261.03-1"),
     )
-    return HostPlan(host=host, changes=changes, transaction=transaction, reboot=True, drain=("akash",))
+    return HostPlan(
+        host=host, changes=changes, transaction=transaction, reboot=True, drain=("akash",), takes_back=("r0", "r1")
+    )
 
 
 def tasks_of(run: Project, play: int) -> list[dict[str, Any]]:
@@ -276,6 +278,8 @@ def test_the_way_back_takes_nothing_from_the_network() -> None:
 
     assert install[install.index("install") + 1 :] == ["/kept/nvidia-smi_535.216.03-1_amd64.deb", "nvidia-kernel-dkms-"]
     assert "--purge" in install
+    marks = stage[0]["ansible.builtin.command"]["argv"][2:]
+    assert marks == ["/var/lib/provision/history/r0/done", "/var/lib/provision/history/r1/done"]
     assert run.files["files/group_1/SHA256SUMS"] == f"{'b' * 64}  /kept/nvidia-smi_535.216.03-1_amd64.deb\n"
     assert not [task["name"] for task in stage if "index" in task["name"] or "download" in str(task)]
     assert [task["name"] for task in change] == [

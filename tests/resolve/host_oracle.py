@@ -175,6 +175,13 @@ def engines(facts: HostFacts, intent: Intent, matrix: Matrix) -> list[tuple[str,
     return found
 
 
+def takers(engine: str, matrix: Matrix) -> int:
+    """Ways to serve a network that name this engine, or its kind."""
+    profiles = [profile for network in matrix.networks.values() for profile in network.profiles]
+    wishes = [r.value for profile in profiles for r in profile.requirements if r.key == "runtime"]
+    return sum(engine in wish or engine.partition("-")[0] in wish for wish in wishes)
+
+
 def _versions(name: str, facts: HostFacts) -> set[str]:
     return {offer.version for offer in facts.offers or () if offer.name == name}
 
@@ -264,6 +271,7 @@ def best(facts: HostFacts, intent: Intent, matrix: Matrix) -> Stack | None:
             not _there(e[2].install[0], e[3], facts),
             e[1].kind != "engine",
             e[2].origin not in DISTRIBUTION,
+            -takers(e[0], matrix),
             e[0],
             "bpo" in e[3],
         )

@@ -44,6 +44,13 @@ def test_a_toolkit_of_which_a_package_is_missing_is_not_offered() -> None:
     assert lock.toolkit.value == "nvidia-container-toolkit 1.19.1-1"
 
 
+def test_a_release_candidate_is_not_the_release() -> None:
+    """1.19.1 mends CVE-2026-24260; whether its candidate did is not known."""
+    facts = worlds.host("debian-13", "rtx-4090", vendor={"toolkit": ["1.19.1~rc.1"]})
+
+    assert locked(facts).toolkit is None
+
+
 def test_every_choice_is_explained() -> None:
     told = explain.choices(locked(OFFERED, networks=["lium"]))
 
@@ -197,3 +204,22 @@ def test_of_engines_that_are_there_the_networks_decide() -> None:
     assert locked(facts, networks=["ionet"]).engine == "docker-ce"
     assert locked(facts, networks=["ionet"], runtime="docker-io").engine == "docker-io"
     assert locked(facts, runtime="podman").engine == "podman"
+
+
+def test_why_no_other_engine() -> None:
+    """Of each other engine that is offered: what stands against it, or why it comes later."""
+    facts = worlds.host("debian-12", "rtx-a6000", vendor={"docker-ce": ["29.8.2"], "podman": ["4.3.1"]})
+
+    def told(**request: object) -> list[str]:
+        choice = locked(facts, **request).runtime
+        assert choice is not None
+        return [reason.text for reason in choice.not_newer]
+
+    assert told() == [
+        "podman 4.3.1-1 would fit as well; docker.io 20.10.24+dfsg1-1+deb12u1+b6 comes first: more networks take it",
+        "docker-ce 5:29.8.2-1~debian.12~bookworm would fit as well; docker.io 20.10.24+dfsg1-1+deb12u1+b6 comes first: "
+        "it is the distribution's own engine",
+    ]
+    assert told(networks=["compute-horde"]) == [
+        "ComputeHorde (Bittensor subnet 12) (compute-horde-miner) wants runtime docker-ce"
+    ]

@@ -300,14 +300,14 @@ def test_a_misspelt_network_is_told_the_right_one() -> None:
 
 
 def test_a_host_is_resolved_in_a_few_milliseconds() -> None:
-    """The median over all worlds of this test; ten milliseconds is the promise, 30 the alarm on a busy machine."""
+    """The median over all worlds of this test, in seconds of the processor: other work must not raise the alarm."""
     took = []
     for name in worlds.RELEASES:
         for card in CARDS:
             facts = worlds.host(name, card)
-            began = time.perf_counter()
+            began = time.process_time()
             solve(facts, Intent(networks=("akash",)), worlds.matrix())
-            took.append(time.perf_counter() - began)
+            took.append(time.process_time() - began)
     assert sorted(took)[len(took) // 2] < 0.030
 
 

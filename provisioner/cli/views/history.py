@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from provisioner.actions.plan import Planned
 from provisioner.actions.rollback import Kept
 from provisioner.cli.views.plan import host_lines
-from provisioner.cli.words import next_command, paint, safe, table
+from provisioner.cli.words import next_command, paint, safe
 from provisioner.model.history import Entry, Record
 from provisioner.model.units import megabytes
 
@@ -21,8 +21,7 @@ def history_text(kept: Kept, inventory: Sequence[str] = ()) -> str:
         if not entries:
             parts.append(f"{paint(name, 'bold')}  keeps no change")
             continue
-        rows = [_row(entry) for entry in reversed(entries)]
-        parts.append(f"{paint(name, 'bold')}\n{table(rows, indent=2)}")
+        parts.append("\n".join([paint(name, "bold"), *(line for entry in reversed(entries) for line in _lines(entry))]))
         newest = newest or name
     text = "\n\n".join(parts)
     if newest:
@@ -30,11 +29,13 @@ def history_text(kept: Kept, inventory: Sequence[str] = ()) -> str:
     return text
 
 
-def _row(entry: Entry) -> tuple[str, ...]:
+def _lines(entry: Entry) -> list[str]:
     record = entry.record
-    came = f"from {record.before.words}" if record.before is not None else "from before the first enrolment"
-    end = "" if entry.done else "not finished"
-    return record.run, safe(what_changed(record)), safe(came), f"keeps {megabytes(record.bytes)}", end
+    before = record.before.words if record.before is not None else "what was there before the first enrolment"
+    size = f", keeps {megabytes(record.bytes)}" if record.bytes >= 1_000_000 else ""
+    end = "" if entry.done else paint(" · not finished", "yellow")
+    pad = " " * (len(record.run) + 4)
+    return [f"  {record.run}  {safe(what_changed(record))}{end}", f"{pad}goes back to {safe(before)}{size}"]
 
 
 def what_changed(record: Record) -> str:

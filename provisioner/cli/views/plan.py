@@ -10,7 +10,7 @@ from provisioner.actions.plan import Planned
 from provisioner.cli.words import duration, paint, safe
 from provisioner.errors import HostError
 from provisioner.model.plan import Change, HostPlan, Plan
-from provisioner.model.resource import AbsentPackage, Package, RunningDriver, Service
+from provisioner.model.resource import AbsentFile, AbsentPackage, Guarded, KeptFile, Package, RunningDriver, Service
 from provisioner.model.transaction import Action, Move
 from provisioner.model.units import megabytes
 
@@ -87,13 +87,16 @@ def transaction_lines(plan: HostPlan) -> list[str]:
     for move in plan.transaction:
         versions = f"{move.before} → {move.after}" if move.before and move.after else move.after or move.before or ""
         alike.setdefault((move.action, versions), []).append(move.name)
+    notes = {move.name: f" ({move.instead} takes its place)" for move in plan.transaction if move.instead}
     lines = []
     for action, sign in _SIGNS.items():
         groups = [(versions, names) for (of, versions), names in alike.items() if of == action]
         for versions, names in sorted(groups, key=lambda group: (-len(group[1]), group[0])):
             if len(names) > 1:
                 lines += _wrapped(f"{sign} {versions}: ", sorted(names))
-        single = sorted(f"{names[0]} {versions}" for versions, names in groups if len(names) == 1)
+        single = sorted(
+            f"{names[0]} {versions}{notes.get(names[0], '')}" for versions, names in groups if not names[1:]
+        )
         if single:
             lines += _wrapped(f"{sign} ", single)
     return [safe(line) for line in lines]
@@ -163,6 +166,10 @@ _KINDS = {
 def _one(change: Change) -> str:
     if change.before is None:
         return f"{change.what} is missing"
+    if isinstance(change.wanted, (KeptFile, AbsentFile)):
+        return f"{change.what} {'as it was' if isinstance(change.wanted, KeptFile) else 'goes'}"
+    if change.before == change.after:
+        return f"{change.what} changes"
     return f"{change.what}: {change.before} → {change.after}"
 
 
@@ -193,8 +200,12 @@ def phase_lines(plan: HostPlan) -> Iterable[tuple[str, str]]:
     if plan.reboot:
         units = [c.wanted.name for c in plan.in_phase("reboot") if isinstance(c.wanted, Service)]
         yield "reboot", "once" + (f", then start {', '.join(units)}" if units else "")
+    for guarded in plan.in_phase("guard"):
+        if isinstance(guarded.wanted, Guarded):
+            way = f"over {guarded.wanted.path}" if guarded.wanted.path else "over a new session"
+            yield "guard", f"{_one(guarded)}; back by itself in {guarded.wanted.confirm_s} s unless confirmed {way}"
     if not plan.blocked:
-        yield "verify", "all checks, then enrol"
+        yield "verify", "all checks, then enrol" if plan.verified else "look again; it was not enrolled then"
 
 
 def _fetched(fresh: Sequence[Change], plan: HostPlan) -> str:
@@ -219,7 +230,7 @@ def _counted(changes: Sequence[Change]) -> list[str]:
     for change in changes:
         kind = _KINDS.get(change.wanted.kind, change.wanted.kind)
         kinds[kind] = kinds.get(kind, 0) + 1
-    plural = {"directory": "folders", "whole-packages": "interrupted installations"}
+    plural = {"directory": "folders", "whole-packages": "interrupted installations", "key-pair": "keys"}
     return [f"{n} {plural.get(kind, kind + 's') if n > 1 else kind}" for kind, n in kinds.items()]
 
 

@@ -47,10 +47,16 @@ def _claims(claims: Iterable[Claim]) -> list[dict[str, Any]]:
 def _stack(stack: HostLock | None) -> dict[str, Any] | None:
     if stack is None:
         return None
+    chosen = {
+        "driver": stack.driver_version,
+        "modules": stack.modules,
+        "cuda": stack.cuda,
+        "compat": stack.compat,
+        "runtime": stack.runtime,
+        "toolkit": stack.toolkit,
+        "cdi": stack.cdi,
+    }
     return {
-        "driver": stack.driver_version.value if stack.driver_version is not None else None,
-        "modules": stack.modules.value if stack.modules is not None else None,
-        "cuda": stack.cuda.value if stack.cuda is not None else None,
-        "runtime": stack.runtime.value if stack.runtime is not None else None,
+        **{name: choice.value if choice is not None else None for name, choice in chosen.items()},
         "networks": {name: choice.value for name, choice in stack.networks.items()},
     }
