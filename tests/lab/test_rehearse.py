@@ -1,7 +1,7 @@
 """A rehearsal as CI runs it: the distinct stacks of a fleet, one planted to fail, one that can't be rebuilt.
 
 One story in numbered steps. The short form rehearses Debian 12 (535 of backports → 535). The long form
-(PROVISION_LONG=1, `scripts/test --all`) adds Debian 11 (470 → 535), Debian 13 (tesla-535 → 550) and a client that moves.
+(PROVISION_LONG=1, `scripts/test --all`) adds Debian 11 (470 → 535), Debian 13 (tesla-535 → 550) and a newer client.
 """
 
 from __future__ import annotations
