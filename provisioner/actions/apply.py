@@ -6,20 +6,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from provisioner import __version__
-from provisioner.actions import hostlock
+from provisioner.actions import hostlock, switch
 from provisioner.actions.observe import observe
 from provisioner.actions.plan import Goal, Planned, plan_for, request_for, simulated
 from provisioner.actions.ports import (
     Clock,
     Enroller,
     HostShell,
+    Paths,
     PlaybookRunner,
     Prober,
     RunStore,
@@ -52,6 +53,7 @@ class ApplyPorts:
     verifier: Verifier
     enroller: Enroller
     signatures: Signatures
+    paths: Paths
     clock: Clock
     alive: Callable[[int], bool]
 
@@ -74,6 +76,7 @@ class Applied:
     verified: dict[str, HostVerification] = field(default_factory=dict)
     spent: dict[str, Spent] = field(default_factory=dict)
     folder: Path | None = None
+    moved: dict[str, InventoryHost] = field(default_factory=dict)  # hosts that are reached another way since
     taken_back: Applied | None = None  # the run that brought back hosts which did not pass
 
     @property
@@ -162,7 +165,7 @@ def _bring(
     planned, away = _mended(hosts, planned, ports, applied, on_event)
     whole = [host for host in hosts if host.name not in applied.results]
     away = {**_run(whole, planned, ports, applied, on_event), **away}
-    good = [host for host in whole if host.name not in applied.results]
+    good = [applied.moved.get(host.name, host) for host in whole if host.name not in applied.results]
     _verify_and_enrol(good, planned, ports, applied, on_event)
     for name, since in away.items():
         applied.spent.setdefault(name, Spent()).not_serving = round(time.monotonic() - since, 1)
@@ -327,7 +330,7 @@ def _held(
 
     def give_back(host: InventoryHost) -> None:
         try:
-            hostlock.give_back(host, lease, ports.shell)
+            hostlock.give_back(applied.moved.get(host.name, host), lease, ports.shell)
         except HostError:
             # Gone for now; its lease ends by itself, or the next run of this controller takes it over.
             return
@@ -357,28 +360,77 @@ def _run(
     changing = [host for host in hosts if plans[host.name].changes]
     if not changing:
         return {}
+    first = {name: switch.without_switch(plan) for name, plan in plans.items()}
+    before = [host for host in changing if first[host.name].changes]
+    away = _play(before, first, applied.run, planned, ports, applied, on_event)
+    _switch([h for h in changing if h.name not in applied.results], plans, planned, ports, applied, on_event)
+    good = [applied.moved.get(h.name, h) for h in changing if h.name not in applied.results]
+    _left_over(good, planned, ports, applied)
+    return away
+
+
+def _play(
+    hosts: Sequence[InventoryHost],
+    plans: Mapping[str, HostPlan],
+    run: str,
+    planned: Planned,
+    ports: ApplyPorts,
+    applied: Applied,
+    on_event: Callable[[RunEvent], None],
+) -> dict[str, float]:
+    """Render and run the plans; returns since when hosts do not serve. A host that failed gets its result here."""
+    if not hosts:
+        return {}
     rendered = project(
-        [plans[host.name] for host in changing],
-        {host.name: host.variables for host in changing},
+        [plans[host.name] for host in hosts],
+        {host.name: host.variables for host in hosts},
         run=applied.run,
         made_by=__version__,
         made_at=planned.plan.made_at,
+        paths={host.name: host.path for host in hosts},
     )
-    applied.folder = ports.store.write(applied.run, rendered)
-    outcomes = ports.runner.run(applied.folder, rendered, sources=planned.plan.inventory, on_event=on_event)
-    good = []
+    folder = ports.store.write(run, rendered)
+    applied.folder = applied.folder or folder
+    outcomes = ports.runner.run(folder, rendered, sources=planned.plan.inventory, on_event=on_event)
     away = {}
-    for host in changing:
+    for host in hosts:
         outcome = outcomes[host.name]
-        applied.spent[host.name] = Spent(dict(outcome.seconds), rebooting=outcome.rebooting)
+        spent = applied.spent.setdefault(host.name, Spent())
+        spent.phases.update(outcome.seconds)
+        spent.rebooting = spent.rebooting or outcome.rebooting
         if outcome.away_since is not None and plans[host.name].not_serving_s:
             away[host.name] = outcome.away_since
-        if outcome.ok:
-            good.append(host)
-        else:
+        if not outcome.ok:
             applied.results[host.name] = _task_failed(host.name, outcome, planned.goals[host.name])
-    _left_over(good, planned, ports, applied)
     return away
+
+
+def _switch(
+    hosts: Sequence[InventoryHost],
+    plans: Mapping[str, HostPlan],
+    planned: Planned,
+    ports: ApplyPorts,
+    applied: Applied,
+    on_event: Callable[[RunEvent], None],
+) -> None:
+    """Switch what could cut a host off, all hosts at once; who does not come back gets its result here."""
+    switching = [host for host in hosts if plans[host.name].in_phase("guard")]
+    applied.results |= switch.left_behind(switching, planned)
+    switching = [host for host in switching if host.name not in applied.results]
+    if not switching:
+        return
+    only = {name: switch.only_switch(plan) for name, plan in plans.items()}
+    _play(switching, only, f"{applied.run}-switch", planned, ports, applied, on_event)
+    armed = [host for host in switching if host.name not in applied.results]
+    began = time.monotonic()
+    moved, failed = switch.come_back(
+        armed, planned, run=applied.run, shell=ports.shell, paths=ports.paths, on_event=on_event
+    )
+    applied.moved |= moved
+    applied.results |= failed
+    for host in armed:
+        phases = applied.spent.setdefault(host.name, Spent()).phases
+        phases["guard"] = round(phases.get("guard", 0.0) + time.monotonic() - began, 1)
 
 
 def _left_over(hosts: Sequence[InventoryHost], planned: Planned, ports: ApplyPorts, applied: Applied) -> None:

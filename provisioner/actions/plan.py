@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from provisioner import __version__
 from provisioner.actions.locked import not_locked
@@ -13,12 +14,24 @@ from provisioner.errors import HostError
 from provisioner.facts.simulation import Simulation
 from provisioner.facts.simulation import read as read_simulation
 from provisioner.model.capture import UNKNOWN
-from provisioner.model.enrolment import lock_digest, record_in
+from provisioner.model.enrolment import RECORD, lock_digest, record_in
 from provisioner.model.history import Stack
 from provisioner.model.intent import Policy
 from provisioner.model.inventory import InventoryHost
-from provisioner.model.plan import HostPlan, Plan
-from provisioner.model.resource import AbsentFile, Directory, File, KeptFile, Resource, Service, Settings
+from provisioner.model.plan import DrainStep, HostPlan, Plan
+from provisioner.model.resource import (
+    AbsentFile,
+    Directory,
+    File,
+    Guarded,
+    KeptFile,
+    KeyPair,
+    PythonEnvironment,
+    Resource,
+    SecretFile,
+    Service,
+    Settings,
+)
 from provisioner.model.stack import HostLock, Lock
 from provisioner.plan.cost import not_serving_s
 from provisioner.plan.order import host_plan, plan_from
@@ -27,6 +40,7 @@ from provisioner.plan.simulate import simulation
 from provisioner.probe.request import STATE, Command, Profile, Request
 from provisioner.resources.difference import difference
 from provisioner.resources.wanted import strangers, wanted
+from provisioner.tunnels.kinds import tunnel_resources
 
 SIMULATION_LIMIT_S = 120
 
@@ -48,7 +62,15 @@ class Goal:
 
 def goal_of(entry: HostLock, matrix: str) -> Goal:
     """Return the goal of a host that is to be as locked."""
-    return Goal(wanted(entry), Stack(entry=entry, matrix=matrix), entry.intent.policy, tuple(entry.networks))
+    resources = (*wanted(entry), *tunnel_resources(entry))
+    return Goal(resources, Stack(entry=entry, matrix=matrix), entry.intent.policy, tuple(entry.networks))
+
+
+if TYPE_CHECKING:
+    from provisioner.matrix.entries import Contract
+
+Contracts = Callable[[], "Mapping[str, Contract | None]"]
+"""Gives the contract of each network of the matrix, by its id."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +92,19 @@ def make_plan(
     signatures: Signatures,
     sources: tuple[str, ...] = (),
     limit: str | None = None,
+    contracts: Contracts | None = None,
+    environment: Collection[str] = (),
 ) -> Planned:
-    """Return what each host needs to be what its lock entry says; changes nothing."""
+    """Return what each host needs to be what its lock entry says; changes nothing.
+
+    `environment` names the variables of the environment here, of which secrets may come.
+    `contracts` is asked only when a client has to stop: a plan that changes nothing must not pay for the matrix.
+    """
     locked, failed = _locked(hosts, lock)
+    for host in hosts:
+        if host.name in locked and (problem := _secret_missing(host, sources, environment)) is not None:
+            failed[host.name] = problem
+            del locked[host.name]
     targets = [host for host in hosts if host.name in locked]
     goals = {name: goal_of(entry, lock.matrix) for name, entry in locked.items()}
     seen, unseen = observe(targets, {name: request_for(goal) for name, goal in goals.items()}, prober)
@@ -80,6 +112,7 @@ def make_plan(
     plans = {name: plan_for(one, goals[name], signatures) for name, one in seen.items()}
     plans, unasked = simulated(plans, seen, prober)
     failed |= unasked
+    plans = draining(plans, seen, contracts)
     plan = Plan(
         made_by=__version__,
         made_at=clock.now().strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -93,14 +126,65 @@ def make_plan(
     return Planned(plan, {name: seen[name] for name in plans}, failed, goals)
 
 
+def draining(
+    plans: Mapping[str, HostPlan], seen: Mapping[str, Seen], contracts: Contracts | None
+) -> dict[str, HostPlan]:
+    """Say how the clients of enrolled hosts stop; a host that does not serve has nothing to drain."""
+    serving = [name for name, plan in plans.items() if plan.drain and isinstance(seen[name].capture.file(RECORD), str)]
+    if contracts is None or not serving:
+        return dict(plans)
+    known = contracts()
+    return {**plans, **{name: with_drains(plans[name], known) for name in serving}}
+
+
+def with_drains(plan: HostPlan, contracts: Mapping[str, Contract | None]) -> HostPlan:
+    """Say how each client stops, as its network's contract has it."""
+    steps = []
+    for network in plan.drain:
+        contract = contracts.get(network)
+        if contract is None:
+            continue
+        drain, busy = contract.drain, contract.busy
+        steps.append(
+            DrainStep(
+                network=network,
+                kind=drain.kind,
+                how=drain.how,
+                by_hand=drain.by_hand,
+                command=drain.command,
+                undo=drain.undo,
+                containers=busy.containers,
+                sees_jobs=busy.kind != "unknown",
+                wait_s=drain.wait_min * 60,
+                penalty=drain.penalty,
+            )
+        )
+    return plan.model_copy(update={"drains": tuple(steps)})
+
+
+def interrupting(planned: Planned) -> Planned:
+    """The same plan for somebody who said that running jobs may be lost: clients are stopped at once."""
+    hosts = {name: plan.model_copy(update={"drains": ()}) for name, plan in planned.plan.hosts.items()}
+    return replace(planned, plan=planned.plan.model_copy(update={"hosts": hosts}))
+
+
 def request_for(goal: Goal) -> Request:
     """Return what must be looked at to compare a host with its goal."""
     files = [r for r in goal.resources if isinstance(r, (AbsentFile, Directory, File, KeptFile, Settings))]
+    guarded = [r for r in goal.resources if isinstance(r, Guarded)]
+    paths = [r.path for r in files] + [r.public for r in goal.resources if isinstance(r, KeyPair)]
+    paths += [file.path for change in guarded for file in change.files if file.content is not None]
+    stats = [r.path for r in goal.resources if isinstance(r, SecretFile)]
+    units = [r.name for r in goal.resources if isinstance(r, Service)]
     return Request(
         STATE,
-        files=tuple(dict.fromkeys(r.path for r in files)),
-        units=tuple(r.name for r in goal.resources if isinstance(r, Service)),
-        sums=tuple(r.path for r in files if isinstance(r, KeptFile)),
+        files=tuple(dict.fromkeys(paths)),
+        units=(*units, *(name for change in guarded for name in (*change.units, *change.stop))),
+        sums=(
+            *(r.path for r in files if isinstance(r, KeptFile)),
+            *(r.mark for r in goal.resources if isinstance(r, PythonEnvironment)),
+        ),
+        stats=(*stats, *(path for change in guarded for path in change.absent)),
     )
 
 
@@ -115,10 +199,23 @@ def plan_for(seen: Seen, goal: Goal, signatures: Signatures) -> HostPlan:
     if goal.stack is not None and not goal.undone:
         entry = goal.stack.entry
         resources = (*goal.resources, *strangers(entry, seen.facts.packages))
-        return host_plan(seen.host.name, entry, difference(resources, seen.facts, seen.capture), enrolled=enrolled)
+        plan = host_plan(seen.host.name, entry, difference(resources, seen.facts, seen.capture), enrolled=enrolled)
+        waiting = _waiting(entry)
+        return plan.model_copy(update={"reasons": (*plan.reasons, waiting)}) if waiting and plan.changes else plan
     differences = difference(goal.resources, seen.facts, seen.capture)
     plan = plan_from(seen.host.name, differences, policy=goal.policy, networks=goal.networks, enrolled=enrolled)
     return plan.model_copy(update={"verified": goal.stack is not None, "takes_back": goal.undone})
+
+
+def _waiting(entry: HostLock) -> str:
+    """Why a tunnel is not in the plan yet; the keys are made on their hosts, and nobody knows them before."""
+    lock = entry.tunnel
+    if lock is None or lock.kind == "none" or lock.complete:
+        return ""
+    whose = [*(["this host"] if lock.public_key is None else []), *lock.waits_for]
+    if not whose:
+        return f"its tunnel waits for a certificate that {lock.hub} signs: apply there, resolve, then apply again"
+    return f"its tunnel waits for the key of {', '.join(whose)}: apply there, then resolve, then apply again"
 
 
 def _enrolled(seen: Seen, stack: Stack, signatures: Signatures) -> bool:
@@ -128,6 +225,7 @@ def _enrolled(seen: Seen, stack: Stack, signatures: Signatures) -> bool:
         and record.host == seen.host.name
         and record.lock_digest == lock_digest(stack.entry)
         and record.matrix_digest == stack.matrix
+        and seen.capture.taken_at < record.expires_at
         and signatures.verifies(record) is True
     )
 
@@ -184,6 +282,27 @@ def _locked(hosts: Sequence[InventoryHost], lock: Lock) -> tuple[dict[str, HostL
         else:
             locked[host.name] = entry
     return locked, failed
+
+
+def _secret_missing(host: InventoryHost, sources: tuple[str, ...], environment: Collection[str]) -> HostError | None:
+    """Name the secrets that the run could not take from where the intent says; their values are not looked at."""
+    missing = []
+    for one in host.intent.secrets:
+        if one.env is not None and one.env not in environment:
+            missing.append(f"{one.network} {one.name}: the environment has no {one.env}")
+        elif one.variable is not None and not sources:
+            missing.append(f"{one.network} {one.name}: variable {one.variable} needs an inventory (-i); use env here")
+        elif one.variable is not None and one.variable not in host.variables:
+            missing.append(f"{one.network} {one.name}: the inventory has no variable {one.variable} for {host.name}")
+    if not missing:
+        return None
+    return HostError(
+        "secret-missing",
+        host.name,
+        f"{host.name}: {len(missing)} secret{'s are' if len(missing) > 1 else ' is'} missing; nothing was changed",
+        context=missing,
+        hint="docs/guide/secrets.md says where secrets may come from",
+    )
 
 
 def _changed(entry: HostLock, host: InventoryHost) -> list[str]:

@@ -35,6 +35,22 @@ class HostShell(Protocol):
     def run(self, host: InventoryHost, script: str, stdin: str = "") -> CommandOutput: ...
 
 
+class Paths(Protocol):
+    """How hosts are reached once their tunnel is there, and where that is kept."""
+
+    def new(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
+        """Return the host as its lock entry says it is reached; always over a connection that nobody shares."""
+        ...
+
+    def fresh(self, host: InventoryHost) -> InventoryHost:
+        """Return the host by the way that it is reached now, over a connection that nobody shares."""
+        ...
+
+    def keep(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
+        """From now on commands take this way; returns the host as it is reached by it."""
+        ...
+
+
 class Clock(Protocol):
     def now(self) -> datetime: ...
 

@@ -8,16 +8,17 @@ from dataclasses import dataclass, field
 
 from provisioner.actions.observe import Seen, observe
 from provisioner.actions.ports import Prober
+from provisioner.actions.tunnels import Resolves, join, request_of
 from provisioner.errors import BadInput, HostError
 from provisioner.matrix.reader import Matrix
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.stack import HostLock, Lock
-from provisioner.probe.request import FULL, Request
 from provisioner.resolve import NoSolution
 from provisioner.resolve.assume import Assumption, what_if
 from provisioner.resolve.fleet import Fleet
 from provisioner.resolve.lock import make_lock
 from provisioner.resolve.shared import Shared, smallest, stack_of_lock, stacks_for, with_stack
+from provisioner.tunnels.lock import without_entries
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,15 @@ def resolve(
     before: Lock | None = None,
     assumptions: Sequence[Assumption] = (),
     unify: bool = False,
+    resolves: Resolves = lambda _name: True,
 ) -> Resolved:
     """Return the stack of every host that has one. A host that has none keeps no entry in the new lock.
 
+    `resolves` says whether a name has an address, for the endpoints of tunnels.
     `unify` gives the hosts the fewest distinct stacks that serve all their networks. With assumptions the stacks are
     those that the hosts would have, and none of them gets into the lock.
     """
-    seen, failed = observe(hosts, {host.name: Request(FULL) for host in hosts}, prober)
+    seen, failed = observe(hosts, {host.name: request_of(host, hosts, before) for host in hosts}, prober)
     stacks: dict[str, HostLock] = {}
     unresolvable: dict[str, NoSolution] = {}
     fleet = Fleet(matrix)
@@ -73,7 +76,8 @@ def resolve(
     shared = _fleet(seen, stacks, matrix)
     if unify and shared is not None:
         stacks = _unified(seen, stacks, shared, matrix)
-    lock = make_lock(stacks, matrix.digest, _others(before, unresolvable))
+    stacks, before = join(seen, stacks, _others(before, unresolvable), matrix, resolves)
+    lock = make_lock(stacks, matrix.digest, before)
     return Resolved(lock, stacks, unresolvable, failed, shared)
 
 
@@ -101,11 +105,7 @@ def _unified(
 
 def _others(before: Lock | None, unresolvable: Mapping[str, NoSolution]) -> Lock | None:
     """The former lock without hosts that no longer resolve: an old answer must not pass for a new one."""
-    if before is None:
-        return None
-    return before.model_copy(
-        update={"hosts": {name: entry for name, entry in before.hosts.items() if name not in unresolvable}}
-    )
+    return None if before is None else without_entries(before, unresolvable)
 
 
 def _named(problem: BadInput, host: str) -> BadInput:

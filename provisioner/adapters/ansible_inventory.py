@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import pickle
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from provisioner.adapters.path_files import stored
 from provisioner.errors import BadInput
 
 PREFIX = "provision_"
@@ -27,6 +29,7 @@ class Raw(NamedTuple):
     name: str
     variables: dict[str, Any]
     groups: tuple[str, ...]
+    hubs: dict[str, dict[str, Any]] = {}  # noqa: RUF012  # a NamedTuple's default, never written to
 
 
 def start(sources: tuple[str, ...], limit: str | None) -> Callable[[], list[Raw]]:
@@ -87,7 +90,7 @@ def read(sources: tuple[str, ...], limit: str | None) -> list[Raw]:
             variables = _plain({key: value for key, value in seen.items() if key not in _NOT_THE_HOSTS})
             variables = {**_settings(), **_templated(loader, variables)}
             hosts.append(Raw(host.name, variables, tuple(sorted(group.name for group in host.get_groups()))))
-        return hosts
+        return _with_hubs(hosts, inventory, loader, variable_manager)
     except AnsibleError as problem:
         raise BadInput(
             "inventory-not-valid",
@@ -95,6 +98,25 @@ def read(sources: tuple[str, ...], limit: str | None) -> list[Raw]:
             context=[line for line in str(problem).splitlines() if line.strip()][:6],
             hint="ansible-inventory -i " + " -i ".join(sources) + " --list must work first",
         ) from problem
+
+
+def _with_hubs(hosts: list[Raw], inventory: Any, loader: Any, variable_manager: Any) -> list[Raw]:
+    """The hosts with how their hubs are reached, which --limit may leave out: a hub is the way to its spokes."""
+    known: dict[str, dict[str, Any]] = {}
+    found = []
+    for host in hosts:
+        wish = host.variables.get(f"{PREFIX}tunnel")
+        names = {str(wish["hub"])} if isinstance(wish, Mapping) and wish.get("hub") else set()
+        if names:
+            with contextlib.suppress(ValueError):
+                names.add(str(stored(host.name).get("hub") or ""))
+        for name in names - set(known):
+            for hub in inventory.get_hosts(name, ignore_limits=True, ignore_restrictions=True) if name else ():
+                seen = variable_manager.get_vars(host=hub, include_hostvars=False)
+                plain = _plain({key: value for key, value in seen.items() if key.startswith("ansible_")})
+                known[hub.name] = {**_settings(), **_templated(loader, plain)}
+        found.append(host._replace(hubs={name: known[name] for name in names if name in known}))
+    return found
 
 
 def _vault(loader: Any) -> None:

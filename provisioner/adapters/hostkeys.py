@@ -61,14 +61,62 @@ def fetch(target: Target) -> HostKey:
     return HostKey(kind, fingerprint(found[kind]), f"{seen.name} {kind} {found[kind]}")
 
 
+def named_key(name: str, line: str) -> HostKey:
+    """A key that came over an authenticated channel, as `ssh-ed25519 AAAA…`, under the name it is to be known by."""
+    kind, _, rest = line.partition(" ")
+    return HostKey(kind, fingerprint(rest.split()[0]), f"{name} {kind} {rest.split()[0]}")
+
+
+def recorded(target: Target) -> tuple[str, ...]:
+    """The keys that known_hosts has for a target, as `ssh-ed25519 AAAA…`; empty when it has none."""
+    seen = _resolve(target)
+    done = _run(target, ["ssh-keygen", "-F", seen.name, "-f", str(seen.known_hosts)])
+    lines = [line.split() for line in done.stdout.splitlines() if line and not line.startswith("#")]
+    return tuple(f"{words[1]} {words[2]}" for words in lines if len(words) >= 3 and not words[0].startswith("@"))
+
+
+def remember_as(target: Target, name: str) -> str:
+    """Put the keys that a target has on record under `name` too; return the name by which they are found.
+
+    An address may be another host's tomorrow; a host's own name in the inventory is its own.
+    """
+    seen = _resolve(target)
+    if seen.name == name:
+        return name
+    keys = recorded(target)
+    there = _run(target, ["ssh-keygen", "-F", name, "-f", str(seen.known_hosts)]).stdout
+    fresh = [key for key in keys if key not in there]
+    if not keys:
+        return seen.name
+    if fresh:
+        handle = os.open(seen.known_hosts, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        with os.fdopen(handle, "ab") as file:
+            file.write("".join(f"{name} {key}\n" for key in fresh).encode())
+    return name
+
+
+def own_keys() -> tuple[str, ...]:
+    """The ssh host keys of this very machine."""
+    texts = [path.read_text(encoding="utf-8") for path in sorted(Path("/etc/ssh").glob("ssh_host_*_key.pub"))]
+    return tuple(" ".join(text.split()[:2]) for text in texts)
+
+
 def record(target: Target, key: HostKey) -> Path:
     """Put `key` on record as the host's only one, in the known_hosts file in force; return that file."""
-    seen = _resolve(target)
-    path = seen.known_hosts
+    return _record(target, key, _resolve(target).name)
+
+
+def record_named(target: Target, key: HostKey) -> Path:
+    """The same under the name that stands in the key's own line, by which a tunnel's path looks for it."""
+    return _record(target, key, key.line.split()[0])
+
+
+def _record(target: Target, key: HostKey, name: str) -> Path:
+    path = _resolve(target).known_hosts
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if path.exists():
-            _run(target, ["ssh-keygen", "-R", seen.name, "-f", str(path)])
+            _run(target, ["ssh-keygen", "-R", name, "-f", str(path)])
             ending = path.read_bytes()[-1:]
         else:
             ending = b""
@@ -83,6 +131,11 @@ def record(target: Target, key: HostKey) -> Path:
             hint="set UserKnownHostsFile in ansible_ssh_common_args or in your ssh configuration to a file you own",
         ) from error
     return path
+
+
+def recorded_name(target: Target) -> str:
+    """The name under which known_hosts has the key of a target, such as `10.0.0.5` or `[10.0.0.5]:2222`."""
+    return _resolve(target).name
 
 
 def _resolve(target: Target) -> _Resolved:

@@ -12,12 +12,15 @@ from pydantic import ValidationError
 
 from provisioner.adapters import ansible_inventory
 from provisioner.adapters.ansible_inventory import PREFIX
+from provisioner.adapters.paths import overlaid
 from provisioner.errors import BadInput
 from provisioner.model.intent import Intent
 from provisioner.model.inventory import InventoryHost
 
 LOCAL_INTENT = ("provision.yml", "/etc/provision/provision.yml")
 _KNOWN = {PREFIX + name for name in Intent.model_fields}
+_SECRETS = {"provision_tunnel_preshared", "provision_tunnel_secret"}
+"""Variables that only a run reads, from a vault: their values are no part of the request, and get into no lock."""
 
 
 def read(sources: tuple[str, ...], limit: str | None = None) -> tuple[InventoryHost, ...]:
@@ -33,8 +36,10 @@ def read(sources: tuple[str, ...], limit: str | None = None) -> tuple[InventoryH
 def typed(sources: tuple[str, ...], hosts: Iterable[ansible_inventory.Raw]) -> tuple[InventoryHost, ...]:
     """Return the hosts with their intent read. Raises BadInput when an intent is not valid."""
     return tuple(
-        InventoryHost(name, variables, intent_of(name, variables, _Origin(sources, name, groups)), groups)
-        for name, variables, groups in hosts
+        overlaid(
+            InventoryHost(name, variables, intent_of(name, variables, _Origin(sources, name, groups)), groups, hubs)
+        )
+        for name, variables, groups, hubs in hosts
     )
 
 
@@ -103,14 +108,14 @@ def intent_of(host: str, variables: Mapping[str, Any], origin: Any) -> Intent:
 
     Raises BadInput that names file, key and the nearest known key.
     """
-    given = {key: value for key, value in variables.items() if key.startswith(PREFIX)}
+    given = {key: value for key, value in variables.items() if key.startswith(PREFIX) and key not in _SECRETS}
     for key in given:
         if key not in _KNOWN:
             near = difflib.get_close_matches(key, sorted(_KNOWN), n=1)
             raise BadInput(
                 "intent-unknown-key",
                 f"{host}: {key} is not a variable that provision knows",
-                context=[f"written in {origin(key)}", "known: " + ", ".join(sorted(_KNOWN))],
+                context=[f"written in {origin(key)}", "known: " + ", ".join(sorted(_KNOWN | _SECRETS))],
                 hint=f"did you mean {near[0]}?" if near else None,
             )
     try:

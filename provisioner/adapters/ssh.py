@@ -318,7 +318,7 @@ async def close(target: Target) -> None:
 
 async def probe_one(target: Target, request: Request, *, timeout_s: float = 60) -> Capture:
     """One session, one capture. Raises HostError with what went wrong and what to do."""
-    data = payload(request, shaken_pynvml() if request.profile.nvml else None)
+    data = payload(request, shaken_pynvml(health=request.profile.nvml_health) if request.profile.nvml else None)
     try:
         done = await _exchange(session(target, (target.python, "-IS", "-c", BOOTSTRAP)), data, timeout_s)
     except OSError as error:
@@ -391,7 +391,7 @@ def probe(
     return asyncio.run(probe_all(hosts, request, limit=limit, timeout_s=timeout_s, on_done=on_done))
 
 
-def shaken_pynvml() -> str | None:
+def shaken_pynvml(*, health: bool = False) -> str | None:
     """The part of the installed pynvml that the probe calls, kept in the cache by digest; None when not installed."""
     import importlib.util
 
@@ -401,7 +401,7 @@ def shaken_pynvml() -> str | None:
     if spec is None or spec.origin is None:
         return None
     source = Path(spec.origin).read_text(encoding="utf-8")
-    roots = roots_of(nvml_calls())
+    roots = roots_of(nvml_calls(health=health))
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "provision"
     kept = cache / f"pynvml-{digest(source, roots)}.py"
     with contextlib.suppress(OSError, UnicodeDecodeError):

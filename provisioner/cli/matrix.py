@@ -11,6 +11,7 @@ from provisioner.errors import BadInput, Exit
 
 if TYPE_CHECKING:
     from provisioner.matrix.entries import Entry
+    from provisioner.matrix.lint import Finding
     from provisioner.matrix.reader import Matrix
 
 
@@ -41,6 +42,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     matrix_update.update_arguments(what.add_parser("update", help="fetch a signed release, verify it, and use it"))
     matrix_update.use_arguments(what.add_parser("use", help="go to another fetched release, or to the shipped matrix"))
     matrix_update.release_arguments(what.add_parser("release", help="make a signed release, in a folder to serve"))
+    failures = what.add_parser("failures", parents=[common], help="the mechanisms of failure that doctor knows")
+    failures.add_argument("--pages", type=Path, metavar="DIR", help="write a page for each into this folder")
+    failures.add_argument("--language", action="store_true", help="print the reference of their language")
     schema = what.add_parser("schema", parents=[common], help="JSON schema of the entries, for editors")
     schema.add_argument("room", nargs="?", metavar="ROOM", help="of one room alone")
     reference = what.add_parser("reference", parents=[common], help="pages with every entry, as in docs/reference")
@@ -63,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
     }
     if args.matrix_command in own:
         return own[args.matrix_command](args)
+    if args.matrix_command == "failures":
+        return _failures(args)
     from provisioner.matrix.reader import load
 
     matrix = load(args.matrix)
@@ -90,7 +96,8 @@ def _lint(args: argparse.Namespace) -> int:
     from provisioner.matrix.files import matrix_dir
     from provisioner.matrix.lint import lint
 
-    findings = lint(args.matrix or matrix_dir(), dt.date.today())
+    folder = args.matrix or matrix_dir()
+    findings = [*lint(folder, dt.date.today()), *_failure_findings(folder)]
     print(view.findings_json(findings) if args.json else view.findings_text(findings))
     return Exit.FAILED if any(f.level == "error" for f in findings) else Exit.OK
 
@@ -103,6 +110,51 @@ def _why(args: argparse.Namespace, matrix: Matrix) -> int:
     room, entry = _find(matrix, args.id)
     found = origins(args.matrix or matrix_dir(), matrix, room, entry)
     print((why_json if args.json else why_text)(room, entry, found, args.field))
+    return Exit.OK
+
+
+def _failure_findings(folder: Path) -> list[Finding]:
+    """Complaints about the mechanisms of failure, whose proofs are run; their room is doctor's and no other's."""
+    from provisioner.doctor.proofs import lint as lint_failures
+    from provisioner.matrix.lint import Finding
+    from provisioner.matrix.reader import load
+
+    try:
+        matrix = load(folder)
+    except BadInput:
+        matrix = None  # said already
+    found = []
+    for document, complaint in lint_failures(folder, matrix):
+        where = tuple(int(part) if part.isdecimal() else part for part in complaint.field.split("."))
+        path = document.path if document is not None else f"failures/{complaint.id}"
+        line = document.line(where) if document is not None else 1
+        found.append(Finding("error", path, line, complaint.field, complaint.message))
+    return found
+
+
+def _failures(args: argparse.Namespace) -> int:
+    import json
+
+    from provisioner.cli.views.failure_pages import language_page, pages
+    from provisioner.cli.words import table
+    from provisioner.doctor.reader import load
+
+    if args.language:
+        print(language_page(), end="")
+        return Exit.OK
+    mechanisms = load(args.matrix)
+    if args.pages is not None:
+        try:
+            args.pages.mkdir(parents=True, exist_ok=True)
+            for name, text in pages(mechanisms).items():
+                (args.pages / name).write_text(text, encoding="utf-8")
+        except OSError as problem:
+            raise BadInput("page-not-written", f"no page can be written to {args.pages}: {problem}") from problem
+        print(f"wrote {len(mechanisms)} pages to {args.pages}")
+    elif args.json:
+        print(json.dumps({name: mechanism.title for name, mechanism in sorted(mechanisms.items())}, indent=1))
+    else:
+        print(table([(name, mechanism.title) for name, mechanism in sorted(mechanisms.items())]))
     return Exit.OK
 
 

@@ -8,6 +8,7 @@ import getpass
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,6 +98,7 @@ def prober_for(hosts: Sequence[InventoryHost], args: argparse.Namespace) -> tupl
 def apply_ports(*, forks: int, timeout_s: float) -> ApplyPorts:
     """Return everything that an apply needs, with real effects."""
     from provisioner.actions.apply import ApplyPorts
+    from provisioner.adapters.paths import TunnelPaths
     from provisioner.adapters.runner import AnsibleRunner
     from provisioner.adapters.runs import RunFolders, SystemClock
     from provisioner.adapters.signing import Keyring
@@ -110,6 +112,7 @@ def apply_ports(*, forks: int, timeout_s: float) -> ApplyPorts:
         verifier=verifier(),
         enroller=enroller(shell),
         signatures=Keyring(),
+        paths=TunnelPaths(),
         clock=SystemClock(),
         alive=alive,
     )
@@ -122,11 +125,12 @@ def verifier() -> Verifier:
     return TestinfraVerifier()
 
 
-def enroller(shell: HostShell) -> Enroller:
+def enroller(shell: HostShell, valid: timedelta | None = None) -> Enroller:
     """Return who writes enrolment records; the operator's key is made when the first one is signed."""
-    from provisioner.actions.enrol import HostEnroller
+    from provisioner.actions.enrol import VALID, HostEnroller
     from provisioner.adapters.enrolled import EnrolledFolder
     from provisioner.adapters.runs import SystemClock
-    from provisioner.adapters.signing import load_or_make
+    from provisioner.adapters.signing import load_or_make, trusted_lines
 
-    return HostEnroller(shell, EnrolledFolder(STATE_DIR / "enrolled"), load_or_make, SystemClock())
+    ledger = EnrolledFolder(STATE_DIR / "enrolled")
+    return HostEnroller(shell, ledger, load_or_make, SystemClock(), trusted_lines, valid or VALID)

@@ -15,6 +15,7 @@ from provisioner.facts import (
     packages,
     runtime,
     sources,
+    tunnel,
     units,
 )
 from provisioner.model.capture import Capture
@@ -49,6 +50,7 @@ def read(capture: Capture, *, now: datetime | None = None) -> HostFacts:
         boot_identity=machine.boot_identity(capture),
         virtualization=machine.virtualization(capture),
         components=sources.read(capture),
+        tunnel=tunnel.read(capture, kernels.running),
     )
 
 

@@ -69,7 +69,7 @@ def _entry(line: str) -> _Entry:
 
 def _find(entries: list[_Entry], choice: str) -> _Entry | None:
     head, _, rest = choice.partition(">")
-    if head.isdigit():
+    if head.isdecimal():
         found = entries[int(head)] if int(head) < len(entries) else None
     else:
         found = next((entry for entry in entries if head in (entry.title, entry.id)), None)

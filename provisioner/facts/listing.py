@@ -53,4 +53,6 @@ def commands_like(capture: Capture, *beginnings: str) -> list[str]:
 
 def natural(text: str) -> tuple[tuple[int, int, str], ...]:
     """A sort key that puts `6.1.0-9-amd64` before `6.1.0-50-amd64`, as `sort -V` does."""
-    return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.findall(r"\d+|[A-Za-z~]+", text))
+    return tuple(
+        (1, int(part), "") if part.isdecimal() else (0, 0, part) for part in re.findall(r"\d+|[A-Za-z~]+", text)
+    )

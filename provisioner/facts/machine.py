@@ -20,12 +20,12 @@ def disk_free_mib(capture: Capture) -> dict[str, int] | Unknown:
             continue
         if "--output=file,avail" in line:
             pairs = [row.rsplit(None, 1) for row in rows[1:]]
-            free.update({pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()})
+            free.update({pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()})
             continue
         asked = [word for word in shlex.split(line)[2:] if not word.startswith("-")]
         columns = [row.split() for row in rows[1:]]
         for place, row in enumerate(columns):
-            if len(row) == 6 and row[3].isdigit():
+            if len(row) == 6 and row[3].isdecimal():
                 name = asked[place] if len(asked) == len(columns) else row[5]
                 free.setdefault(name, int(row[3]))
     return free or UNKNOWN

@@ -56,7 +56,7 @@ def parse_show(text: str, suites: dict[tuple[str, str], str]) -> list[OfferedPac
                 source=fields.get("Source", fields["Package"]).partition(" ")[0],
                 architecture=fields.get("Architecture", ""),
                 sha256=fields["SHA256"],
-                size=int(size) if size.isdigit() else 0,
+                size=int(size) if size.isdecimal() else 0,
                 depends=", ".join(depends),
                 origin=suites.get((fields["Package"], fields["Version"]), ""),
             )

@@ -9,6 +9,7 @@
     matrix.runtimes["docker-io"].packages         # also .floors, .releases
     matrix.networks["lium"].default_profile       # .requirements: items with .key, .value, .forbids, .because, .sources
     matrix.conflicts["cdi"].parties
+    matrix.tunnels["wireguard"].carries           # also .breaks: networks that such a tunnel can't serve
     matrix.container_images["cuda-12.4"].requirements
     matrix.rules["minor-version-compatibility"].figures
     matrix.digest                                 # sha256 of the canonical content; comments and layout do not count
@@ -48,6 +49,7 @@ from provisioner.matrix.entries import (
     OsRelease,
     Rule,
     Runtime,
+    TunnelKind,
 )
 from provisioner.matrix.files import bytes_digest, contents_of, matrix_dir, read_cache, refuse_altered, write_cache
 
@@ -85,6 +87,7 @@ class Rooms:
     runtimes: Mapping[str, Runtime]
     networks: Mapping[str, Network]
     conflicts: Mapping[str, Conflict]
+    tunnels: Mapping[str, TunnelKind]
     container_images: Mapping[str, ContainerImages]
     rules: Mapping[str, Rule]
 

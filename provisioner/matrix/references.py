@@ -67,6 +67,9 @@ def references(r: Rooms) -> Iterator[Reference]:
         for n, party in enumerate(conflict.parties):
             if party.network:
                 yield Reference("conflicts", conflict.id, ("parties", n, "network"), "networks", party.network)
+    for kind in r.tunnels.values():
+        for n, case in enumerate(kind.breaks):
+            yield Reference("tunnels", kind.id, ("breaks", n, "network"), "networks", case.network)
     for images in r.container_images.values():
         if images.level:
             yield Reference("container-images", images.id, ("level",), "cuda", str(images.level))

@@ -143,6 +143,45 @@ class NvmlFacts:
 
 
 @dataclass(frozen=True)
+class Route:
+    """A network that the host reaches through an interface, such as 192.168.1.0/24 on eth0."""
+
+    network: str
+    interface: str
+
+
+@dataclass(frozen=True)
+class PeerHealth:
+    """The other end of a tunnel as the host sees it; times in seconds and milliseconds, loss in per cent.
+
+    `handshake_age_s` None: there never was one.
+    """
+
+    host: str  # as the tunnel's config names it; its public key where it names none
+    handshake_age_s: float | None
+    loss_pct: float | None = None
+    rtt_ms: float | None = None
+    endpoint: str | None = None
+
+
+@dataclass(frozen=True)
+class TunnelFacts:
+    """The tunnel of a host and what one has to fit in with; `public_keys` by the file they lie in."""
+
+    interface_mtu: int | Unknown | None = UNKNOWN  # None: there is no tunnel interface
+    peers: tuple[PeerHealth, ...] | Unknown = UNKNOWN
+    seen_age_s: float | Unknown = UNKNOWN  # how old the host's own look at its peers is
+    public_keys: dict[str, str] | Unknown = UNKNOWN
+    routes: tuple[Route, ...] | Unknown = UNKNOWN
+    kernel_module: bool | Unknown = UNKNOWN  # WireGuard without a program of its own
+    firewall: str | Unknown | None = UNKNOWN  # what keeps the host's ports: ufw, nftables, iptables; None: nothing
+    path_mtu: int | Unknown | None = UNKNOWN  # towards the tunnel's endpoint; None: nothing came back
+    change: str | Unknown | None = UNKNOWN  # state of the last guarded change: applied, confirmed, reverted …
+    change_why: str | Unknown = UNKNOWN
+    joined: dict[str, str] | Unknown = UNKNOWN  # hub: host that joined by invitation -> its record, as text
+
+
+@dataclass(frozen=True)
 class HostFacts:
     """All of it. `packages` maps name to package; a name that is not in it is not installed."""
 
@@ -167,6 +206,7 @@ class HostFacts:
     components: tuple[str, ...] | Unknown = ()  # components of the apt sources, such as non-free
     dpkg_interrupted: bool | Unknown = UNKNOWN  # its journal is left, or a package was cut short while it was unpacked
     package_patterns: tuple[str, ...] = ("*",)  # names that were looked at; what they do not cover is unknown
+    tunnel: TunnelFacts = TunnelFacts()
 
     def package(self, name: str) -> Package | Unknown | None:
         """Return the package, None when it is not installed, UNKNOWN when it was not looked at."""

@@ -17,3 +17,5 @@ class InventoryHost:
     variables: Mapping[str, Any]
     intent: Intent
     groups: tuple[str, ...] = field(default=())
+    hubs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # variables of the hubs of its tunnel, by name
+    path: Mapping[str, Any] = field(default_factory=dict)  # what a confirmed tunnel put among `variables`

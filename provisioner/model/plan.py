@@ -12,8 +12,8 @@ from provisioner.model.resource import AbsentPackage, KernelModule, Package, Res
 from provisioner.model.stack import HostLock
 from provisioner.model.transaction import Move
 
-Phase = Literal["stage", "drain", "change", "reboot", "verify", "enrol"]
-PHASES: tuple[Phase, ...] = ("stage", "drain", "change", "reboot", "verify", "enrol")
+Phase = Literal["stage", "drain", "change", "reboot", "guard", "verify", "enrol"]
+PHASES: tuple[Phase, ...] = ("stage", "drain", "change", "reboot", "guard", "verify", "enrol")
 
 
 class Change(BaseModel):
@@ -39,6 +39,23 @@ class Change(BaseModel):
         return None
 
 
+class DrainStep(BaseModel):
+    """How one network's client stops serving: what is done, how long a running job is waited for, what it may cost."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: str
+    kind: str  # as in the contract of matrix/networks: scale-zero, unlist, pause, wait-for-job, none …
+    how: str
+    by_hand: bool = False  # somebody has to do it on the network's page first
+    command: tuple[str, ...] = ()
+    undo: tuple[str, ...] = ()
+    containers: str | None = None  # a job is a container of this name; None: a compute process on a GPU
+    sees_jobs: bool = True  # False: nothing on the host tells whether a job runs
+    wait_s: int = 1800
+    penalty: str | None = None
+
+
 class HostPlan(BaseModel):
     """All that one host needs. `blocked` says why nothing may be done; then the changes are only for reading."""
 
@@ -48,6 +65,7 @@ class HostPlan(BaseModel):
     changes: tuple[Change, ...] = ()
     reboot: bool = False
     drain: tuple[str, ...] = ()  # networks whose clients stop first
+    drains: tuple[DrainStep, ...] = ()  # how, for those of `drain` whose contract is known
     transaction: tuple[Move, ...] | None = None  # what apt says it would do; None: it was not asked
     download_bytes: int = 0
     not_serving_s: int = 0  # an estimate, see provisioner/plan/cost.py

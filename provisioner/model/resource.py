@@ -42,7 +42,8 @@ class File(_Kind):
     content: str
     mode: str = "0644"
     rebuilds_initramfs: bool = False
-    pins: bool = False  # must be in force before any package transaction
+    pins: bool = False  # must be in force before the drain and any package transaction: pins, the gate
+    kept: bool = True  # a rollback takes it back; false for what carries the way in
 
     @property
     def key(self) -> str:
@@ -79,6 +80,28 @@ class AbsentFile(_Kind):
     @property
     def key(self) -> str:
         return f"file {self.path}"
+
+
+class PythonEnvironment(_Kind):
+    """An environment of a network's Python client, made from a list of requirements with this SHA-256."""
+
+    kind: Literal["python-environment"] = "python-environment"
+    network: str
+    sha256: str
+
+    @property
+    def key(self) -> str:
+        return f"python environment {self.network}"
+
+    @property
+    def folder(self) -> str:
+        """`/opt/provision/NETWORK/current` leads to the one that is whole."""
+        return f"/opt/provision/{self.network}/{self.sha256[:12]}"
+
+    @property
+    def mark(self) -> str:
+        """The list it was made from; it gets its name when everything is installed."""
+        return f"/opt/provision/{self.network}/current/requirements.txt"
 
 
 class Settings(_Kind):
@@ -159,6 +182,7 @@ class Service(_Kind):
     enabled: bool = True
     active: bool = True
     after_reboot: bool = False
+    kept: bool = True  # a rollback takes it back; false for what carries the way in
 
     @property
     def key(self) -> str:
@@ -177,18 +201,101 @@ class RunningDriver(_Kind):
         return "running driver"
 
 
+class Tool(_Kind):
+    """A program that a tunnel needs, at whatever version the host has or is offered; no part of the stack.
+
+    It is installed by itself and kept out of what a rollback takes back, which must not take the way in with it.
+    """
+
+    kind: Literal["tool"] = "tool"
+    name: str
+
+    @property
+    def key(self) -> str:
+        return f"tool {self.name}"
+
+
+class KeyPair(_Kind):
+    """A key that is made on the host and stays there; the public half lies beside it for the probe."""
+
+    kind: Literal["key-pair"] = "key-pair"
+    path: str
+    public: str
+    maker: Literal["wireguard", "ssh", "nebula"]
+
+    @property
+    def key(self) -> str:
+        return f"key {self.path}"
+
+
+class SecretFile(_Kind):
+    """A file whose text comes from a vault or the environment at run time; only its mode and owner are seen.
+
+    `mode` has the owner behind it when that is not root, such as `0600 lium:root`, as it is seen.
+    """
+
+    kind: Literal["secret-file"] = "secret-file"
+    path: str
+    expression: str  # what Ansible fills in, such as hostvars['rig-01'].provision_tunnel_preshared
+    mode: str = "0600"
+    owner: str = "root"
+
+    @property
+    def key(self) -> str:
+        return f"secret {self.path}"
+
+
+class GuardedFile(_Kind):
+    """One file of a guarded change; `content` None: it is kept for the way back, and made by a command."""
+
+    path: str
+    content: str | None
+    mode: str = "0644"
+
+
+class Guarded(_Kind):
+    """Files and units that could cut the host off: put in force together, and taken back unless confirmed in time.
+
+    `path` is the address on the host to which the confirming session must come; empty: any new session.
+    `run` are commands between files and units, `undo` those after the kept files are back, `settle` those once it is
+    confirmed.
+    """
+
+    kind: Literal["guarded"] = "guarded"
+    name: str
+    files: tuple[GuardedFile, ...] = ()
+    absent: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+    stop: tuple[str, ...] = ()
+    run: tuple[tuple[str, ...], ...] = ()
+    undo: tuple[tuple[str, ...], ...] = ()
+    settle: tuple[tuple[str, ...], ...] = ()
+    confirm_s: int = 120
+    path: str = ""
+    peer: str = ""  # who must answer where there is no session, because the owner works at the host itself
+
+    @property
+    def key(self) -> str:
+        return self.name
+
+
 Resource = Annotated[
     Directory
     | File
     | KeptFile
     | AbsentFile
+    | PythonEnvironment
     | Settings
     | Package
     | AbsentPackage
     | WholePackages
     | KernelModule
     | Service
-    | RunningDriver,
+    | RunningDriver
+    | Tool
+    | KeyPair
+    | SecretFile
+    | Guarded,
     Field(discriminator="kind"),
 ]
 

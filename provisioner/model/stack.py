@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from provisioner.model.intent import Intent
+from provisioner.model.tunnel import Tunnel, TunnelLock
 
 
 class Reason(BaseModel):
@@ -64,6 +65,7 @@ class HostLock(BaseModel):
     warnings: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()  # what a network asks for that facts do not show: for checks and installers
     module_options: tuple[str, ...] = ()  # lines for modprobe.d that this flavour needs on these cards
+    tunnel: TunnelLock | None = None
 
     @property
     def engine(self) -> str:
@@ -72,6 +74,15 @@ class HostLock(BaseModel):
             return ""
         name = self.runtime.value.partition(" ")[0]
         return "docker-io" if name == "docker.io" else name
+
+
+class ParkedTunnel(BaseModel):
+    """The tunnel of a host without an entry: its peers still know it, and its address stays its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    wish: Tunnel
+    lock: TunnelLock
 
 
 class Lock(BaseModel):
@@ -84,6 +95,7 @@ class Lock(BaseModel):
     matrix: str  # sha256 of the matrix
     older: dict[str, str] = {}  # hosts whose entries another matrix made, and its sha256: kept, and not acted upon
     hosts: dict[str, HostLock]
+    tunnels: dict[str, ParkedTunnel] = {}
 
     def matrix_of(self, host: str) -> str:
         """The sha256 of the matrix that a host's entry was made with."""

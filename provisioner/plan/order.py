@@ -16,13 +16,18 @@ from provisioner.model.resource import (
     Difference,
     Directory,
     File,
+    Guarded,
     KeptFile,
     KernelModule,
+    KeyPair,
     Package,
+    PythonEnvironment,
     Resource,
     RunningDriver,
+    SecretFile,
     Service,
     Settings,
+    Tool,
     WholePackages,
 )
 from provisioner.model.stack import HostLock
@@ -67,13 +72,15 @@ def mending(plan: HostPlan) -> HostPlan:
     return HostPlan(host=plan.host, changes=changes, drain=plan.drain, not_serving_s=plan.not_serving_s)
 
 
-_RANK: dict[Phase, int] = {"stage": 0, "drain": 1, "change": 2, "reboot": 3, "verify": 4, "enrol": 5}
+_RANK: dict[Phase, int] = {"stage": 0, "drain": 1, "change": 2, "reboot": 3, "guard": 4, "verify": 5, "enrol": 6}
 
 
 def _phase(wanted: Resource, *, reboot: bool) -> Phase:
     """Only what no running job can notice is staged; the rest waits for the drain."""
     if isinstance(wanted, Directory) or (isinstance(wanted, (File, KeptFile, AbsentFile)) and wanted.pins):
         return "stage"
+    if isinstance(wanted, Guarded):
+        return "guard"
     if isinstance(wanted, RunningDriver) or (isinstance(wanted, Service) and wanted.after_reboot and reboot):
         return "reboot"
     return "change"
@@ -106,7 +113,7 @@ def _change(d: Difference, *, reboot: bool) -> Change:
         phase=_phase(d.wanted, reboot=reboot),
         what=d.wanted.key,
         before=before,
-        after=describe(d.wanted),
+        after=_moved(d.wanted, d.observed) if isinstance(d.observed, Guarded) else describe(d.wanted),
         wanted=d.wanted,
         keys=d.keys,
         content=_merged(d) if isinstance(d.wanted, Settings) else None,
@@ -131,6 +138,8 @@ def describe(resource: Resource) -> str:
         return "not installed"
     if isinstance(resource, AbsentFile):
         return "not there"
+    if isinstance(resource, PythonEnvironment):
+        return f"requirements {resource.sha256[:12]}, pinned by hash (python3-venv is installed for it)"
     if isinstance(resource, KeptFile):
         return f"{resource.sha256[:12]}, mode {resource.mode}"
     if isinstance(resource, WholePackages):
@@ -142,7 +151,35 @@ def describe(resource: Resource) -> str:
     if isinstance(resource, File):
         lines = resource.content.count("\n")
         return f"{lines} line{'' if lines == 1 else 's'}"
+    if isinstance(resource, Tool):
+        return "installed"
+    if isinstance(resource, KeyPair):
+        return "made on the host"
+    if isinstance(resource, SecretFile):
+        return f"from the inventory, {resource.mode}"
+    if isinstance(resource, Guarded):
+        return _guarded(resource)
     return resource.mode
+
+
+def _moved(wanted: Resource, now: Guarded) -> str:
+    """Which files of a guarded change will read otherwise, by their last names; the whole count for anything else."""
+    assert isinstance(wanted, Guarded)
+    moved = [file.path.rpartition("/")[2] for file in wanted.files if file not in now.files]
+    if not moved or (wanted.units, wanted.absent, wanted.stop) != (now.units, now.absent, now.stop):
+        return _guarded(wanted)
+    return f"{', '.join(moved)} anew"
+
+
+def _guarded(resource: Guarded) -> str:
+    """`8 files, 3 units`; what is taken away counts too."""
+    counts = [
+        (len(resource.files), "file", "files"),
+        (len(resource.absent), "file taken away", "files taken away"),
+        (len(resource.units), "unit", "units"),
+        (len(resource.stop), "unit stopped", "units stopped"),
+    ]
+    return ", ".join(f"{n} {one if n == 1 else many}" for n, one, many in counts if n) or "nothing of it"
 
 
 def _reasons(lock: HostLock, changes: Sequence[Change]) -> tuple[str, ...]:

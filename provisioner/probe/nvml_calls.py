@@ -5,6 +5,10 @@ if MYPY:  # never true: typing is not imported on the host
     from typing import Any
 
 
+MORE = []  # type: list[Any]
+"""What else each card is asked, when doctor looks: functions from (nvml, handle) to more fields."""
+
+
 def name_of(nvml: "Any", code: int) -> str:
     """`NVML_ERROR_LIB_RM_VERSION_MISMATCH` for 18; the library missing has a word of its own."""
     if code == nvml.NVML_ERROR_LIBRARY_NOT_FOUND:
@@ -36,7 +40,7 @@ def device(nvml: "Any", index: int) -> "dict[str, Any]":
     memory = or_none(nvml.nvmlDeviceGetMemoryInfo, handle)
     pci = or_none(nvml.nvmlDeviceGetPciInfo, handle)
     processes = or_none(nvml.nvmlDeviceGetComputeRunningProcesses, handle)
-    return {
+    known = {
         "index": index,
         "name": name,
         "uuid": text(or_none(nvml.nvmlDeviceGetUUID, handle)),
@@ -50,6 +54,9 @@ def device(nvml: "Any", index: int) -> "dict[str, Any]":
         "pcie_width": or_none(nvml.nvmlDeviceGetCurrPcieLinkWidth, handle),
         "persistence_mode": or_none(nvml.nvmlDeviceGetPersistenceMode, handle),
     }
+    for more in MORE:
+        known.update(more(nvml, handle))
+    return known
 
 
 def ask(nvml: "Any") -> "dict[str, Any]":

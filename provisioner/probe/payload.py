@@ -32,9 +32,10 @@ class Garbled(ValueError):
     """What came back is no answer of the probe; the text says what it looks like instead."""
 
 
-def nvml_calls() -> str:
-    """The text of what NVML is asked."""
-    return (_HERE / "nvml_calls.py").read_text(encoding="utf-8")
+def nvml_calls(*, health: bool = False) -> str:
+    """The text of what NVML is asked; with `health` also what only doctor wants to know of each card."""
+    files = ("nvml_calls.py", "nvml_health.py") if health else ("nvml_calls.py",)
+    return "\n".join((_HERE / name).read_text(encoding="utf-8") for name in files)
 
 
 @lru_cache(maxsize=256)
@@ -42,7 +43,11 @@ def payload(request: Request, shaken_pynvml: str | None = None) -> bytes:
     """Script and request, compressed; hosts that are asked the same get the same bytes, made once."""
     asked = _plain(request)
     if request.profile.nvml and shaken_pynvml is not None:
-        asked |= {"nvml": shaken_pynvml, "nvml_calls": nvml_calls(), "nvml_limit": request.profile.nvml_limit_s}
+        asked |= {
+            "nvml": shaken_pynvml,
+            "nvml_calls": nvml_calls(health=request.profile.nvml_health),
+            "nvml_limit": request.profile.nvml_limit_s,
+        }
     return zlib.compress(f"{_script()}\nmain({asked!r})\n".encode(), 9)
 
 
@@ -64,7 +69,7 @@ def _plain(request: Request) -> dict[str, Any]:
         "listings": list(profile.listings),
         "folders": list(profile.folders),
         "links": list(profile.links),
-        "stats": list(dict.fromkeys(path for path in request.files if "*" not in path)),
+        "stats": list(dict.fromkeys(path for path in (*request.files, *request.stats) if "*" not in path)),
         "disks": list(profile.disks),
         "devices": [[item.root, item.vendor, list(item.names)] for item in profile.devices],
         "commands": [[command.line, command.argv, command.limit_s] for command in request.commands],

@@ -44,6 +44,7 @@ class Profile:
     devices: tuple[Devices, ...] = ()
     offers: tuple[str, ...] = ()  # package names, stars allowed, whose offered versions are wanted
     nvml: bool = False
+    nvml_health: bool = False  # also ask each card how it feels
     nvml_limit_s: float = 15
     width: int = 4  # commands at a time
 
@@ -78,6 +79,8 @@ STATE = Profile(
         "/var/lib/provision/*.json",
         "/var/lib/provision/enrolment.json",
         "/var/lib/provision/journal.json",
+        "/run/provision/tunnel.json",
+        "/var/lib/provision/guard.json",
     ),
     listings=(
         "/sys/firmware/efi",
@@ -119,8 +122,22 @@ FULL = Profile(
         "/etc/nvidia-container-runtime/config.toml",
         "/etc/debian_version",
         "/proc/cpuinfo",
+        "/proc/net/route",
+        "/etc/ufw/ufw.conf",
+        "/etc/wireguard/prov0*.pub",
+        "/etc/nebula/provision/prov0*.pub",
+        "/etc/nebula/provision/signed/*.crt",
+        "/etc/provision/prov0/prov0*.pub",
+        "/etc/ssh/ssh_host_ed25519_key.pub",
+        "/var/lib/provision/joined/*.json",
     ),
-    listings=STATE.listings,
+    listings=(
+        *STATE.listings,
+        "/sys/module/wireguard",
+        "/lib/modules/*/kernel/drivers/net/wireguard/wireguard.ko*",
+        "/usr/sbin/nft",
+        "/etc/iptables/rules.v4",
+    ),
     folders=STATE.folders,
     links=STATE.links,
     disks=STATE.disks,
@@ -177,31 +194,117 @@ FULL = Profile(
         "glx-alternative-*",
         "update-glx",
         "wireguard-tools",
+        "wireguard-go",
     ),
     nvml=True,
 )
 """Everything that facts and the resolver read: offers of the package sources, NVML, tools that tell more."""
 
 
+DOCTOR = Profile(
+    files=(
+        *FULL.files,
+        "/etc/docker/daemon.json*",
+        "/etc/apt/apt.conf.d/*upgrades*",
+        "/etc/cdi/*",
+        "/var/run/cdi/*",
+        "/proc/sys/kernel/pid_max",
+        "/sys/kernel/iommu_groups/*/type",
+        "/var/log/apt/history.log",
+    ),
+    listings=(
+        *STATE.listings,
+        "/dev/nvidia*",
+        "/dev/char/195:*",
+        "/usr/bin/nvidia-*",
+        "/usr/lib/*/libcuda.so*",
+        "/usr/lib/*/libnvidia-*.so*",
+        "/usr/lib/*/nvidia/current/lib*",
+        "/var/lib/dpkg/updates/*",
+        "/lib/modules/*/build",
+    ),
+    folders=(*STATE.folders, "/lib/firmware/nvidia", "/run/nvidia/driver"),
+    links=(
+        *STATE.links,
+        "/usr/lib/x86_64-linux-gnu/libcuda.so.1",
+        "/usr/lib/aarch64-linux-gnu/libcuda.so.1",
+        "/usr/lib64/libcuda.so.1",
+    ),
+    disks=(*STATE.disks, "/var/lib/containerd"),
+    units=(
+        *STATE.units,
+        "nvidia-cdi-refresh.service",
+        "kubelet.service",
+        "k3s.service",
+        "k3s-agent.service",
+        "apt-daily-upgrade.service",
+    ),
+    commands=(
+        *FULL.commands,
+        Command("dmesg"),
+        Command(
+            "journalctl -q --no-pager -o short-iso _TRANSPORT=kernel --since=-30d --grep='Xid|RmInitAdapter' -n 500",
+            limit_s=15,
+        ),
+        Command(
+            "journalctl -q --no-pager -p warning --since=-1h -n 200 -u docker -u containerd -u kubelet -u k3s"
+            " -u nvidia-persistenced -u nvidia-fabricmanager -u nvidia-cdi-refresh"
+        ),
+        Command("journalctl -q --no-pager --since=-2d -n 60 -u apt-daily -u apt-daily-upgrade"),
+        Command("lspci -nnvv -d 10de:"),
+        Command("lspci -vv -d ::0604"),
+        Command("ip -o link"),
+        Command("ps -eo stat,pid,ppid,comm"),
+        Command("docker ps --format '{{.Names}} {{.Ports}}'"),
+        Command("iptables -S DOCKER-USER"),
+        Command("ufw status"),
+        Command("podman --version"),
+        Command("modinfo -F filename nvidia"),
+        Command("mokutil --test-key /var/lib/dkms/mok.pub"),
+        Command("mokutil --test-key /var/lib/shim-signed/mok/MOK.der"),
+        Command("lsinitramfs \"/boot/initrd.img-$(uname -r)\" | grep -E 'nvidia|nouveau'", limit_s=30, shell=True),
+        Command("grep -m 12 -nE '[Ee]rror' /var/lib/dkms/nvidia*/*/build/make.log", shell=True),
+        Command('grep -e ":$(stat -c %i /var/lib/dpkg/lock-frontend) " /proc/locks', shell=True),
+        Command(
+            "grep -hoE '/[^ ]*/lib(cuda|nvidia-ml)[.]so[.][0-9.]+( .deleted.)?' /proc/[0-9]*/maps | sort | uniq -c",
+            shell=True,
+        ),
+    ),
+    devices=(
+        Devices(
+            STATE.devices[0].root,
+            STATE.devices[0].vendor,
+            (*STATE.devices[0].names, "current_link_width", "max_link_width", "current_link_speed", "max_link_speed"),
+        ),
+    ),
+    nvml=True,
+    nvml_health=True,
+)
+"""What doctor looks at besides: logs, links, what runs and what fails; offers of the package sources it leaves out."""
+
+
 @dataclass(frozen=True)
 class Request:
     """A profile, and what one host's wanted resources add: files to compare, units, packages whose offers are wanted.
 
-    Added files are also answered as `stat -c '%a %U:%G %F' PATH`, for their mode and owner; `sums` as
-    `sha256sum PATH`, which tells whether a file is a known one without showing it.
+    Added files are also answered as `stat -c '%a %U:%G %F' PATH`, for their mode and owner; `stats` are files that
+    are asked for that alone, because they hold a secret or are to be gone. `sums` are answered as `sha256sum PATH`,
+    which tells whether a file is a known one without showing it; `asked` are further commands.
     """
 
     profile: Profile = STATE
     files: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    stats: tuple[str, ...] = ()
+    asked: tuple[Command, ...] = ()
     sums: tuple[str, ...] = ()
 
     @property
     def commands(self) -> tuple[Command, ...]:
         """Those of the profile, and the ones that its units and offers come down to."""
         units = tuple(dict.fromkeys((*self.profile.units, *self.units)))
-        made = [*self.profile.commands, *(Command(f"sha256sum {shlex.quote(path)}") for path in self.sums)]
+        made = [*self.profile.commands, *(Command(f"sha256sum {shlex.quote(path)}") for path in self.sums), *self.asked]
         if units:
             made.insert(0, units_command(units))
         offers = tuple(dict.fromkeys((*self.profile.offers, *self.packages))) if self.profile.offers else ()

@@ -28,7 +28,20 @@ except ImportError:
 MAX_FILE = 1 << 20
 MAX_OUTPUT = 8 << 20
 REDACTED = []  # type: list[str]
-SECRET_NAMES = ("privatekey", "presharedkey", "password", "passwd", "secret", "token")
+SECRET_NAMES = (
+    "privatekey",
+    "presharedkey",
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "apikey",
+    "api_key",
+    "api-key",
+    "authorization",
+    "mnemonic",
+)
 
 
 def encode(value: "Any") -> str:

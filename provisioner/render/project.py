@@ -8,23 +8,31 @@ import pprint
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, get_args
+from typing import Any, TypeGuard, get_args
 
 import yaml
 
+from provisioner.host.programs import CLIENT
 from provisioner.model.history import HISTORY, Keep
 from provisioner.model.paths import data_dir
-from provisioner.model.plan import Change, HostPlan, Phase
+from provisioner.model.plan import Change, DrainStep, HostPlan, Phase
+from provisioner.model.requirements import requirements
 from provisioner.model.resource import (
     AbsentFile,
     AbsentPackage,
     Directory,
     File,
+    Guarded,
     KeptFile,
     KernelModule,
+    KeyPair,
     Package,
+    PythonEnvironment,
+    Resource,
+    SecretFile,
     Service,
     Settings,
+    Tool,
     Unit,
     WholePackages,
 )
@@ -60,8 +68,12 @@ def project(
     run: str,
     made_by: str,
     made_at: str,
+    paths: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Project:
-    """Return the whole rendered run. `variables` are each host's; those of the connection go into its inventory."""
+    """Return the whole rendered run. `variables` are each host's; those of the connection go into its inventory.
+
+    `paths` are variables that must win over the operator's own files: the way through a tunnel.
+    """
     alike: dict[str, list[HostPlan]] = {}
     for plan in plans:
         alike.setdefault(_fingerprint(plan), []).append(plan)
@@ -74,13 +86,18 @@ def project(
         files |= _playbook(group, members[0], run=run, made_by=made_by, made_at=made_at)
     files["site.yml"] = _site(groups)
     files["inventory.yml"] = _inventory(groups, variables)
+    for host in (host for group in groups for host in group.hosts if paths and paths.get(host)):
+        # Beside the playbook, where Ansible lets them win over the inventory's host_vars.
+        text = yaml.safe_dump(_connection((paths or {})[host]), sort_keys=True, width=1000)
+        files[f"host_vars/{host}.yml"] = "---\n" + text
     for name in ("ansible.cfg", "drain.yml", "reboot.yml"):
         files[name] = (data_dir("playbooks") / name).read_text(encoding="utf-8")
     return Project(files, tuple(groups))
 
 
 def _fingerprint(plan: HostPlan) -> str:
-    same = plan.model_dump(mode="json", include={"changes", "drain", "reboot", "transaction", "keep", "takes_back"})
+    shown = {"changes", "drain", "drains", "reboot", "transaction", "keep", "takes_back"}
+    same = plan.model_dump(mode="json", include=shown)
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
 
 
@@ -88,10 +105,11 @@ def _playbook(group: Group, plan: HostPlan, *, run: str, made_by: str, made_at: 
     files: dict[str, str] = {}
     plays = [
         _play("stage", _stage(plan, group.name, run, files)),
-        {"title": TITLES["drain"], "static": "drain.yml"} if plan.drain else None,
+        {"title": TITLES["drain"], "static": "drain.yml", "drains": _drains(plan)} if plan.drain else None,
         _play("change", [*_change(plan, group.name, files), *_cleared(plan)]),
-        {"title": TITLES["reboot"], "static": "reboot.yml"} if plan.reboot else None,
+        {"title": TITLES["reboot"], "static": "reboot.yml", "drains": []} if plan.reboot else None,
         _play("ready", [_service(c) for c in plan.in_phase("reboot") if isinstance(c.wanted, Service)]),
+        _play("guard", _guarded(plan, group.name, run, files)),
     ]
     text = fill(
         "playbook.yml.j2",
@@ -115,6 +133,7 @@ TITLES = {
     "change": "Change the host",
     "reboot": "Reboot into the new driver",
     "ready": "Start what needs the driver",
+    "guard": "Switch what could cut the host off",
 }
 """Names of the plays; those of drain and reboot stand in playbooks/ too."""
 
@@ -124,11 +143,28 @@ PHASES_OF_PLAYS: dict[str, Phase] = {
     TITLES["change"]: "change",
     TITLES["reboot"]: "reboot",
     TITLES["ready"]: "reboot",
+    TITLES["guard"]: "guard",
 }
 
 
 def _play(name: str, tasks: Sequence[str]) -> dict[str, str] | None:
     return {"title": TITLES[name], "static": "", "tasks": "\n\n".join(tasks)} if tasks else None
+
+
+def _drains(plan: HostPlan) -> list[dict[str, Any]]:
+    """What drains each network on the host; where no job can be seen there is nothing to wait for."""
+    return [
+        {"network": step.network, "wait_s": step.wait_s, "argv": _drain_argv(step)}
+        for step in plan.drains
+        if step.sees_jobs or step.command
+    ]
+
+
+def _drain_argv(step: DrainStep) -> list[str]:
+    words = [CLIENT, "drain", step.network, "--wait", str(step.wait_s if step.sees_jobs else 0)]
+    words += ["--containers", step.containers] if step.containers else []
+    words += ["--undo", *step.undo] if step.undo else []
+    return [*words, "--do", *step.command] if step.command else words
 
 
 def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[str]:
@@ -176,7 +212,7 @@ def _keep(plan: HostPlan, keep: Keep, group: str, run: str, files: dict[str, str
     """Return the task that keeps what the plan replaces: a program that stands whole in the run's folder."""
     named = {c.wanted.name: c.wanted.unit for c in plan.changes if isinstance(c.wanted, (Package, AbsentPackage))}
     moves = plan.transaction or ()
-    files_of = [c.wanted for c in plan.changes if isinstance(c.wanted, (File, Settings))]
+    files_of = [c.wanted for c in plan.changes if isinstance(c.wanted, Settings) or _is_kept_file(c.wanted)]
     spec = {
         "run": run,
         "to": {move.name: move.after for move in moves},
@@ -193,7 +229,7 @@ def _keep(plan: HostPlan, keep: Keep, group: str, run: str, files: dict[str, str
         "units": {
             c.wanted.name: {"after_reboot": c.wanted.after_reboot}
             for c in plan.changes
-            if isinstance(c.wanted, Service)
+            if isinstance(c.wanted, Service) and c.wanted.kept
         },
         "most": keep.changes,
         "limit": keep.mib << 20,
@@ -203,6 +239,10 @@ def _keep(plan: HostPlan, keep: Keep, group: str, run: str, files: dict[str, str
     program = (Path(__file__).parent / "keep.py").read_text(encoding="utf-8")
     files[source] = f"{program}\n\nmain({pprint.pformat(spec, width=120, sort_dicts=False)})\n"
     return fill("tasks/keep.yml.j2", source=source, folder=f"{HISTORY}/{run}")
+
+
+def _is_kept_file(wanted: Resource) -> TypeGuard[File]:
+    return isinstance(wanted, File) and wanted.kept
 
 
 def archive_name(package: Package) -> str:
@@ -228,6 +268,12 @@ def _change(plan: HostPlan, group: str, files: dict[str, str]) -> list[str]:
         if isinstance(change.wanted, KernelModule)
     ]
     tasks += _settings(changes, group, files)
+    tools = [c.wanted.name for c in changes if isinstance(c.wanted, Tool)]
+    if tools:
+        # After the packages: what they bring along would make apt's transaction another one than the plan has shown.
+        tasks += [fill("tasks/index.yml.j2"), fill("tasks/tools.yml.j2", tools=tools)]
+    tasks += [fill("tasks/key_pair.yml.j2", change=c) for c in changes if isinstance(c.wanted, KeyPair)]
+    tasks += [fill("tasks/secret_file.yml.j2", change=c) for c in changes if isinstance(c.wanted, SecretFile)]
     tasks += [_service(change) for change in changes if isinstance(change.wanted, Service)]
     return tasks
 
@@ -241,6 +287,10 @@ def _files_and_folders(changes: Sequence[Change], group: str, files: dict[str, s
             source = _source(change.wanted.path, group)
             files[source] = change.wanted.content
             tasks.append(fill("tasks/file.yml.j2", change=change, source=source))
+        elif isinstance(change.wanted, PythonEnvironment):
+            source = f"files/{group}/requirements/{change.wanted.network}.txt"
+            files[source] = requirements(change.wanted.network) or ""
+            tasks.append(fill("tasks/python_environment.yml.j2", wanted=change.wanted, source=source))
     return [*tasks, *_restored(changes, after_packages=False)]
 
 
@@ -305,6 +355,34 @@ def _settings(changes: Sequence[Change], group: str, files: dict[str, str]) -> l
             tasks.append(fill("tasks/settings.yml.j2", change=change, source=source, folder=folder))
             tasks += [fill("tasks/restart.yml.j2", unit=unit) for unit in change.wanted.restarts]
     return tasks
+
+
+GUARD = "/usr/local/lib/provision/guard"
+
+
+def _guarded(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[str]:
+    tasks = []
+    for number, change in enumerate(plan.in_phase("guard"), start=1):
+        if isinstance(change.wanted, Guarded):
+            id_ = change_id(run, number)
+            source = f"files/{group}/guard/{id_}.json"
+            files[source] = guard_plan(change.wanted, id_)
+            incoming = f"/var/lib/provision/{id_}.incoming"
+            tasks.append(
+                fill("tasks/guarded.yml.j2", change=change, source=source, incoming=incoming, id=id_, guard=GUARD)
+            )
+    return tasks
+
+
+def change_id(run: str, number: int = 1) -> str:
+    """The id of a guarded change on its host; a host has one run at a time, so a run's id tells it."""
+    return f"{run}-{number}"
+
+
+def guard_plan(change: Guarded, id_: str) -> str:
+    """The JSON that the guard on the host reads (provisioner/tunnels/programs/guard.py)."""
+    value = {**change.model_dump(mode="json", exclude={"kind", "name"}), "id": id_, "what": change.name}
+    return json.dumps(value, indent=1, sort_keys=True) + "\n"
 
 
 def _service(change: Change) -> str:

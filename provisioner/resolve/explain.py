@@ -96,6 +96,12 @@ def _opposite(c: Claim) -> str:
     return f"{c.word('first')} wants {key} {c.word('one')}, {c.word('second')} wants {key} {c.word('other')}"
 
 
+def _in_a_sentence(text: str) -> str:
+    """Another sentence as the end of ours: without its full stop, and small unless it begins with a name or a code."""
+    text = text.rstrip(".")
+    return text[:1].lower() + text[1:] if text[1:2].islower() or text[1:2] == " " else text
+
+
 FIRST = {
     "not-ended": "it is not past its end of life",
     "security": "it has the security fixes of its branch",
@@ -124,6 +130,10 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
     ),
     "card-guess": lambda c: (
         f"the card {c.about} is in no matrix entry: it stays on the branch of driver {c.word('loaded')}, which runs it"
+    ),
+    "tunnel-breaks": lambda c: (
+        f"{c.about} can't be served through {c.word('kind')}, by which this host's customers are to come in: "
+        f"{_in_a_sentence(c.word('why'))}"
     ),
     "cuda-ceiling": lambda c: (
         f"{c.about} has compute capability {c.word('capability')}: toolkits after CUDA {c.word('ceiling')} "

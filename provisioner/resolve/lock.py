@@ -16,6 +16,7 @@ from provisioner import __version__
 from provisioner.errors import BadInput
 from provisioner.model.enrolment import lock_digest
 from provisioner.model.stack import HostLock, Lock
+from provisioner.tunnels.lock import all_tunnels
 
 __all__ = ["check_matrix", "lock_digest", "lock_text", "make_lock", "parse_lock", "read_lock"]
 
@@ -26,15 +27,20 @@ LARGEST = 256 << 20
 
 
 def make_lock(hosts: Mapping[str, HostLock], matrix_digest: str, before: Lock | None = None) -> Lock:
-    """Return a lock of `hosts`. Entries of `before` for other hosts stay, marked when another matrix made them."""
+    """Return a lock of `hosts`. Entries of `before` for other hosts stay, marked when another matrix made them.
+
+    A host without an entry stays joined: its tunnel is parked.
+    """
     kept = {name: entry for name, entry in before.hosts.items() if name not in hosts} if before is not None else {}
     made_with = {name: before.matrix_of(name) for name in kept} if before is not None else {}
     together = {**kept, **hosts}
+    parked = {name: one for name, one in all_tunnels(before).items() if name not in together}
     return Lock(
         made_by=__version__,
         matrix=matrix_digest,
         older={name: made_with[name] for name in sorted(kept) if made_with[name] != matrix_digest},
         hosts={name: together[name] for name in sorted(together)},
+        tunnels={name: parked[name] for name in sorted(parked)},
     )
 
 
@@ -44,6 +50,9 @@ def lock_text(lock: Lock) -> str:
     if lock.older:
         parts["older"] = _on_lines({name: _line(matrix) for name, matrix in lock.older.items()}, "  ")
     parts["hosts"] = _on_lines(dict(_entries(lock.hosts)), "  ") if lock.hosts else "{}"
+    if lock.tunnels:
+        kept = {name: one.model_dump(mode="json", exclude_defaults=True) for name, one in lock.tunnels.items()}
+        parts["tunnels"] = _on_lines({name: _written(one, "    ") for name, one in kept.items()}, "  ")
     return _on_lines(parts, "") + "\n"
 
 

@@ -40,6 +40,7 @@ from provisioner.resolve.options import Option, cuda_level, driver_specifier, ne
 from provisioner.resolve.question import Question, pin, pose
 from provisioner.resolve.rules import NONE, Values
 from provisioner.resolve.solver import Problem
+from provisioner.resolve.tunnels import rules_of_the_tunnel
 from provisioner.resolve.wishes import Wishes
 
 Beside = Literal["none", "newest", "telling"]
@@ -113,6 +114,7 @@ def build(
     rules.of_cdi()
     for place in range(len(options)):
         rules.of_a_network(place)
+    rules_of_the_tunnel(rules)
     if between:
         rules.between_networks()
     for network, _, pinned in networks:

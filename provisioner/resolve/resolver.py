@@ -144,7 +144,7 @@ def _choice(value: str, *because: Claim, not_newer: tuple[Claim, ...] = ()) -> C
     )
 
 
-def _driver_choices(model: Model, solution: tuple[int, ...], driver: Driver | None) -> dict[str, Choice | None]:
+def _driver_choices(model: Model, solution: tuple[int, ...], driver: Driver | None) -> dict[str, Any]:
     if driver is None or driver.package is None:
         return {"driver_branch": None, "driver_version": None, "modules": None}
     because = reasons.driver_because(model, driver)

@@ -7,7 +7,16 @@ from typing import Any
 
 from provisioner.model.capture import UNKNOWN, Capture
 from provisioner.model.facts import HostFacts
-from provisioner.model.resource import ABSENT, AbsentFile, AbsentPackage, Difference, Package, Resource, Settings
+from provisioner.model.resource import (
+    ABSENT,
+    AbsentFile,
+    AbsentPackage,
+    Difference,
+    Guarded,
+    Package,
+    Resource,
+    Settings,
+)
 from provisioner.resources.observed import observed
 
 
@@ -34,5 +43,9 @@ def _keys(wanted: Resource, actual: Any, facts: HostFacts) -> tuple[str, ...]:
         keys = tuple(key for key in ("version", "held") if getattr(wanted, key) != getattr(actual, key))
         found = facts.package(wanted.name)
         return (*keys, "whole") if found is not UNKNOWN and found is not None and not found.whole else keys
+    if isinstance(wanted, Guarded):
+        return tuple(
+            key for key in ("files", "absent", "units", "stop") if getattr(wanted, key) != getattr(actual, key)
+        )
     mine, theirs = wanted.model_dump(), actual.model_dump()
     return tuple(sorted(key for key in mine if mine[key] != theirs[key]))

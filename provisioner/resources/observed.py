@@ -13,14 +13,19 @@ from provisioner.model.resource import (
     AbsentPackage,
     Directory,
     File,
+    Guarded,
     KeptFile,
     KernelModule,
+    KeyPair,
     Observed,
     Package,
+    PythonEnvironment,
     Resource,
     RunningDriver,
+    SecretFile,
     Service,
     Settings,
+    Tool,
     WholePackages,
 )
 
@@ -35,6 +40,8 @@ def observed(wanted: Resource, facts: HostFacts, capture: Capture) -> Observed:
         return _absent_file(wanted, capture)
     if isinstance(wanted, Directory):
         return _directory(wanted, capture)
+    if isinstance(wanted, PythonEnvironment):
+        return _environment(wanted, capture)
     if isinstance(wanted, Package):
         return _package(wanted, facts)
     if isinstance(wanted, AbsentPackage):
@@ -45,6 +52,16 @@ def observed(wanted: Resource, facts: HostFacts, capture: Capture) -> Observed:
         return _module(wanted, facts)
     if isinstance(wanted, Service):
         return _service(wanted, facts)
+    if isinstance(wanted, Tool):
+        found = facts.package(wanted.name)
+        return found if found is UNKNOWN else wanted if found is not None and found.whole else ABSENT
+    if isinstance(wanted, KeyPair):
+        return _key_pair(wanted, capture)
+    if isinstance(wanted, SecretFile):
+        mode = _mode(wanted.path, capture)
+        return UNKNOWN if mode is UNKNOWN else ABSENT if mode is None else wanted.model_copy(update={"mode": mode})
+    if isinstance(wanted, Guarded):
+        return _guarded(wanted, facts, capture)
     return _running(wanted, facts)
 
 
@@ -85,6 +102,13 @@ def _kept(wanted: KeptFile, capture: Capture) -> Observed:
     bits, _, owner = mode.partition(" ")
     found = {"sha256": answer.stdout.split()[0].lstrip("\\"), "mode": bits, "owner": owner or "root:root"}
     return wanted.model_copy(update=found)
+
+
+def _environment(wanted: PythonEnvironment, capture: Capture) -> Observed:
+    answer = capture.command(sum_command(wanted.mark))
+    if answer is UNKNOWN:
+        return UNKNOWN
+    return wanted.model_copy(update={"sha256": answer.stdout.split()[0]}) if answer.rc == 0 else ABSENT
 
 
 def _absent_file(wanted: AbsentFile, capture: Capture) -> Observed:
@@ -160,6 +184,45 @@ def _service(wanted: Service, facts: HostFacts) -> Observed:
     # "static" and the like cannot be enabled and need not be: something else starts them.
     enabled = wanted.enabled if unit.enabled in ("static", "indirect", "generated") else unit.enabled == "enabled"
     return wanted.model_copy(update={"enabled": enabled, "active": unit.active in ("active", "reloading")})
+
+
+def _key_pair(wanted: KeyPair, capture: Capture) -> Observed:
+    """The public half tells; it is written last, so a key that was interrupted in the making is absent."""
+    text = capture.file(wanted.public)
+    if text is UNKNOWN:
+        return UNKNOWN
+    return wanted if text is not None and text.strip() else ABSENT
+
+
+def _guarded(wanted: Guarded, facts: HostFacts, capture: Capture) -> Observed:
+    """Files and units of the change as they are; with none of its files there, the whole change is absent."""
+    files = []
+    for file in wanted.files:
+        if file.content is None:
+            files.append(file)  # made by a command: it stands and falls with the others
+            continue
+        text, mode = capture.file(file.path), _mode(file.path, capture)
+        if text is UNKNOWN or mode is UNKNOWN:
+            return UNKNOWN
+        if text is not None and mode is not None:
+            files.append(file.model_copy(update={"content": text, "mode": mode}))
+    modes = {path: _mode(path, capture) for path in wanted.absent}
+    if UNKNOWN in modes.values():
+        return UNKNOWN
+    if wanted.files and not any(file.content is not None for file in files):
+        return ABSENT
+    units = facts.units
+    if units is UNKNOWN or any(name not in units for name in (*wanted.units, *wanted.stop)):
+        return UNKNOWN
+    down = ("inactive", "failed")
+    return wanted.model_copy(
+        update={
+            "files": tuple(files),
+            "absent": tuple(path for path in wanted.absent if modes[path] is None),
+            "units": tuple(n for n in wanted.units if units[n].active not in down and units[n].enabled != "disabled"),
+            "stop": tuple(n for n in wanted.stop if units[n].load == "not-found" or units[n].active in down),
+        }
+    )
 
 
 def _running(wanted: RunningDriver, facts: HostFacts) -> Observed:

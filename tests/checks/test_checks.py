@@ -14,10 +14,13 @@ from typing import Any
 
 import pytest
 
-from provisioner.checks import container, driver, packages, runtime, system, units
+from provisioner.checks import container, driver, packages, runtime, system, tunnel, units
 from provisioner.checks.check import Check, Seen, Verdict
 from provisioner.checks.table import CHECKS
+from provisioner.model.intent import Intent
 from provisioner.model.stack import HostLock
+from provisioner.tunnels.assign import assign
+from tests.tunnel_world import hub, key, spoke
 from tests.world import DRIVER, DRIVER_DEB, KERNEL, entry
 
 BY_ID = {check.id: check for check in CHECKS}
@@ -67,6 +70,11 @@ def docker(**steps: tuple[int, str]) -> Seen:
 
 ABSENT = Seen(1, "", "cat: /some/file: No such file or directory\n")
 
+PING = "5 packets transmitted, 5 received, 0% packet loss, time 803ms\nrtt min/avg/max/mdev = 1.1/1.5/2.0/0.2 ms\n"
+LOST = "5 packets transmitted, 0 received, 100% packet loss, time 1000ms\n"
+TUNNEL = assign([spoke("rig-01", path_mtu=1500), hub()])["rig-01"]
+JOINED = entry(intent=Intent(tunnel=spoke("rig-01").wish), tunnel=TUNNEL)
+
 # What a host that is exactly as locked answers.
 FITTING: dict[str, Seen] = {
     driver.LOADED: ok(f"{DRIVER}\n"),
@@ -98,17 +106,21 @@ FITTING: dict[str, Seen] = {
     system.REBOOT: ok(""),
     system.CLIENTS: ok("record\nunit provision-clients.target loaded active active Clients\n"),
     system.STATE: ok("root 755\n"),
+    tunnel.TUNNEL_UNITS: ok("active\ninactive\ninactive\n"),
+    tunnel.HEARD: ok(f"{key('hub')}\t990\n1000\n"),
+    tunnel.WAY: ok(f"1440\nfar 10.87.0.1\n{PING}large 10.87.0.1\n{PING}"),
+    tunnel.WAITING: ok(""),
 }
 
 
 def made(check_id: str, wanted: HostLock | None = None, **instead: Any) -> Verdict:
     """Make one check on a host that fits, but for the looks given by the name of their constant."""
-    rooms = (driver, packages, runtime, system)
+    rooms = (driver, packages, runtime, system, tunnel)
     changed = {next(getattr(r, name) for r in rooms if hasattr(r, name)): seen for name, seen in instead.items()}
     unused = set(changed) - set(BY_ID[check_id].looks)
     assert not unused, "the case changes what the check does not look at"
     answers = {**FITTING, **changed}
-    return BY_ID[check_id].make(wanted or entry(), tuple(answers[look] for look in BY_ID[check_id].looks))
+    return BY_ID[check_id].make(wanted or JOINED, tuple(answers[look] for look in BY_ID[check_id].looks))
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.id)
@@ -122,7 +134,7 @@ def test_passes_on_a_host_that_is_as_locked(check: Check) -> None:
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.id)
 def test_unknown_when_the_host_did_not_answer(check: Check) -> None:
     """A look that ran into its time limit never makes a check pass."""
-    wanted = entry()
+    wanted = JOINED
     verdict = check.make(wanted, tuple(Seen(124, "", "") for _ in check.looks))
 
     assert verdict.status in ("unknown", "failed"), verdict
@@ -281,6 +293,16 @@ FAULTS: list[tuple[str, dict[str, Seen], str, str]] = [
     ("clients-gated", {"CLIENTS": ok("unit provision-clients.target loaded inactive dead C\n")}, "passed", "closed"),
     ("state-private", {"STATE": ok("root 777\n")}, "failed", "mode 777"),
     ("state-private", {"STATE": ok("nobody 755\n")}, "failed", "nobody"),
+    ("tunnel-up", {"TUNNEL_UNITS": ok("failed\ninactive\ninactive\n")}, "failed", "its unit is failed"),
+    ("tunnel-heard", {"HEARD": ok(f"{key('hub')}\t700\n1000\n")}, "failed", "hub 300 s ago"),
+    ("tunnel-heard", {"HEARD": ok(f"{key('hub')}\t0\n1000\n")}, "failed", "hub never"),
+    ("tunnel-heard", {"HEARD": ok(f"{key('other')}\t999\n1000\n")}, "failed", "hub is not among its peers"),
+    ("tunnel-heard", {"HEARD": Seen(1, "", "Unable to access interface: No such device\n")}, "failed", "No such"),
+    ("tunnel-carries", {"WAY": ok(f"1440\nfar 10.87.0.1\n{LOST}large 10.87.0.1\n{LOST}")}, "failed", "0 of 100"),
+    ("tunnel-carries", {"WAY": Seen(3, "")}, "failed", "no interface"),
+    ("tunnel-size", {"WAY": ok(f"1440\nfar 10.87.0.1\n{PING}large 10.87.0.1\n{LOST}")}, "failed", "1440 bytes"),
+    ("tunnel-size", {"WAY": ok(f"1300\nfar 10.87.0.1\n{PING}large 10.87.0.1\n{PING}")}, "failed", "1440 in the lock"),
+    ("change-settled", {"WAITING": ok("20261125-1\n")}, "failed", "20261125-1 is not confirmed yet"),
 ]
 
 

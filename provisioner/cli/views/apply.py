@@ -163,6 +163,8 @@ def times(applied: Applied, host: str) -> str:
         parts.append("serving all along")
     if not spent.not_serving and "verify" in spent.phases:
         parts.append(f"verified in {duration(spent.phases['verify'])}")
+    if "guard" in spent.phases:
+        parts.append(f"switched and confirmed in {duration(spent.phases['guard'])}")
     return " · ".join(parts)
 
 

@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 from datetime import datetime
 from typing import Any
 
+from provisioner.cli.views.tunnel import tunnel_words
 from provisioner.cli.words import safe, table
 from provisioner.errors import HostError
 from provisioner.model.capture import UNKNOWN
@@ -54,6 +55,7 @@ def facts_text(host: HostFacts) -> str:
         ("runtime", _runtime(host)),
         ("offers", _offers(host)),
         ("machine", _machine(host)),
+        *([("tunnel", tunnel)] if (tunnel := tunnel_words(host.tunnel)) else []),
     ]
     rows += [("trouble", line) for line in _trouble(host)]
     unseen = not_seen(host)
@@ -67,6 +69,8 @@ def not_seen(host: HostFacts) -> list[str]:
     names = []
     for field in fields(host):
         value = getattr(host, field.name)
+        if field.name == "tunnel":
+            continue  # most hosts have none, and what nobody misses is no news
         if value is UNKNOWN:
             names.append(field.name.replace("_", " "))
         elif is_dataclass(value):
@@ -154,6 +158,10 @@ def _trouble(host: HostFacts) -> list[str]:
         broken = [package.name for package in host.packages.values() if not package.whole]
         if broken:
             lines.append(f"half-installed packages: {', '.join(broken)}")
+    if host.tunnel.change == "reverted":
+        lines.append(f"the last guarded change was taken back: {host.tunnel.change_why}")
+    if host.tunnel.change in ("armed", "applied"):
+        lines.append("a guarded change waits to be confirmed")
     return lines
 
 

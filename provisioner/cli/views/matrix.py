@@ -22,6 +22,7 @@ from provisioner.matrix.entries import (
     OsRelease,
     Rule,
     Runtime,
+    TunnelKind,
 )
 from provisioner.matrix.lint import Finding
 from provisioner.matrix.reader import Matrix
@@ -115,6 +116,10 @@ def _conflict(e: Conflict) -> str:
     return f"{e.about} · {'exclusive' if e.exclusive else 'with a way out'} · {e.title}"
 
 
+def _tunnel(e: TunnelKind) -> str:
+    return f"{e.name} · {e.support} · {e.transport}"
+
+
 def _images(e: ContainerImages) -> str:
     return f"{len(e.requirements)} requirement strings"
 
@@ -132,6 +137,7 @@ _SUMMARIES: dict[str, Callable[[Any], str]] = {
     "runtimes": _runtime,
     "networks": _network,
     "conflicts": _conflict,
+    "tunnels": _tunnel,
     "container-images": _images,
     "rules": _rule,
 }

@@ -59,6 +59,11 @@ _INTRO: dict[str, tuple[str, str]] = {
         "Conflicts between networks",
         "What cannot share a host, or only with the way out that is named.",
     ),
+    "tunnels": (
+        "Kinds of tunnel",
+        "What each way to a host behind NAT carries, and which networks it cannot serve when their customers come "
+        "in by it. *Proven* kinds run in the lab; of a *rendered* one only the configuration is written and checked.",
+    ),
     "container-images": (
         "Requirements of container images",
         "The `NVIDIA_REQUIRE_CUDA` strings that NVIDIA's CUDA images carry. Alternatives are separated by "

@@ -31,6 +31,7 @@ _DECIDES = {
     "runtimes": "which packages a container engine is, and from which version on it is safe and does what is wanted",
     "networks": "what of a host is needed (rules stacks out) or wanted (warns) when it serves this network",
     "conflicts": "whether two networks may share a host",
+    "tunnels": "whether a network can be served when its customers come in by a tunnel of this kind",
     "container-images": "nothing that provision resolve chooses: with which drivers an image of this level starts",
     "rules": "nothing by itself: a statement over many entries, kept with its source to be read and cited",
 }

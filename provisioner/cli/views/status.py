@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from provisioner.actions.locked import OLDER
 from provisioner.actions.status import HostStatus
+from provisioner.cli.views.tunnel import tunnel_words
 from provisioner.cli.words import next_command, paint, safe, table
 from provisioner.model.capture import UNKNOWN, Unknown
 
@@ -23,6 +24,9 @@ def status_text(
     head = f"{count} observed in {seconds:.1f} s · lock {lock or 'not made yet'} · {enrolled} enrolled"
     rows = [["host", "state", "driver", "runtime", "networks", "enrolled since"]]
     rows += [_row(one) for one in states]
+    tunnels = [tunnel_words(one.tunnel) for one in states]
+    if any(tunnels):
+        rows = [[*row, words] for row, words in zip(rows, ["tunnel", *(safe(t) or "-" for t in tunnels)], strict=True)]
     lines = table(rows).splitlines()
     # Colour last: the escape codes must not count as width.
     coloured = [_painted(line, one) for line, one in zip(lines[1:], states, strict=True)]
@@ -67,6 +71,7 @@ def status_json(states: Sequence[HostStatus]) -> str:
     for one in states:
         value = asdict(one)
         value.pop("host")
+        value["tunnel"] = tunnel_words(one.tunnel)
         value["enrolled_at"] = one.enrolled_at.isoformat() if one.enrolled_at else None
         for key in ("driver", "runtime"):
             value[key] = "unknown" if value[key] is UNKNOWN else value[key]

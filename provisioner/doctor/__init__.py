@@ -1,0 +1,1 @@
+"""What is wrong with a host and why: mechanisms of failure (data) held against what a capture shows."""

@@ -1,0 +1,12 @@
+"""The facts that mechanisms ask for, by name: an explicit table, one file per area."""
+
+from __future__ import annotations
+
+from provisioner.doctor.facts import cards, containers, driver, machine, software
+from provisioner.doctor.facts.fact import Fact
+
+FACTS: dict[str, Fact] = {
+    fact.name: fact for fact in (*driver.FACTS, *cards.FACTS, *software.FACTS, *containers.FACTS, *machine.FACTS)
+}
+
+__all__ = ["FACTS", "Fact"]

@@ -1,0 +1,1 @@
+"""Tunnels: intent, lock and collected public keys → addresses, config text, resources, health questions. Pure."""

@@ -1,0 +1,178 @@
+#!/usr/bin/python3
+"""Keeps a tunnel carrying: asks its far ends for a sign of life, mends what it can, and notes what it saw.
+
+A timer starts it four times a minute. It reads /etc/provision/tunnel.json and writes /run/provision/tunnel.json, which
+the probe reads. What it mends, when the far end that this host dials does not answer:
+  the interface is gone              the unit is started again
+  its name has another address now   the endpoint is set anew (WireGuard resolves a name once, when it starts)
+  only small packets come through    the MTU of the interface is lowered to what does
+and once an hour it tries whether the MTU of the config comes through again.
+"""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+
+MYPY = False
+if MYPY:  # never true: annotations stand in quotes for Python 3.6
+    from typing import Any
+
+CONFIG = "/etc/provision/tunnel.json"
+NOTES = "/run/provision/tunnel.json"
+SMALLEST = 576
+HOUR = 3600
+
+
+def output(*argv: str) -> "str | None":
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True
+        )
+    except OSError:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def ping(address: str, count: int, size: "int | None" = None) -> "tuple[float, float | None]":
+    """(per cent lost, mean time in ms or None). With a size: packets of that many bytes that must not be cut."""
+    argv = ["ping", "-n", "-q", "-c", str(count), "-i", "0.2", "-W", "1"]
+    if size is not None:
+        argv += ["-M", "do", "-s", str(size - (48 if ":" in address else 28))]
+    try:
+        done = subprocess.run(
+            [*argv, address], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True
+        )
+    except OSError:
+        return 100.0, None
+    lost = re.search(r"([0-9.]+)% packet loss", done.stdout)
+    mean = re.search(r"= [0-9.]+/([0-9.]+)/", done.stdout)
+    return (float(lost.group(1)) if lost else 100.0), (float(mean.group(1)) if mean else None)
+
+
+def table(interface: str, what: str) -> "dict[str, str]":
+    """Public key → value, as `wg show` prints them."""
+    rows = [line.split("\t") for line in (output("wg", "show", interface, what) or "").splitlines()]
+    return {row[0]: row[1] for row in rows if len(row) == 2}
+
+
+def resolved(endpoint: str) -> "list[str]":
+    """Every address that the endpoint's name has now, as WireGuard writes them."""
+    host, _, port = endpoint.rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
+    except (OSError, ValueError):
+        return []
+    return [("[%s]:%s" if item[0] == socket.AF_INET6 else "%s:%s") % (item[4][0], port) for item in found]
+
+
+def interface_mtu(interface: str) -> "int | None":
+    try:
+        with open("/sys/class/net/%s/mtu" % interface) as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return None
+
+
+def set_mtu(interface: str, size: int) -> None:
+    output("ip", "link", "set", "dev", interface, "mtu", str(size))
+
+
+def fitting(address: str, low: int, high: int) -> int:
+    """The largest packet that comes back, between two sizes of which the smaller does."""
+    while high - low > 1:
+        middle = (low + high) // 2
+        if ping(address, 2, middle)[0] < 100:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def mend_size(interface: str, address: str, wanted: int, now: int, notes: "dict[str, Any]") -> "str | None":
+    """Lower the MTU when only small packets come back; once an hour try the wanted one again."""
+    if now < wanted:
+        if time.time() - notes.get("lowered_at", 0) < HOUR:
+            return None
+        set_mtu(interface, wanted)
+        if ping(address, 2, wanted)[0] < 100:
+            return "MTU back at %d" % wanted
+        set_mtu(interface, now)
+        notes["lowered_at"] = time.time()
+        return None
+    if ping(address, 3, now)[0] < 100 or ping(address, 3, SMALLEST)[0] >= 100:
+        return None
+    size = fitting(address, SMALLEST, now)
+    set_mtu(interface, size)
+    notes["lowered_at"] = time.time()
+    return "MTU lowered from %d to %d: larger packets do not come through" % (now, size)
+
+
+def look_after(config: "dict[str, Any]", before: "dict[str, Any]") -> "dict[str, Any]":
+    interface = config["interface"]
+    notes = {"interface": interface, "peers": [], "acted": before.get("acted", [])[-9:]}  # type: dict[str, Any]
+    if "lowered_at" in before:
+        notes["lowered_at"] = before["lowered_at"]
+
+    def acted(what: "str | None") -> None:
+        if what:
+            notes["acted"] = notes["acted"] + [{"at": int(time.time()), "what": what}]
+
+    if interface_mtu(interface) is None:
+        output("systemctl", "reset-failed", config["unit"])
+        output("systemctl", "restart", config["unit"])
+        acted("started %s again: its interface was gone" % config["unit"])
+    lost_before = {peer["host"]: peer.get("lost_runs", 0) for peer in before.get("peers", [])}
+    handshakes, endpoints = table(interface, "latest-handshakes"), table(interface, "endpoints")
+    for peer in config["peers"]:
+        key = peer["public_key"]
+        last = int(handshakes.get(key, "0"))
+        seen = {"host": peer["host"], "handshake": last, "endpoint": endpoints.get(key)}  # type: dict[str, Any]
+        if peer.get("address") and peer.get("endpoint"):
+            seen["loss_pct"], seen["rtt_ms"] = ping(peer["address"], 5)
+            if seen["loss_pct"] >= 100:
+                now = resolved(peer["endpoint"])
+                if now and endpoints.get(key) not in now:
+                    output("wg", "set", interface, "peer", key, "endpoint", now[0])
+                    acted("%s is dialled at %s now" % (peer["host"], now[0]))
+                seen["lost_runs"] = lost_before.get(peer["host"], 0) + 1
+                if now and endpoints.get(key) in now and seen["lost_runs"] % 2 == 0:
+                    # A router that was restarted may keep a dead mapping alive as long as packets of this port come:
+                    # those that passed before it knew its rules. Another port gets another mapping.
+                    output("wg", "set", interface, "listen-port", "0")
+                    acted("%s does not answer: dialled from another port" % peer["host"])
+            else:
+                size = interface_mtu(interface)
+                if size is not None:
+                    acted(mend_size(interface, peer["address"], config["mtu"], size, notes))
+        notes["peers"].append(seen)
+    notes["mtu"] = interface_mtu(interface)
+    notes["at"] = int(time.time())
+    return notes
+
+
+def main() -> int:
+    try:
+        with open(CONFIG) as file:
+            config = json.load(file)
+    except (OSError, ValueError):
+        return 0  # no tunnel, nothing to keep
+    before = {}  # type: dict[str, Any]
+    try:
+        with open(NOTES) as file:
+            before = json.load(file)
+    except (OSError, ValueError):
+        pass
+    os.makedirs(os.path.dirname(NOTES), exist_ok=True)
+    notes = look_after(config, before)
+    with open(NOTES + ".new", "w") as file:
+        json.dump(notes, file, sort_keys=True)
+    os.rename(NOTES + ".new", NOTES)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

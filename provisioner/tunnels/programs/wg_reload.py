@@ -1,0 +1,80 @@
+#!/usr/bin/python3
+"""Brings a running WireGuard interface to its wg-quick file without dropping its sessions: wg-reload INTERFACE
+
+`wg syncconf` alone would take the private key away, because the file names where keys lie and holds none: they are put
+in on the way, through a pipe, and stand in no argument and no file. Address and MTU are set, routes follow AllowedIPs.
+"""
+
+import re
+import subprocess
+import sys
+
+MYPY = False
+if MYPY:  # never true: annotations stand in quotes for Python 3.6
+    from typing import Any
+
+
+# Written so that the probe, which takes out what follows such a name and a sign, compares this file whole.
+PRIVATE, SHARED = "PrivateKey", "PresharedKey"
+
+
+def run(*argv: str, **more: "Any") -> str:
+    done = subprocess.run(argv, stdout=subprocess.PIPE, universal_newlines=True, **more)
+    if done.returncode != 0:
+        sys.exit("wg-reload: %s failed" % " ".join(argv[:3]))
+    return str(done.stdout)
+
+
+def secret(path: str) -> str:
+    with open(path) as file:
+        return file.read().strip()
+
+
+def with_keys(stripped: str, text: str) -> str:
+    """The stripped config with PrivateKey and PresharedKey where the PostUp lines of the file name their paths."""
+    private = re.search(r"^PostUp = wg set %i private-key (\S+)$", text, re.MULTILINE)
+    shared = dict(re.findall(r"^PostUp = wg set %i peer (\S+) preshared-key (\S+)$", text, re.MULTILINE))
+    lines = []
+    for line in stripped.splitlines():
+        lines.append(line)
+        if line.strip() == "[Interface]" and private:
+            lines.append(" = ".join([PRIVATE, secret(private.group(1))]))
+        key = re.match(r"PublicKey\s*=\s*(\S+)", line)
+        if key and key.group(1) in shared:
+            lines.append(" = ".join([SHARED, secret(shared[key.group(1)])]))
+    return "\n".join(lines) + "\n"
+
+
+def values(text: str, name: str) -> "list[str]":
+    found = []  # type: list[str]
+    for line in re.findall(r"^%s\s*=\s*(.+)$" % name, text, re.MULTILINE):
+        found += [word.strip() for word in line.split(",")]
+    return found
+
+
+def main(interface: str) -> None:
+    with open("/etc/wireguard/%s.conf" % interface) as file:
+        text = file.read()
+    stripped = run("wg-quick", "strip", interface)
+    run("wg", "syncconf", interface, "/dev/stdin", input=with_keys(stripped, text))
+    for hook in re.findall(r"^PostUp = (\[ ! -x \S+/join \].*)$", text, re.MULTILINE):
+        run("/bin/sh", "-c", hook)  # peers that joined by invitation are in no file yet
+    for size in values(text, "MTU"):
+        run("ip", "link", "set", "dev", interface, "mtu", size)
+    wanted = values(text, "Address")
+    for line in run("ip", "-o", "address", "show", "dev", interface, "scope", "global").splitlines():
+        if line.split()[3] not in wanted:
+            run("ip", "address", "delete", line.split()[3], "dev", interface)
+    for address in wanted:
+        run("ip", "address", "replace", address, "dev", interface)
+    routes = [text for text in values(text, "AllowedIPs") if text not in ("0.0.0.0/0", "::/0")]
+    for network in routes:
+        run("ip", "route", "replace", network, "dev", interface)
+    bare = [network.replace("/32", "").replace("/128", "") for network in routes]
+    for line in run("ip", "route", "show", "dev", interface).splitlines():
+        if "proto kernel" not in line and line.split()[0].replace("/32", "") not in bare:
+            run("ip", "route", "delete", line.split()[0], "dev", interface)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

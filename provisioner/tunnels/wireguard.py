@@ -1,0 +1,203 @@
+"""WireGuard: a hub and spokes behind NAT, or sites with one another; wg-quick's files, in the kernel or beside it."""
+
+from __future__ import annotations
+
+import json
+
+from provisioner.model.resource import (
+    Directory,
+    File,
+    Guarded,
+    GuardedFile,
+    KeyPair,
+    Resource,
+    SecretFile,
+    Tool,
+)
+from provisioner.model.tunnel import INTERFACE, TunnelLock, TunnelPeer
+from provisioner.tunnels import firewall
+from provisioner.tunnels.contract import HEADER, PROGRAMS, STATE, Own, Question
+from provisioner.tunnels.host import guard_program, program
+from provisioner.tunnels.keys import private_path, public_path
+
+CONFIG = f"/etc/wireguard/{INTERFACE}.conf"
+UNIT = f"wg-quick@{INTERFACE}.service"
+DROP_IN = f"/etc/systemd/system/{UNIT}.d/provision.conf"
+KEEPER = "provision-tunnel"
+JOIN = f"{PROGRAMS}/join"
+FACTS = f"{STATE}/tunnel.json"
+STALE_S = 180
+"""REJECT_AFTER_TIME of the protocol: with keepalive on, an older handshake means that there is no session."""
+
+
+def resources(me: Own) -> tuple[Resource, ...]:
+    """Programs, key, then everything that could cut the host off as one guarded change."""
+    lock = me.lock
+    found: list[Resource] = [
+        Directory(path="/etc/wireguard", mode="0700"),
+        Directory(path=STATE),
+        Tool(name="wireguard-tools"),
+        Tool(name="iputils-ping"),
+    ]
+    if lock.firewall != "iptables":
+        found.append(Tool(name="nftables"))
+    if lock.userspace:
+        found.append(Tool(name="wireguard-go"))
+    found += guard_program()
+    found.append(File(path=f"{PROGRAMS}/keeper", content=program("keeper"), mode="0755", kept=False))
+    found.append(File(path=f"{PROGRAMS}/wg-reload", content=program("wg_reload"), mode="0755", kept=False))
+    if lock.role == "hub":
+        found.append(File(path=JOIN, content=program("join"), mode="0755", kept=False))
+    for generation in (lock.generation, lock.next_generation):
+        if generation is not None:
+            found.append(
+                KeyPair(
+                    path=private_path("wireguard", generation),
+                    public=public_path("wireguard", generation),
+                    maker="wireguard",
+                )
+            )
+    found += [
+        SecretFile(path=_preshared(peer), expression=_vault(me.host, peer, lock))
+        for peer in lock.peers
+        if peer.preshared
+    ]
+    if lock.complete:
+        found.append(guarded(me))
+    return tuple(found)
+
+
+def guarded(me: Own) -> Guarded:
+    """The change that is confirmed over the tunnel itself, or, on a hub, over a session that is not the old one."""
+    lock = me.lock
+    ufw = tuple(GuardedFile(path=path, content=None) for path in firewall.UFW_FILES) if lock.firewall == "ufw" else ()
+    return Guarded(
+        name=f"tunnel {INTERFACE}",
+        files=(
+            GuardedFile(path=CONFIG, content=config(me), mode="0600"),
+            GuardedFile(path=DROP_IN, content=_DROP_IN),
+            GuardedFile(path=FACTS, content=facts_for_the_host(me)),
+            GuardedFile(path=f"/etc/systemd/system/{KEEPER}.service", content=_KEEPER_UNIT),
+            GuardedFile(path=f"/etc/systemd/system/{KEEPER}.timer", content=_KEEPER_TIMER),
+            *firewall.files(lock),
+            *ufw,
+        ),
+        units=(firewall.UNIT, UNIT, f"{KEEPER}.timer"),
+        run=firewall.ufw_commands(lock),
+        undo=(("ufw", "reload"),) if lock.firewall == "ufw" else (),
+        settle=((JOIN, "settle"),) if lock.role == "hub" else (),
+        confirm_s=me.wish.confirm_s,
+        path=lock.address if lock.role == "spoke" and me.wish.reach == "tunnel" else "",
+        peer=lock.hub_address,
+    )
+
+
+def config(me: Own) -> str:
+    """The text of /etc/wireguard/prov0.conf: no secret stands in it, the keys are read from their files."""
+    lock = me.lock
+    prefix = lock.range.partition("/")[2] if lock.role == "hub" else ("128" if ":" in lock.address else "32")
+    lines = [
+        HEADER + "[Interface]",
+        f"Address = {lock.address}/{prefix}",
+        f"MTU = {lock.mtu}",
+        f"PostUp = wg set %i private-key {private_path('wireguard', lock.generation)}",
+    ]
+    if lock.port is not None and lock.role != "spoke":
+        lines.append(f"ListenPort = {lock.port}")
+    if lock.lans or lock.forwards:
+        lines.append(f"PostUp = {_FORWARDING}")
+    lines += [
+        f"PostUp = wg set %i peer {peer.public_key} preshared-key {_preshared(peer)}"
+        for peer in lock.peers
+        if peer.preshared
+    ]
+    if lock.role == "hub":
+        lines.append(f"PostUp = [ ! -x {JOIN} ] || {JOIN} restore")
+    for peer in sorted(lock.peers, key=lambda p: p.host):
+        lines += ["", "[Peer]", f"# {peer.host}", f"PublicKey = {peer.public_key}"]
+        lines.append(f"AllowedIPs = {', '.join(peer.allowed)}")
+        if peer.endpoint is not None:
+            lines.append(f"Endpoint = {peer.endpoint}")
+        if peer.keepalive:
+            lines.append(f"PersistentKeepalive = {peer.keepalive}")
+    return "\n".join(lines) + "\n"
+
+
+# In a container the setting is often there already and cannot be written.
+_FORWARDING = '[ "$(cat /proc/sys/net/ipv4/ip_forward)" = 1 ] || sysctl -q -w net.ipv4.ip_forward=1'
+
+
+def peers_in(text: str) -> dict[str, str]:
+    """Host → public key as a config of ours names them, to see whose key a change would take away."""
+    found: dict[str, str] = {}
+    host = ""
+    for line in text.splitlines():
+        if line.startswith("# "):
+            host = line[2:].strip()
+        elif line.startswith("PublicKey = ") and host:
+            found[host] = line.partition("= ")[2].strip()
+    return found
+
+
+def facts_for_the_host(me: Own) -> str:
+    """What the keeper works from: who the peers are, where they are dialled, whom to ask for a sign of life."""
+    lock = me.lock
+    peers = [
+        {
+            "host": peer.host,
+            "public_key": peer.public_key,
+            "endpoint": peer.endpoint,
+            "address": peer.allowed[0].partition("/")[0] if peer.allowed else "",
+        }
+        for peer in sorted(lock.peers, key=lambda p: p.host)
+    ]
+    value = {"interface": INTERFACE, "unit": UNIT, "mtu": lock.mtu, "role": lock.role, "peers": peers}
+    return json.dumps(value, indent=1, sort_keys=True) + "\n"
+
+
+def _preshared(peer: TunnelPeer) -> str:
+    return f"/etc/wireguard/{INTERFACE}.{peer.host}.psk.key"
+
+
+def _vault(host: str, peer: TunnelPeer, lock: TunnelLock) -> str:
+    """The spoke's own variable; of two sites that of the one whose name comes first."""
+    owner = host if lock.role == "spoke" else peer.host if lock.role == "hub" else min(host, peer.host)
+    return f"hostvars['{owner}'].provision_tunnel_preshared"
+
+
+_DROP_IN = (
+    HEADER
+    + "# wg-quick's own reload reads no key from a file, and would leave the interface without one.\n"
+    + f"[Unit]\nAfter={firewall.UNIT}\n\n[Service]\nExecReload=\nExecReload={PROGRAMS}/wg-reload %i\n"
+)
+
+_KEEPER_UNIT = (
+    HEADER
+    + "[Unit]\nDescription=Keeps provision's tunnel carrying, and notes how it is\n\n"
+    + f"[Service]\nType=oneshot\nExecStart={PROGRAMS}/keeper\n"
+)
+
+_KEEPER_TIMER = (
+    HEADER
+    + "[Unit]\nDescription=Looks after provision's tunnel four times a minute\n\n"
+    + "[Timer]\nOnActiveSec=5\nOnBootSec=15\nOnUnitInactiveSec=15\nAccuracySec=1\n\n"
+    + "[Install]\nWantedBy=timers.target\n"
+)
+
+
+def questions(me: Own) -> tuple[Question, ...]:
+    """Handshake, way through, size."""
+    far = me.lock.hub_address or (me.lock.peers[0].allowed[0].partition("/")[0] if me.lock.peers else "")
+    asked = [
+        Question(
+            "last handshake",
+            f"wg show {INTERFACE} latest-handshakes",
+            f"at most {STALE_S} s ago; 0 means that there never was one",
+        )
+    ]
+    if far:
+        asked += [
+            Question("the way through", f"ping -c 5 -i 0.2 -q {far}", "no loss"),
+            Question("the size", f"ping -M do -c 2 -s {me.lock.mtu - 28} -q {far}", "comes back unfragmented"),
+        ]
+    return tuple(asked)

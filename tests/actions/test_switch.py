@@ -1,0 +1,164 @@
+"""Coming back and confirming: who is confirmed, who is left alone, and what is said of a host that took it back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from provisioner.actions import switch
+from provisioner.actions.observe import Seen
+from provisioner.actions.plan import Planned
+from provisioner.errors import HostError
+from provisioner.model.capture import CommandOutput
+from provisioner.model.intent import Intent
+from provisioner.model.inventory import InventoryHost
+from provisioner.model.plan import Change, HostPlan, Plan
+from provisioner.model.resource import Guarded
+from provisioner.model.run import RunEvent
+from provisioner.model.stack import HostLock
+from provisioner.tunnels.assign import assign
+from provisioner.tunnels.contract import Own
+from provisioner.tunnels.wireguard import CONFIG, config, guarded
+from tests.tunnel_world import hub, key, spoke
+from tests.world import entry, fitting_capture, fitting_facts
+
+MEMBERS = [hub(), spoke("rig-01"), spoke("rig-02")]
+LOCKS = assign(MEMBERS)
+WISHES = {member.host: member.wish for member in MEMBERS}
+
+
+class World:
+    """Hosts that answer over their new path, or do not; every call is noted."""
+
+    def __init__(self, states: dict[str, str], unreachable: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+        self.states = states
+        self.unreachable = unreachable
+        self.confirmed: list[str] = []
+        self.kept: list[str] = []
+        self.events: list[RunEvent] = []
+
+    def new(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
+        return replace(host, variables={**host.variables, "new": True})
+
+    def fresh(self, host: InventoryHost) -> InventoryHost:
+        return host
+
+    def keep(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
+        self.kept.append(host.name)
+        return host
+
+    def run(self, host: InventoryHost, script: str, stdin: str = "") -> CommandOutput:
+        over_new = bool(host.variables.get("new"))
+        if over_new and host.name in self.unreachable:
+            raise HostError("ssh-timeout", host.name, f"{host.name} did not answer")
+        if " confirm " in script:
+            self.confirmed.append(host.name)
+            return CommandOutput(rc=0, stdout='{"state": "confirmed"}')
+        state = self.states.get(host.name, "applied")
+        if not over_new and host.name in self.unreachable | set(self.states):
+            state = "reverted"
+        return CommandOutput(rc=0, stdout=json.dumps({"state": state, "why": "nobody confirmed it within 120 s"}))
+
+
+def planned(*names: str, new: frozenset[str] = frozenset()) -> tuple[list[InventoryHost], Planned]:
+    """Hosts whose plan is to switch their tunnel; those in `new` had none before."""
+    hosts, plans, locked, seen = [], {}, {}, {}
+    for name in names:
+        lock = entry(intent=Intent(tunnel=WISHES[name]), tunnel=LOCKS[name])
+        change = guarded(Own(name, WISHES[name], LOCKS[name]))
+        host = InventoryHost(name, {}, lock.intent)
+        hosts.append(host)
+        locked[name] = lock
+        plans[name] = HostPlan(
+            host=name,
+            changes=(
+                Change(
+                    phase="guard",
+                    what=change.key,
+                    before=None if name in new else "7 files",
+                    after="7 files",
+                    wanted=change.model_copy(update={"confirm_s": 1}),
+                ),
+            ),
+        )
+        seen[name] = Seen(host, fitting_capture(entry(), name), fitting_facts(entry(), name))
+    plan = Plan(made_by="x", made_at="x", matrix="x", locked=locked, hosts=plans)
+    return hosts, Planned(plan, seen)
+
+
+def come_back(world: World, *names: str, new: frozenset[str] = frozenset()) -> dict[str, str]:
+    hosts, plan = planned(*names, new=new)
+    moved, failed = switch.come_back(
+        hosts, plan, run="r1", shell=world, paths=world, on_event=world.events.append, sleep=lambda _s: None
+    )
+    assert set(moved) == set(names) - set(failed)
+    return {name: result.reference for name, result in failed.items()}
+
+
+def test_who_comes_back_is_confirmed_and_reached_that_way_from_now_on() -> None:
+    world = World({})
+
+    assert come_back(world, "hub", "rig-01") == {}
+    assert sorted(world.confirmed) == sorted(world.kept) == ["hub", "rig-01"]
+
+
+def test_who_does_not_come_back_is_not_confirmed_and_the_reason_is_told() -> None:
+    world = World({}, unreachable={"rig-01"})
+    hosts, plan = planned("rig-01")
+    _, failed = switch.come_back(
+        hosts, plan, run="r1", shell=world, paths=world, on_event=world.events.append, sleep=lambda _s: None
+    )
+    (result,) = failed.values()
+
+    assert result.reference == "change-reverted"
+    assert result.context == (
+        "rig-01 did not answer",
+        "seen over the path of before: nobody confirmed it within 120 s",
+    )
+    assert world.confirmed == []
+
+
+def test_a_hub_goes_back_with_a_spoke_that_had_a_tunnel_and_lost_it() -> None:
+    """Confirmed, it would know only keys that the spoke has put back."""
+    world = World({"hub": "applied"}, unreachable={"rig-01"})
+
+    assert come_back(world, "hub", "rig-01", "rig-02") == {"hub": "change-reverted", "rig-01": "change-reverted"}
+    assert world.confirmed == ["rig-02"]
+
+
+def test_a_hub_stays_when_a_newcomer_fails() -> None:
+    world = World({}, unreachable={"rig-01"})
+
+    assert come_back(world, "hub", "rig-01", new=frozenset({"rig-01"})) == {"rig-01": "change-reverted"}
+    assert world.confirmed == ["hub"]
+
+
+def test_what_a_host_took_back_at_once_is_not_waited_for() -> None:
+    world = World({"rig-01": "reverted"})
+
+    assert come_back(world, "rig-01") == {"rig-01": "change-reverted"}
+    assert world.confirmed == []
+
+
+def test_a_hub_alone_may_not_take_away_the_key_of_a_spoke_that_stays_behind() -> None:
+    hosts, plan = planned("hub")
+    old = config(Own("hub", WISHES["hub"], LOCKS["hub"])).replace(key("rig-01"), key("of before"))
+    seen = plan.seen["hub"]
+    capture = seen.capture.model_copy(update={"files": {CONFIG: old}})
+    plan.seen["hub"] = Seen(seen.host, capture, seen.facts)
+
+    (result,) = switch.left_behind(hosts, plan).values()
+    both, together = planned("hub", "rig-01")
+    together.seen["hub"] = plan.seen["hub"]
+
+    assert (result.reference, result.hint) == ("tunnel-peer-left-behind", "provision apply --limit hub,rig-01")
+    assert switch.left_behind(both, together) == {}
+
+
+def test_the_run_comes_apart_into_what_is_before_and_the_switch() -> None:
+    _, plan = planned("rig-01")
+    whole = plan.plan.hosts["rig-01"]
+
+    assert switch.without_switch(whole).changes == ()
+    assert switch.only_switch(whole).changes == whole.changes
+    assert isinstance(whole.changes[0].wanted, Guarded)

@@ -1,0 +1,119 @@
+"""The tunnel of a host as a capture shows it; what was not looked for is unknown, not absent."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from provisioner.facts import tunnel
+from provisioner.model.capture import UNKNOWN, Capture, CommandOutput
+from provisioner.model.facts import PeerHealth, Route
+from tests.world import KERNEL, WHEN
+
+NOTES = {
+    "at": 1000,
+    "interface": "prov0",
+    "mtu": 1420,
+    "peers": [{"host": "hub", "handshake": 980, "loss_pct": 0.0, "rtt_ms": 3.25, "endpoint": "203.0.113.1:51820"}],
+}
+
+
+def capture(files: dict[str, str | None] | None = None, **commands: CommandOutput) -> Capture:
+    made = {"date +%s.%N": CommandOutput(rc=0, stdout="1010.5\n"), **commands}
+    return Capture(host="rig-01", taken_at=WHEN, probe="0.1.0", files=files or {}, commands=made)
+
+
+def listing(text: str) -> CommandOutput:
+    return CommandOutput(rc=0, stdout=text) if text else CommandOutput(rc=2, stderr="No such file or directory")
+
+
+def test_peers_with_the_age_of_their_handshake() -> None:
+    found = tunnel.read(capture({tunnel.NOTES: json.dumps(NOTES)}), KERNEL)
+
+    assert found.peers == (PeerHealth("hub", 30.5, 0.0, 3.25, "203.0.113.1:51820"),)
+    assert (found.interface_mtu, found.seen_age_s) == (1420, 10.5)
+
+
+def test_no_keeper_is_no_tunnel_and_no_look_is_unknown() -> None:
+    none, unknown = tunnel.read(capture({tunnel.NOTES: None}), KERNEL), tunnel.read(capture(), KERNEL)
+
+    assert (none.interface_mtu, none.peers) == (None, ())
+    assert (unknown.interface_mtu, unknown.peers) == (UNKNOWN, UNKNOWN)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "null", '{"peers": [1]}', '{"peers": 4, "mtu": "x"}'])
+def test_notes_that_are_none_make_nothing_up(text: str) -> None:
+    found = tunnel.read(capture({tunnel.NOTES: text}), KERNEL)
+
+    assert found.peers in (UNKNOWN, ()) or isinstance(found.peers, tuple)
+    assert not isinstance(found.interface_mtu, int)
+
+
+def test_routes_without_the_default_and_the_tunnel_itself() -> None:
+    text = (
+        "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n"
+        "eth0\t00000000\t0101A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"
+        "eth0\t0001A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n"
+        "prov0\t0100570A\t00000000\t0001\t0\t0\t0\tFFFFFFFF\t0\t0\t0\n"
+        "docker0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n"
+    )
+    found = tunnel.read(capture({"/proc/net/route": text}), KERNEL)
+
+    assert found.routes == (Route("192.168.1.0/24", "eth0"), Route("172.17.0.0/16", "docker0"))
+
+
+@pytest.mark.parametrize(
+    ("loaded", "on_disk", "inside", "answer"),
+    [
+        ("/sys/module/wireguard\n", "", "none\n", True),
+        ("", f"/lib/modules/{KERNEL}/kernel/drivers/net/wireguard/wireguard.ko\n", "none\n", True),
+        ("", "/lib/modules/5.4.0-1-amd64/kernel/drivers/net/wireguard/wireguard.ko\n", "none\n", False),
+        ("", f"/lib/modules/{KERNEL}/kernel/drivers/net/wireguard/wireguard.ko\n", "docker\n", False),
+        ("", "", "kvm\n", False),
+    ],
+)
+def test_whether_the_kernel_has_wireguard(loaded: str, on_disk: str, inside: str, answer: bool) -> None:
+    seen = capture(
+        None,
+        **{
+            "ls -d /sys/module/wireguard": listing(loaded),
+            "ls -d /lib/modules/*/kernel/drivers/net/wireguard/wireguard.ko*": listing(on_disk),
+            "systemd-detect-virt": CommandOutput(rc=0, stdout=inside),
+        },
+    )
+
+    assert tunnel.read(seen, KERNEL).kernel_module is answer
+
+
+@pytest.mark.parametrize(
+    ("ufw", "nft", "rules", "answer"),
+    [
+        ("ENABLED=yes\n", "/usr/sbin/nft\n", "", "ufw"),
+        ("ENABLED=no\n", "/usr/sbin/nft\n", "", "nftables"),
+        (None, "", "/etc/iptables/rules.v4\n", "iptables"),
+        (None, "", "", None),
+    ],
+)
+def test_which_firewall_the_host_has(ufw: str | None, nft: str, rules: str, answer: Any) -> None:
+    seen = capture(
+        {"/etc/ufw/ufw.conf": ufw},
+        **{"ls -d /usr/sbin/nft": listing(nft), "ls -d /etc/iptables/rules.v4": listing(rules)},
+    )
+
+    assert tunnel.read(seen, KERNEL).firewall == answer
+
+
+@pytest.mark.parametrize(("said", "answer"), [("path-mtu 1380\n", 1380), ("path-mtu none\n", None), ("", UNKNOWN)])
+def test_the_path_as_it_was_measured(said: str, answer: Any) -> None:
+    assert tunnel.read(capture(None, **{"… echo path-mtu …": CommandOutput(rc=0, stdout=said)}), KERNEL).path_mtu == (
+        answer
+    )
+
+
+def test_the_last_guarded_change() -> None:
+    text = json.dumps({"state": "reverted", "why": "nobody confirmed it within 60 s"})
+    found = tunnel.read(capture({tunnel.CHANGE: text}), KERNEL)
+
+    assert (found.change, found.change_why) == ("reverted", "nobody confirmed it within 60 s")
