@@ -254,12 +254,17 @@ def _take_back(
     if not failed:
         return
     back = plan_rollback(
-        failed, None, prober=ports.prober, clock=ports.clock, signatures=ports.signatures, made_in=applied.run
+        failed,
+        None,
+        prober=ports.prober,
+        clock=ports.clock,
+        signatures=ports.signatures,
+        sources=planned.plan.inventory,
+        made_in=applied.run,
     )
     again = [host for host in failed if host.name in back.seen and _other_stack(planned, back, host.name)]
     if not again:
         return
-    # One second makes the next id another one; it sorts behind the run that is taken back.
     applied.taken_back = Applied(run=ports.store.new_id())
     for host in again:
         on_event(RunEvent(host.name, "stage", "start", "take the change back: it did not pass"))

@@ -43,6 +43,7 @@ class World:
     does_nothing: set[str] = field(default_factory=set)  # the playbook ends well, the host stays as it was
     check_fails: set[str] = field(default_factory=set)
     driver_fails: set[tuple[str, str]] = field(default_factory=set)  # host and driver that does not work there
+    sources: list[tuple[str, ...]] = field(default_factory=list)  # the inventories that each run was told
     changes_back: int = 1  # how many changes a rollback takes back
     busy: set[str] = field(default_factory=set)
     signature_holds: bool | None = True
@@ -147,6 +148,7 @@ class Runner:
         self, folder: Path, project: Project, *, sources: Sequence[str], on_event: Callable[[RunEvent], None]
     ) -> dict[str, HostOutcome]:
         outcomes = {}
+        self._world.sources.append(tuple(sources))
         for group in project.groups:
             for name in group.hosts:
                 self._world.log.append(f"run {name}")
