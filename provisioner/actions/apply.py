@@ -178,12 +178,13 @@ def _mended(
     applied: Applied,
     on_event: Callable[[RunEvent], None],
 ) -> tuple[Planned, dict[str, float]]:
-    """Where dpkg was interrupted, let it finish first; only then can apt say what the rest of the plan would do.
+    """Where packages are not whole, let dpkg finish first; only then can apt say what the rest of the plan would do.
 
+    It may be the dpkg of a run that was killed and is still at it: it is waited for, and the host is seen again.
     Returns the plans as they are then, and since when hosts do not serve. What is left to do must be a part of what
     was shown; a host where it is not, or where apt would do what nobody asked for, gets its result here.
     """
-    broken = [host for host in hosts if planned.plan.hosts[host.name].interrupted]
+    broken = [host for host in hosts if mending(planned.plan.hosts[host.name]).changes]
     if not broken:
         return planned, {}
     run = f"{applied.run}-mend"

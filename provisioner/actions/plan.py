@@ -33,6 +33,7 @@ from provisioner.model.resource import (
     Settings,
 )
 from provisioner.model.stack import HostLock, Lock
+from provisioner.plan.cost import not_serving_s
 from provisioner.plan.order import host_plan, plan_from
 from provisioner.plan.refuse import refusals
 from provisioner.plan.simulate import simulation
@@ -256,7 +257,9 @@ def _with(plan: HostPlan, answer: Simulation, seen: Seen) -> HostPlan:
     if answer.problem:
         return plan.model_copy(update={"blocked": ("apt would not do it: " + answer.problem[0], *answer.problem[1:])})
     refused = refusals(answer.moves, plan.changes, seen.facts.packages)
-    return plan.model_copy(update={"transaction": answer.moves, "blocked": refused})
+    asked = plan.model_copy(update={"transaction": answer.moves, "blocked": refused})
+    seconds = not_serving_s(plan.changes, drains=plan.not_serving_s > 0, built_before=asked.module_source is not None)
+    return asked.model_copy(update={"not_serving_s": seconds})
 
 
 def _locked(hosts: Sequence[InventoryHost], lock: Lock) -> tuple[dict[str, HostLock], dict[str, HostError]]:

@@ -77,7 +77,7 @@ class Switched:
     change: Guarded
     id: str
     had_before: bool  # there was a tunnel to go back to
-    entry: HostLock
+    entry: HostLock | None  # None: a change that is no part of the lock, and moves no way
 
 
 def come_back(
@@ -92,7 +92,6 @@ def come_back(
 ) -> tuple[dict[str, InventoryHost], dict[str, HostResult]]:
     """Reach every host over its new path and confirm; return who is confirmed, by its new way, and what failed."""
     failed: dict[str, HostResult] = {}
-    moved: dict[str, InventoryHost] = {}
     switched = []
     for host in hosts:
         change = next(c for c in planned.plan.hosts[host.name].changes if c.phase == "guard")
@@ -104,6 +103,21 @@ def come_back(
             failed[host.name] = _failed(host.name, problem)
             continue
         switched.append(Switched(host, new, change.wanted, change_id(run), change.before is not None, entry))
+    moved, lost = confirmed(switched, shell=shell, paths=paths, on_event=on_event, sleep=sleep)
+    return moved, failed | lost
+
+
+def confirmed(
+    switched: Sequence[Switched],
+    *,
+    shell: HostShell,
+    paths: Paths,
+    on_event: Callable[[RunEvent], None],
+    sleep: Callable[[float], None] = time.sleep,
+) -> tuple[dict[str, InventoryHost], dict[str, HostResult]]:
+    """The same for changes that are armed already, wherever the wish for them came from."""
+    failed: dict[str, HostResult] = {}
+    moved: dict[str, InventoryHost] = {}
     with ThreadPoolExecutor(AT_ONCE) as pool:
         states = dict(
             zip(
@@ -113,7 +127,7 @@ def come_back(
             )
         )
         held_back = _held_back(switched, states)
-        confirmed = list(
+        answers = list(
             pool.map(
                 lambda one: (
                     _confirm(one, shell, paths, moved)
@@ -125,7 +139,7 @@ def come_back(
         )
         ends = [
             pool.submit(_what_became, one, states[one.host.name], answer, held_back, shell, on_event, sleep)
-            for one, answer in zip(switched, confirmed, strict=True)
+            for one, answer in zip(switched, answers, strict=True)
         ]
         for one, end in zip(switched, ends, strict=True):
             result = end.result()
@@ -175,7 +189,7 @@ def _held_back(switched: Sequence[Switched], states: Mapping[str, Any]) -> set[s
         one.entry.tunnel.hub
         for one in switched
         if one.had_before and not isinstance(states[one.host.name], dict)
-        if one.entry.tunnel is not None and one.entry.tunnel.hub is not None
+        if one.entry is not None and one.entry.tunnel is not None and one.entry.tunnel.hub is not None
     }
 
 
@@ -187,7 +201,8 @@ def _confirm(one: Switched, shell: HostShell, paths: Paths, moved: dict[str, Inv
         return problem.message
     if answer.rc != 0:
         return answer.stderr.strip() or f"guard ended with exit code {answer.rc}"
-    moved[one.host.name] = paths.keep(one.host, one.entry)
+    if one.entry is not None:
+        moved[one.host.name] = paths.keep(one.host, one.entry)
     return ""
 
 
@@ -221,13 +236,14 @@ def _what_became(
             seen = f"seen over the path of before: {told.get('why', 'taken back')}"
             break
         sleep(AGAIN_S)
+    again = f"provision apply --limit {name}" if one.entry is not None else "the same command"
     return HostResult(
         name,
         "failed",
         "change-reverted",
         f"{name}: {one.change.name} was not confirmed, and the host took it back",
         context=(why, seen),
-        hint=f"mend the cause, then provision apply --limit {name}; the host is as it was before",
+        hint=f"the host is as it was before: mend the cause, then {again} again",
     )
 
 

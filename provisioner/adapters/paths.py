@@ -92,9 +92,12 @@ class TunnelPaths:
     def new(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
         """The host over the path that its lock entry names, on a connection of its own."""
         known = self.way(host, entry.tunnel)
-        reached = _through(host, known) if known else host
-        args = f"{_FRESH} {reached.variables.get('ansible_ssh_args') or ''}".strip()
-        return replace(reached, variables={**reached.variables, "ansible_ssh_args": args})
+        return self.fresh(_through(host, known) if known else host)
+
+    def fresh(self, host: InventoryHost) -> InventoryHost:
+        """The host by its own way, on a connection that nobody shares: an open one outlives a firewall."""
+        args = f"{_FRESH} {host.variables.get('ansible_ssh_args') or ''}".strip()
+        return replace(host, variables={**host.variables, "ansible_ssh_args": args})
 
     def keep(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
         """Put the way on record, or take an old one off it; return the host as it is reached from now on."""

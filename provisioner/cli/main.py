@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "trust": ("provisioner.cli.trust", "record a host's ssh key after showing its fingerprint"),
     "rehearse": ("provisioner.cli.rehearse", "try a new lock on throwaway hosts: each stack of the fleet, up and back"),
     "invite": ("provisioner.cli.invite", "let a rig behind a router join: a file for its owner, good once"),
+    "guard": ("provisioner.cli.guard", "put files on a host that go back by themselves unless ssh still works"),
     "tunnel": ("provisioner.cli.tunnel", "show the tunnels of the lock, make a new key, take a host out"),
     "matrix": ("provisioner.cli.matrix", "read and check the compatibility matrix"),
     "lab": ("provisioner.cli.lab", "throwaway hosts with simulated GPUs, for trying things out"),

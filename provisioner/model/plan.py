@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from provisioner.model.history import Keep
-from provisioner.model.resource import AbsentPackage, Package, Resource, WholePackages
+from provisioner.model.resource import AbsentPackage, KernelModule, Package, Resource, WholePackages
 from provisioner.model.stack import HostLock
 from provisioner.model.transaction import Move
 
@@ -85,6 +85,14 @@ class HostPlan(BaseModel):
     def moving(self) -> tuple[Package | AbsentPackage, ...]:
         """The packages that go into the one transaction."""
         return tuple(package for change in self.changes if (package := change.moves) is not None)
+
+    @property
+    def module_source(self) -> Package | None:
+        """The package whose kernel module is built before the drain; None when nothing is, or DKMS comes only now."""
+        sources = [p for p in self.moving if isinstance(p, Package) and p.name.endswith("kernel-dkms")]
+        fresh = self.transaction is None or any(m.name == "dkms" and m.before is None for m in self.transaction)
+        builds = any(isinstance(change.wanted, KernelModule) for change in self.changes)
+        return sources[0] if builds and not fresh and len(sources) == 1 else None
 
     @property
     def up_to_date(self) -> bool:

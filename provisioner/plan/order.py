@@ -79,8 +79,6 @@ def _phase(wanted: Resource, *, reboot: bool) -> Phase:
     """Only what no running job can notice is staged; the rest waits for the drain."""
     if isinstance(wanted, Directory) or (isinstance(wanted, (File, KeptFile, AbsentFile)) and wanted.pins):
         return "stage"
-    if isinstance(wanted, Tool):
-        return "stage"
     if isinstance(wanted, Guarded):
         return "guard"
     if isinstance(wanted, RunningDriver) or (isinstance(wanted, Service) and wanted.after_reboot and reboot):

@@ -42,7 +42,6 @@ from provisioner.render.templates import fill
 
 ARCHIVES = "/var/cache/apt/archives"
 BUILD = "/var/lib/provision/build"
-_DKMS = "kernel-dkms"
 
 
 @dataclass(frozen=True)
@@ -174,10 +173,6 @@ def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[
     if plan.takes_back:
         tasks.append(fill("tasks/reopen.yml.j2", marks=[f"{HISTORY}/{run}/done" for run in plan.takes_back]))
     tasks += _files_and_folders(plan.in_phase("stage"), group, files)
-    tools = [c.wanted.name for c in plan.in_phase("stage") if isinstance(c.wanted, Tool)]
-    if tools:
-        tasks.append(fill("tasks/index.yml.j2"))
-        tasks.append(fill("tasks/tools.yml.j2", tools=tools))
     packages = plan.moving
     fetched = [p for p in packages if isinstance(p, Package) and p.archive is None]
     kept = [p for p in packages if isinstance(p, Package) and p.archive is not None]
@@ -201,23 +196,16 @@ def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[
 
 def _prebuilt(plan: HostPlan) -> list[str]:
     """The module is most of the time that a change takes; with DKMS already there it is built before the drain."""
-    kernels = _kernels(plan)
-    sources = [p for p in plan.moving if isinstance(p, Package) and p.name.endswith(_DKMS)]
-    if not kernels or len(sources) != 1:
+    source = plan.module_source
+    if source is None:
         return []
-    archive = sources[0].archive or f"{ARCHIVES}/{archive_name(sources[0])}"
+    kernels = [change.wanted.kernel for change in plan.changes if isinstance(change.wanted, KernelModule)]
+    archive = source.archive or f"{ARCHIVES}/{archive_name(source)}"
     return [fill("tasks/prebuild.yml.j2", kernels=kernels, archive=archive, folder=BUILD)]
 
 
-def _kernels(plan: HostPlan) -> list[str]:
-    """Kernels that get another module, when DKMS is there to build it beforehand."""
-    if any(move.name == "dkms" and move.before is None for move in plan.transaction or ()):
-        return []
-    return [change.wanted.kernel for change in plan.changes if isinstance(change.wanted, KernelModule)]
-
-
 def _cleared(plan: HostPlan) -> list[str]:
-    return [fill("tasks/prebuilt_used.yml.j2", folder=BUILD)] if _prebuilt(plan) else []
+    return [fill("tasks/prebuilt_used.yml.j2", folder=BUILD)] if plan.module_source is not None else []
 
 
 def _keep(plan: HostPlan, keep: Keep, group: str, run: str, files: dict[str, str]) -> str:
@@ -280,6 +268,10 @@ def _change(plan: HostPlan, group: str, files: dict[str, str]) -> list[str]:
         if isinstance(change.wanted, KernelModule)
     ]
     tasks += _settings(changes, group, files)
+    tools = [c.wanted.name for c in changes if isinstance(c.wanted, Tool)]
+    if tools:
+        # After the packages: what they bring along would make apt's transaction another one than the plan has shown.
+        tasks += [fill("tasks/index.yml.j2"), fill("tasks/tools.yml.j2", tools=tools)]
     tasks += [fill("tasks/key_pair.yml.j2", change=c) for c in changes if isinstance(c.wanted, KeyPair)]
     tasks += [fill("tasks/secret_file.yml.j2", change=c) for c in changes if isinstance(c.wanted, SecretFile)]
     tasks += [_service(change) for change in changes if isinstance(change.wanted, Service)]

@@ -82,6 +82,9 @@ class World:
     def new(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
         return host
 
+    def fresh(self, host: InventoryHost) -> InventoryHost:
+        return host
+
     def keep(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
         self.log.append(f"keep {host.name}")
         return host
@@ -469,6 +472,20 @@ def test_an_interrupted_dpkg_is_finished_first() -> None:
         *("probe", "shell rig-01", "run rig-01", "probe", "simulate"),
         *("run rig-01", "probe", "verify", "enrol rig-01", "shell rig-01"),
     ]
+
+
+def test_packages_that_are_not_whole_may_be_somebodys_dpkg_at_work() -> None:
+    """The run that was killed goes on by itself on the host: it is waited for, and what is left is planned anew."""
+    world = world_of(rig_01=False)
+    rig = world.rigs["rig-01"]
+    rig.packages["nvidia-smi"] = rig.packages["nvidia-smi"].replace("hi ", "hU ")
+    rig.interrupted = True
+    plan = planned(world)
+    rig.packages["nvidia-smi"] = rig.packages["nvidia-smi"].replace("hU ", "hi ")
+    applied = do(world, plan)
+
+    assert states(applied) == {"rig-01": "enrolled"}
+    assert world.log.count("run rig-01") == 1
 
 
 def test_what_apt_would_do_then_must_be_what_was_meant() -> None:

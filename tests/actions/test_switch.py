@@ -40,6 +40,9 @@ class World:
     def new(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
         return replace(host, variables={**host.variables, "new": True})
 
+    def fresh(self, host: InventoryHost) -> InventoryHost:
+        return host
+
     def keep(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
         self.kept.append(host.name)
         return host

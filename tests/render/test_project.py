@@ -338,3 +338,23 @@ def test_the_way_back_takes_nothing_from_the_network() -> None:
         "Restart docker.service, which reads its settings only at start",
         "Stop docker.service",
     ]
+
+
+def test_the_module_is_built_before_the_drain_where_dkms_is_there_already() -> None:
+    """In the staging, from the archive that was just compared, and cleared away after it; not on a first install."""
+    plan = moved(bare_plan())
+    stage, change = tasks_of(rendered(plan), 0), tasks_of(rendered(plan), 2)
+    build = stage[-1]
+
+    assert build["name"].startswith(f"Build the NVIDIA modules for {world.KERNEL} while the host serves")
+    archive = f"/var/cache/apt/archives/nvidia-kernel-dkms_{world.DRIVER_DEB}_amd64.deb"
+    assert archive in build["ansible.builtin.shell"]["cmd"]
+    assert change[-1]["name"].startswith("Clear away")
+
+    first = Move(name="dkms", action="install", after="3.0.10", origin="Debian:12/oldstable")
+    assert plan.transaction is not None
+    names = [
+        task["name"]
+        for task in tasks_of(rendered(plan.model_copy(update={"transaction": (*plan.transaction, first)})), 0)
+    ]
+    assert not [name for name in names if name.startswith("Build")]

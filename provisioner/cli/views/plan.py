@@ -160,6 +160,8 @@ _KINDS = {
     "absent-file": "file",
     "absent-package": "package",
     "kernel-module": "kernel module",
+    "key-pair": "key",
+    "secret-file": "secret",
 }
 
 
@@ -260,7 +262,7 @@ def _counted(changes: Sequence[Change]) -> list[str]:
     for change in changes:
         kind = _KINDS.get(change.wanted.kind, change.wanted.kind)
         kinds[kind] = kinds.get(kind, 0) + 1
-    plural = {"directory": "folders", "whole-packages": "interrupted installations", "key-pair": "keys"}
+    plural = {"directory": "folders", "whole-packages": "interrupted installations"}
     return [f"{n} {plural.get(kind, kind + 's') if n > 1 else kind}" for kind, n in kinds.items()]
 
 
