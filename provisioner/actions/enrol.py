@@ -106,6 +106,7 @@ class Observation(BaseModel):
     nvml: dict[str, Any]
     docker: str | None
     cdi: dict[str, tuple[str, ...]]
+    tunnel: tuple[str, ...] = ()  # far ends that do not answer
     clock_kept: bool | None
 
 

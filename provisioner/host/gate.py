@@ -39,6 +39,7 @@ DRAINED = STATE + "/drained"
 CDI_FOLDERS = ("/etc/cdi", "/var/run/cdi")
 HOST_KEYS = ("ed25519", "ecdsa", "rsa")
 DOCKER = "/run/docker.sock"
+TUNNEL_NOTES = "/run/provision/tunnel.json"
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:provision:enrolment:v2"
@@ -65,6 +66,7 @@ def observe(root: str = "", ask: "Callable[[], Json]" = nvml.look) -> "Json":
         "nvml": apart(ask, NVML_LIMIT_S),
         "docker": docker(root + DOCKER),
         "cdi": cdi(root),
+        "tunnel": silent(root),
         "clock_kept": clock_kept(),
     }
 
@@ -135,6 +137,15 @@ def docker(path: str) -> "str | None":
         return None
     finally:
         line.close()
+
+
+def silent(root: str) -> "list[str]":
+    """Far ends of the tunnel that do not answer, as its keeper noted; none where there is no tunnel, or no note yet."""
+    try:
+        ends = json.loads(read(root + TUNNEL_NOTES) or "{}").get("peers", [])
+        return [str(end["host"]) for end in ends if end.get("loss_pct", 0) >= 100]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
 
 
 class _Timex(ctypes.Structure):
@@ -241,13 +252,15 @@ def trusted_keys(text: str) -> "dict[str, bytes]":
 # The comparison.
 
 
-def reasons(record: "Json", now: "Json", at: float, network: "str | None" = None, heat: bool = True) -> "list[str]":
+def reasons(record: "Json", now: "Json", at: float, network: "str | None" = None, passing: bool = True) -> "list[str]":
     """Everything in which the host is not as it was enrolled; none: the gate is open. `at` is the time, in seconds.
 
-    `heat`: a card that is too hot counts as well; for a client that runs already, the watchdog has a ladder for it.
+    `passing`: what may pass by itself counts as well, heat and a silent tunnel; for a client that runs already the
+    watchdog has ladders for these.
     """
     told = binding(record, now) + times(record, now, at)
-    told += driver(record["stack"], now, heat) + runtime(record["stack"], now)
+    told += driver(record["stack"], now, passing) + runtime(record["stack"], now)
+    told += [f"the tunnel carries nothing: {end} does not answer" for end in now["tunnel"] if passing]
     if network is not None and network not in record["networks"]:
         told.append(f"this host is enrolled for {', '.join(record['networks']) or 'no network'}, not for {network}")
     return told
@@ -282,7 +295,7 @@ def stamp(at: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
 
 
-def driver(stack: "Json", now: "Json", heat: bool) -> "list[str]":
+def driver(stack: "Json", now: "Json", passing: bool) -> "list[str]":
     told = []
     if stack["driver"] != now["driver"]:
         told.append(f"the loaded driver is {now['driver'] or 'none'}, enrolled with {stack['driver'] or 'none'}")
@@ -301,7 +314,7 @@ def driver(stack: "Json", now: "Json", heat: bool) -> "list[str]":
             told.append(f"{card['name']} ({card['uuid']}) is gone")
     for uuid in sorted(set(cards) - {card["uuid"] for card in stack["gpus"]}, key=str):
         told.append(f"{cards[uuid]['name']} ({uuid}) was not there when the host was enrolled")
-    return told + [words for card in seen["gpus"] if heat for words in hot(card)]
+    return told + [words for card in seen["gpus"] if passing for words in hot(card)]
 
 
 def hot(card: "Json") -> "list[str]":
@@ -356,10 +369,10 @@ def check(
 
 
 def closed_for_running(network: str, root: str = "") -> "list[str]":
-    """Why a client that runs already should stop: what keeps the gate closed, but for drains and heat."""
+    """Why a client that runs should stop: what keeps the gate closed, but for drains, heat and a silent tunnel."""
     try:
         record = opened(read(root + RECORD) or "", read(root + KEYS) or "")
-        return reasons(record, observe(root), time.time(), network, heat=False)
+        return reasons(record, observe(root), time.time(), network, passing=False)
     except Closed as problem:
         return [str(problem)]
     except (KeyError, TypeError, ValueError) as problem:

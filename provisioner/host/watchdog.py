@@ -36,7 +36,8 @@ BOOT = "/proc/sys/kernel/random/boot_id"
 
 DISKS = ("/", "/var", "/var/lib/docker")
 DISK_MIB = 1024
-TUNNEL_S = 300  # WireGuard makes a new handshake every two minutes while there is traffic
+TUNNEL = "/etc/provision/tunnel.json"
+TUNNEL_S = 300  # the tunnel's own keeper looks four times a minute, and mends what it can in that time
 HEALTH_LIMIT_S = 30
 
 # Xids that speak of the card, and those that a program causes on a sound one; every other is told like the latter.
@@ -65,12 +66,6 @@ class Host:
 
     def jobs(self, containers: "str | None") -> "list[str]":
         return client.jobs(containers, self.root)
-
-    def handshakes(self, interface: str) -> "list[int]":
-        """Times of the newest handshakes, one per peer; raises OSError where there is no wg."""
-        command = ["wg", "show", interface, "latest-handshakes"]
-        text = subprocess.check_output(command, stderr=subprocess.DEVNULL, timeout=10).decode()
-        return [int(line.split()[1]) for line in text.splitlines() if len(line.split()) == 2]
 
     def free_mib(self, path: str) -> "int | None":
         try:
@@ -142,7 +137,7 @@ def causes(host: "Host", config: "Json", memory: "Json", seen: "Json") -> "dict[
     found.update(of_cards(seen, memory.get("cards", [])))
     found.update(of_kernel(host, memory))
     found.update(of_disks(host, config))
-    found.update(of_tunnel(host, config))
+    found.update(of_tunnel(host))
     for network in config.get("networks", []):
         found.update(of_client(host, network))
     return found
@@ -193,18 +188,18 @@ def of_disks(host: "Host", config: "Json") -> "dict[str, str]":
     return {"disk-full": ", ".join(tight)} if tight else {}
 
 
-def of_tunnel(host: "Host", config: "Json") -> "dict[str, str]":
-    tunnel = config.get("tunnel")
-    if not tunnel:
+def of_tunnel(host: "Host") -> "dict[str, str]":
+    """What the tunnel's keeper noted: a far end that is silent for longer than the keeper needs to mend it."""
+    if not os.path.exists(host.root + TUNNEL):
         return {}
-    try:
-        newest = max(host.handshakes(tunnel["interface"]) or [0])
-    except (OSError, ValueError, subprocess.SubprocessError) as problem:
-        return {"tunnel-stale": f"{tunnel['interface']} does not answer: {problem}"}
-    age = host.now() - newest
-    if age <= tunnel.get("stale_s", TUNNEL_S):
-        return {}
-    return {"tunnel-stale": f"{tunnel['interface']}: last handshake {'never' if not newest else f'{age:.0f} s ago'}"}
+    notes = load(host.root + gate.TUNNEL_NOTES)
+    age = host.now() - notes.get("at", 0)
+    if age > TUNNEL_S:
+        return {"tunnel-stale": "nobody looks after the tunnel" + (f" since {age:.0f} s" if notes else "")}
+    silent = gate.silent(host.root)
+    old = [end["host"] for end in notes["peers"] if host.now() - end.get("handshake", 0) > TUNNEL_S]
+    dead = [name for name in silent if name in old]
+    return {"tunnel-stale": f"{', '.join(dead)} does not answer through the tunnel"} if dead else {}
 
 
 def of_client(host: "Host", network: str) -> "dict[str, str]":
@@ -243,7 +238,8 @@ def act(host: "Host", config: "Json", action: str, cause: str, words: str) -> "l
     if action == "reboot":
         return [] if host.run(["systemctl", "reboot"]) == 0 else ["systemctl reboot was refused"]
     if action == "restart-tunnel":
-        return done(host, ["systemctl", "restart", config["tunnel"]["unit"]])
+        units = [load(host.root + TUNNEL).get("unit", ""), "provision-tunnel.timer"]
+        return done(host, ["systemctl", "restart", *filter(None, units)])
     verb = action.partition("-")[0]
     return done(host, ["systemctl", verb, "--no-block", *units]) if units else []
 

@@ -51,7 +51,7 @@ def observed(wanted: Resource, facts: HostFacts, capture: Capture) -> Observed:
     if isinstance(wanted, KernelModule):
         return _module(wanted, facts)
     if isinstance(wanted, Service):
-        return _service(wanted, facts)
+        return _service(wanted, facts, capture)
     if isinstance(wanted, Tool):
         found = facts.package(wanted.name)
         return found if found is UNKNOWN else wanted if found is not None and found.whole else ABSENT
@@ -175,9 +175,11 @@ def _module(wanted: KernelModule, facts: HostFacts) -> Observed:
     return KernelModule(kernel=build.kernel, version=build.version, flavour=build.flavour)
 
 
-def _service(wanted: Service, facts: HostFacts) -> Observed:
+def _service(wanted: Service, facts: HostFacts, capture: Capture) -> Observed:
     if facts.units is UNKNOWN or wanted.name not in facts.units:
-        return UNKNOWN
+        # A unit of our own comes with a file of our own: looked for and not there, and neither is the unit.
+        ours = wanted.name.startswith("provision-")
+        return ABSENT if ours and capture.file(f"/etc/systemd/system/{wanted.name}") is None else UNKNOWN
     unit = facts.units[wanted.name]
     if unit.load == "not-found":
         return ABSENT

@@ -166,6 +166,10 @@ CHANGES: dict[str, tuple[Callable[[Host], Any], str]] = {
         lambda host: host.write("/etc/cdi/nvidia.yaml", CDI.replace(DRIVER, "535.216.03")),
         "/etc/cdi/nvidia.yaml names driver 535.216.03, enrolled with 535.261.03",
     ),
+    "silent tunnel": (
+        lambda host: host.write(gate.TUNNEL_NOTES, '{"peers": [{"host": "hub-01", "loss_pct": 100.0}]}'),
+        "the tunnel carries nothing: hub-01 does not answer",
+    ),
     "cdi gone": (lambda host: host.remove("/etc/cdi/nvidia.yaml"), "/etc/cdi/nvidia.yaml is gone"),
     "expired": (
         lambda host: setattr(host, "at", NOW + 30 * 86400),

@@ -29,7 +29,6 @@ class Host(watchdog.Host):
         self.working: list[str] = []
         self.log: list[str] = []
         self.free: dict[str, int] = {}
-        self.handshake: int | None = None
         self.ran: list[list[str]] = []
         self.healthy = True
         for path in (gate.RECORD, f"{watchdog.CLIENTS}/lium", f"{watchdog.HEALTH}/lium", watchdog.BOOT):
@@ -52,11 +51,6 @@ class Host(watchdog.Host):
 
     def jobs(self, containers: str | None) -> list[str]:
         return self.working
-
-    def handshakes(self, interface: str) -> list[int]:
-        if self.handshake is None:
-            raise OSError("no wg")
-        return [self.handshake]
 
     def free_mib(self, path: str) -> int | None:
         return self.free.get(path, 50_000)
@@ -132,15 +126,22 @@ def test_each_cause(host: Host) -> None:
 
 
 def test_the_tunnel(host: Host) -> None:
-    """Only where there is one."""
-    tunnel = {"interface": "wg0", "unit": "wg-quick@wg0.service"}
-    assert found(host, tunnel=tunnel) == {"tunnel-stale": "wg0 does not answer: no wg"}
-    host.handshake = int(host.time) - 299
-    assert found(host, tunnel=tunnel) == {}
-    host.handshake -= 2
-    assert found(host, tunnel=tunnel) == {"tunnel-stale": "wg0: last handshake 301 s ago"}
-    watchdog.run(host, CONFIG | {"tunnel": tunnel})
-    assert host.ran == [["systemctl", "restart", "wg-quick@wg0.service"]]
+    """Only where there is one: its keeper's notes, and that somebody keeps them."""
+    root = Path(host.root)
+    (root / watchdog.TUNNEL[1:]).parent.mkdir(parents=True)
+    (root / watchdog.TUNNEL[1:]).write_text(json.dumps({"unit": "wg-quick@wg0.service"}))
+    assert found(host) == {"tunnel-stale": "nobody looks after the tunnel"}
+    end = {"host": "hub-01", "handshake": int(host.time) - 301, "loss_pct": 100.0}
+    notes = root / gate.TUNNEL_NOTES[1:]
+    notes.parent.mkdir(parents=True)
+    for change, silent in (({}, True), ({"handshake": int(host.time)}, False), ({"loss_pct": 20.0}, False)):
+        notes.write_text(json.dumps({"at": int(host.time), "peers": [{**end, **change}]}))
+        words = {"tunnel-stale": "hub-01 does not answer through the tunnel"}
+        assert found(host) == (words if silent else {}), change
+    notes.write_text(json.dumps({"at": int(host.time) - 301, "peers": [end]}))
+    assert found(host) == {"tunnel-stale": "nobody looks after the tunnel since 301 s"}
+    watchdog.run(host, CONFIG)
+    assert host.ran == [["systemctl", "restart", "wg-quick@wg0.service", "provision-tunnel.timer"]]
 
 
 def test_what_is_not_installed_or_enrolled_is_not_expected_to_run(host: Host) -> None:
@@ -275,5 +276,5 @@ def test_every_action_is_known(host: Host) -> None:
     for rungs in ladder.LADDERS.values():
         for action, _, _ in rungs:
             host.ran.clear()
-            watchdog.act(host, CONFIG | {"tunnel": {"unit": "t"}}, action, "hot", "w")
+            watchdog.act(host, CONFIG, action, "hot", "w")
             assert host.ran or action == "drain"

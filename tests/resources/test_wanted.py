@@ -7,14 +7,17 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from provisioner.host import programs
+from provisioner.model.capture import UNKNOWN
 from provisioner.model.intent import Intent, PowerPolicy
-from provisioner.model.resource import File, Package, Service
+from provisioner.model.resource import ABSENT, File, Package, Service
 from provisioner.model.stack import Choice
+from provisioner.resources.observed import observed
 from provisioner.resources.wanted import (
     CLIENT_UNIT_TEXT,
     CLIENTS,
@@ -24,7 +27,7 @@ from provisioner.resources.wanted import (
     wanted,
     watchdog_config,
 )
-from tests.world import entry, locked
+from tests.world import entry, fitting_capture, fitting_facts, locked
 
 
 def test_preferences_pin_each_package_at_its_version() -> None:
@@ -134,3 +137,20 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
         env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
     )
     assert [line for line in done.stderr.splitlines() if "provision" in line] == []
+
+
+def test_a_unit_of_our_own_is_absent_where_its_file_is() -> None:
+    """A host that was recorded before the unit was thought of can be planned for; others' units stay unknown."""
+    lock = entry()
+    facts = fitting_facts(lock)
+    assert isinstance(facts.units, dict)
+    asked = {name: state for name, state in facts.units.items() if name != "provision-watchdog.timer"}
+    older = replace(facts, units={name: state for name, state in asked.items() if name != "docker.service"})
+    capture = fitting_capture(lock)
+    bare = capture.model_copy(update={"files": {**capture.files, "/etc/systemd/system/provision-watchdog.timer": None}})
+    services = [r for r in wanted(lock) if isinstance(r, Service)]
+    found = {service.name: observed(service, older, bare) for service in services}
+
+    assert found["provision-watchdog.timer"] == ABSENT
+    assert found["docker.service"] is UNKNOWN
+    assert observed(services[1], older, capture) is UNKNOWN
