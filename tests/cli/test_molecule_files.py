@@ -39,8 +39,8 @@ def test_the_verifier_is_the_checks_of_the_project(scenario: str) -> None:
     assert isinstance(verifier, dict)
 
     assert verifier["name"] == "testinfra"
-    (path,) = verifier["additional_files_or_dirs"]
-    assert (ROOT / "molecule" / scenario / "tests" / path).resolve() == ROOT / "provisioner/checks/test_host.py"
+    checks = (ROOT / "molecule" / scenario / verifier["directory"]).resolve()
+    assert [path.name for path in checks.glob("test_*.py")] == ["test_host.py"]
     assert str(verifier["options"]["provision-lock"]).endswith(".lock")
 
 
