@@ -13,4 +13,4 @@ HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 def unit(session: nox.Session) -> None:
     """The unit level; a Python that is not here is said so and left out, never counted as passed."""
     session.install("-q", "-e", ".[test]")
-    session.run("pytest", "-q", "-m", "not lab and not tools", *session.posargs)
+    session.run("pytest", "-q", "-n", "auto", "-m", "not lab and not tools", *session.posargs)

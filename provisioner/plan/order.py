@@ -21,6 +21,7 @@ from provisioner.model.resource import (
     KernelModule,
     KeyPair,
     Package,
+    PythonEnvironment,
     Resource,
     RunningDriver,
     SecretFile,
@@ -137,6 +138,8 @@ def describe(resource: Resource) -> str:
         return "not installed"
     if isinstance(resource, AbsentFile):
         return "not there"
+    if isinstance(resource, PythonEnvironment):
+        return f"requirements {resource.sha256[:12]}, pinned by hash (python3-venv is installed for it)"
     if isinstance(resource, KeptFile):
         return f"{resource.sha256[:12]}, mode {resource.mode}"
     if isinstance(resource, WholePackages):

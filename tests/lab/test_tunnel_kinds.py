@@ -14,7 +14,7 @@ import pytest
 
 from provisioner.adapters.lab import Lab
 from provisioner.errors import Exit
-from tests.lab.test_story import Operator
+from tests.lab.operator import Operator
 
 pytestmark = pytest.mark.lab
 

@@ -23,7 +23,8 @@ import pytest
 from provisioner.adapters.lab import Lab
 from provisioner.errors import Exit
 from tests.lab.nat import HOMES, HUB_NAME, NatLab
-from tests.lab.test_story import LONG, Operator
+from tests.lab.operator import Operator
+from tests.lab.test_story import LONG
 
 pytestmark = pytest.mark.lab
 

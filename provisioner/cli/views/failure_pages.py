@@ -235,7 +235,7 @@ finding: it is named as what may be, with the command that would settle it.
 | … `version` | it is in this set of versions, written as in the [requirement language](requirement-language.md) |
 | … `matches` | the text, or an item of the list, matches the expression |
 | … `at_least`, `below` | the number (of a list: how many) is |
-| … `same_as`, `differs_from`, `older_than`, `newer_than`, `fewer_than` | so it compares with another fact; an absent one never does |
+| … `same_as`, `differs_from`, `older_than`, `newer_than`, `fewer_than` | so it compares with another fact |
 | `said` with `in` | a line in one of these places matches the expression, without regard to case |
 | `exit` with `of` | the command ended with one of these codes; of `nvidia-smi`, NVML's own error counts as its code |
 | `xid` with `times` | the kernel's log has one of these Xids, by root event, so often on one card |

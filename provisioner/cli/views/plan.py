@@ -193,7 +193,7 @@ def phase_lines(plan: HostPlan) -> Iterable[tuple[str, str]]:
     if stage:
         yield "stage", ", ".join(stage)
     if plan.drain:
-        yield "drain", f"stop the clients of {', '.join(plan.drain)}, take back the enrolment"
+        yield from _drain_lines(plan)
     change = _counted(plan.in_phase("change"))
     if plan.transaction:
         change.append(_moved(plan.transaction))
@@ -222,6 +222,36 @@ def _moved(moves: Sequence[Move]) -> str:
     words = {"install": "new", "upgrade": "newer", "downgrade": "older", "reinstall": "again"}
     counts = Counter(words.get(move.action, "removed") for move in moves)
     return "apt: " + ", ".join(f"{count} {word}" for word, count in counts.items())
+
+
+_DRAINS = {
+    "scale-zero": "scale the provider to 0",
+    "unlist": "unlist it",
+    "pause": "pause it on its page",
+    "notice-period": "set a notice period",
+    "maintenance-window": "start maintenance in an open window",
+    "wait-for-job": "take no new job",
+    "stop": "take no new job",
+    "none": "no way without penalty is known",
+}
+
+
+def _drain_lines(plan: HostPlan) -> Iterable[tuple[str, str]]:
+    """Yield how each client stops and what it may cost all the same, then that the host is out."""
+    phase = "drain"
+    for step in plan.drains:
+        first = _DRAINS[step.kind] + (" (by hand, before you apply)" if step.by_hand and step.kind != "none" else "")
+        if not step.sees_jobs:
+            wait = "nothing on the host tells whether a job runs: look first"
+        elif step.wait_s:
+            wait = f"wait up to {duration(step.wait_s)} for the running job"
+        else:
+            wait = "no job to wait for"
+        yield phase, f"{step.network}: {first}, {wait}"
+        if step.penalty:
+            yield "", f"{step.network} may punish it all the same: {safe(step.penalty)}"
+        phase = ""
+    yield phase, f"stop the clients of {', '.join(plan.drain)}, take back the enrolment"
 
 
 def _counted(changes: Sequence[Change]) -> list[str]:
