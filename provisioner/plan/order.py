@@ -21,6 +21,7 @@ from provisioner.model.resource import (
     KernelModule,
     KeyPair,
     Package,
+    PythonEnvironment,
     Resource,
     RunningDriver,
     SecretFile,
@@ -77,8 +78,6 @@ _RANK: dict[Phase, int] = {"stage": 0, "drain": 1, "change": 2, "reboot": 3, "gu
 def _phase(wanted: Resource, *, reboot: bool) -> Phase:
     """Only what no running job can notice is staged; the rest waits for the drain."""
     if isinstance(wanted, Directory) or (isinstance(wanted, (File, KeptFile, AbsentFile)) and wanted.pins):
-        return "stage"
-    if isinstance(wanted, Tool):
         return "stage"
     if isinstance(wanted, Guarded):
         return "guard"
@@ -139,6 +138,8 @@ def describe(resource: Resource) -> str:
         return "not installed"
     if isinstance(resource, AbsentFile):
         return "not there"
+    if isinstance(resource, PythonEnvironment):
+        return f"requirements {resource.sha256[:12]}, pinned by hash (python3-venv is installed for it)"
     if isinstance(resource, KeptFile):
         return f"{resource.sha256[:12]}, mode {resource.mode}"
     if isinstance(resource, WholePackages):
