@@ -137,12 +137,9 @@ def test_02_interrupted_it_leaves_no_host(fleet: Fleet) -> None:
 
 def test_03_what_passes_what_fails_and_what_is_not_known(fleet: Fleet) -> None:
     """The good stacks pass up and back, the planted one is named with its step, the other system is not rehearsed."""
-    began = time.monotonic()
     out = fleet.rehearse("--junit", "r.xml", "--html", "r.html", "--markdown", "r.md", code=Exit.FAILED)
-    seconds = time.monotonic() - began
 
     assert f"{GOOD} passed · 1 failed · 1 not rehearsed" in out
-    assert seconds < 25 * 60
     suites = fleet.results()
     counts = sorted(tuple(str(s.get(k)) for k in ("failures", "errors", "skipped")) for s in suites.values())
     assert counts == [("0", "0", "0")] * GOOD + [("0", "1", "4"), ("1", "0", "3")]
@@ -157,11 +154,9 @@ def test_04_what_passed_is_not_tried_again(fleet: Fleet) -> None:
     (fleet.folder / "good.yml").write_text(
         yaml.safe_dump({"lab": {"hosts": {name: {} for name in HOSTS}}}), encoding="utf-8"
     )
-    began = time.monotonic()
     out = fleet.rehearse("-i", "good.yml")
 
     assert f"{GOOD} passed · {GOOD} of them in an earlier rehearsal" in out
-    assert time.monotonic() - began < 20
 
 
 def test_05_a_kept_image_makes_the_second_rehearsal_cheaper(fleet: Fleet) -> None:
