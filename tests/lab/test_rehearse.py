@@ -135,6 +135,7 @@ def test_02_interrupted_it_leaves_no_host(fleet: Fleet) -> None:
     assert left_over() == []
 
 
+@pytest.mark.skipif(not LONG, reason="long form: scripts/test --all")
 def test_03_what_passes_what_fails_and_what_is_not_known(fleet: Fleet) -> None:
     """The good stacks pass up and back, the planted one is named with its step, the other system is not rehearsed."""
     out = fleet.rehearse("--junit", "r.xml", "--html", "r.html", "--markdown", "r.md", code=Exit.FAILED)
@@ -150,6 +151,7 @@ def test_03_what_passes_what_fails_and_what_is_not_known(fleet: Fleet) -> None:
     assert left_over() == []
 
 
+@pytest.mark.skipif(not LONG, reason="long form: scripts/test --all")
 def test_04_what_passed_is_not_tried_again(fleet: Fleet) -> None:
     (fleet.folder / "good.yml").write_text(
         yaml.safe_dump({"lab": {"hosts": {name: {} for name in HOSTS}}}), encoding="utf-8"
@@ -159,6 +161,7 @@ def test_04_what_passed_is_not_tried_again(fleet: Fleet) -> None:
     assert f"{GOOD} passed · {GOOD} of them in an earlier rehearsal" in out
 
 
+@pytest.mark.skipif(not LONG, reason="long form: scripts/test --all")
 def test_05_a_kept_image_makes_the_second_rehearsal_cheaper(fleet: Fleet) -> None:
     """The present state comes from its image: the same verdict, and a fraction of the time for that step."""
     fleet.rehearse("-i", "good.yml", "--limit", "rig-12", "--fresh", "--junit", "again.xml")
