@@ -24,7 +24,7 @@ from provisioner.model.facts import (
 )
 from provisioner.model.history import HISTORY, NOW, Entry
 from provisioner.model.intent import Intent
-from provisioner.model.resource import CdiSpec, Directory, File, PackageSource, Settings
+from provisioner.model.resource import CdiSpec, Directory, File, PackageSource, SecretFile, Settings
 from provisioner.model.source import LockedSource
 from provisioner.model.stack import Choice, HostLock, LockedPackage, Reason
 from provisioner.probe.request import Request
@@ -34,7 +34,7 @@ WHEN = datetime(2026, 11, 24, 3, 7, tzinfo=timezone.utc)
 KERNEL = "6.1.0-50-amd64"
 DRIVER = "535.261.03"
 DRIVER_DEB = "535.261.03-1~deb12u1"
-UNITS = ("docker.service", "nvidia-persistenced.service", "provision-clients.target")
+UNITS = ("docker.service", "nvidia-persistenced.service", "provision-clients.target", "provision-watchdog.timer")
 
 
 SOURCE = LockedSource(
@@ -112,8 +112,8 @@ def fitting_capture(lock: HostLock, host: str = "rig-01") -> Capture:
     files: dict[str, str | None] = {}
     commands = {}
     for resource in wanted(lock):
-        if isinstance(resource, (Directory, File, Settings)):
-            mode = getattr(resource, "mode", "0644")
+        if isinstance(resource, (Directory, File, SecretFile, Settings)):
+            mode = getattr(resource, "mode", "0644").partition(" ")[0]
             commands[f"stat -c '%a %U:%G %F' {resource.path}"] = CommandOutput(
                 rc=0, stdout=f"{mode.lstrip('0')} root:root regular file\n"
             )
@@ -185,7 +185,7 @@ class Rig:
         self.units = dict.fromkeys(UNITS, ("active", "enabled"))
         capture = fitting_capture(lock, self.name)
         self.files |= {path: text for path, text in capture.files.items() if text is not None}
-        self.files["/var/lib/provision"] = ""
+        self.files |= {resource.path: "" for resource in wanted(lock) if isinstance(resource, Directory)}
 
     def keep(self, spec: dict[str, Any]) -> None:
         """What keep.py leaves behind: a record of what is there now, or of what an unfinished one found."""
@@ -267,10 +267,12 @@ class Rig:
             return Capture(
                 host=self.name, taken_at=WHEN, probe="0.1.0", commands={line: self.simulate(line) for line in lines}
             )
-        asked = [r.path for r in wanted(self.lock) if isinstance(r, (Directory, File, Settings))]
+        compared = [r for r in wanted(self.lock) if isinstance(r, (Directory, File, Settings))]
+        asked = {r.path: getattr(r, "mode", "0644").lstrip("0") for r in compared}
         if request is not None:
-            asked = list(dict.fromkeys([*asked, *(path for path in request.files if "*" not in path)]))
-        files: dict[str, str | None] = {path: self.files.get(path) for path in asked if path != "/var/lib/provision"}
+            asked = {**dict.fromkeys((path for path in request.files if "*" not in path), "644"), **asked}
+        folders = {r.path for r in compared if isinstance(r, Directory)}
+        files: dict[str, str | None] = {path: self.files.get(path) for path in asked if path not in folders}
         files["/var/lib/provision/enrolment.json"] = self.files.get("/var/lib/provision/enrolment.json")
         files["/etc/os-release"] = 'ID=debian\nVERSION_ID="12"\nVERSION_CODENAME=bookworm\nPRETTY_NAME="Debian 12"\n'
         files["/sys/module/nvidia/version"] = f"{self.loaded}\n" if self.loaded else None
@@ -278,12 +280,10 @@ class Rig:
             f"NVRM version: NVIDIA UNIX x86_64 Kernel Module  {self.loaded}  Thu Feb 20\n" if self.loaded else None
         )
         commands = {
-            f"stat -c '%a %U:%G %F' {path}": CommandOutput(
-                rc=0, stdout=f"{755 if path.endswith('provision') else 644} root:root file\n"
-            )
+            f"stat -c '%a %U:%G %F' {path}": CommandOutput(rc=0, stdout=f"{mode} root:root file\n")
             if path in self.files
             else CommandOutput(rc=1)
-            for path in asked
+            for path, mode in asked.items()
         }
         for path in request.sums if request is not None else ():
             digest = hashlib.sha256(self.files.get(path, "").encode()).hexdigest()

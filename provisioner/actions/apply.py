@@ -178,12 +178,13 @@ def _mended(
     applied: Applied,
     on_event: Callable[[RunEvent], None],
 ) -> tuple[Planned, dict[str, float]]:
-    """Where dpkg was interrupted, let it finish first; only then can apt say what the rest of the plan would do.
+    """Where packages are not whole, let dpkg finish first; only then can apt say what the rest of the plan would do.
 
+    It may be the dpkg of a run that was killed and is still at it: it is waited for, and the host is seen again.
     Returns the plans as they are then, and since when hosts do not serve. What is left to do must be a part of what
     was shown; a host where it is not, or where apt would do what nobody asked for, gets its result here.
     """
-    broken = [host for host in hosts if planned.plan.hosts[host.name].interrupted]
+    broken = [host for host in hosts if mending(planned.plan.hosts[host.name]).changes]
     if not broken:
         return planned, {}
     run = f"{applied.run}-mend"
@@ -253,12 +254,17 @@ def _take_back(
     if not failed:
         return
     back = plan_rollback(
-        failed, None, prober=ports.prober, clock=ports.clock, signatures=ports.signatures, made_in=applied.run
+        failed,
+        None,
+        prober=ports.prober,
+        clock=ports.clock,
+        signatures=ports.signatures,
+        sources=planned.plan.inventory,
+        made_in=applied.run,
     )
     again = [host for host in failed if host.name in back.seen and _other_stack(planned, back, host.name)]
     if not again:
         return
-    # One second makes the next id another one; it sorts behind the run that is taken back.
     applied.taken_back = Applied(run=ports.store.new_id())
     for host in again:
         on_event(RunEvent(host.name, "stage", "start", "take the change back: it did not pass"))

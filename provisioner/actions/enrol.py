@@ -5,10 +5,22 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from provisioner import __version__
 from provisioner.errors import HostError
-from provisioner.model.enrolment import RECORD, EnrolmentRecord, RecordedCheck, lock_digest
+from provisioner.model.enrolment import (
+    RECORD,
+    Binding,
+    Card,
+    EnrolledStack,
+    EnrolmentRecord,
+    RecordedCheck,
+    lock_digest,
+)
 from provisioner.model.history import HISTORY, NOW, Stack
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.results import HostVerification
@@ -19,18 +31,30 @@ if TYPE_CHECKING:
 
 TARGET = "provision-clients.target"
 
-# The record comes through stdin and gets its name when it is whole: a killed run leaves the old one or none.
+GATE = "/usr/local/sbin/provision-gate"
+KEYS = "/var/lib/provision/trusted_keys"
+VALID = timedelta(days=30)
+"""How long a record counts: a host that nobody looked at for a month is no longer known to be as it was."""
+
+OBSERVE = f"[ -x {GATE} ] || exit 127; {GATE} observe"
+
+# Through stdin come the record, in one line, and the keys that may sign. Each gets its name when it is whole: a killed
+# run leaves the old one or none. The gate has the last word; no client starts that it would not let start.
 RELEASE = f"""
 set -eu
 umask 022
 mkdir -p /var/lib/provision
 new={RECORD}.$$
-trap 'rm -f "$new"' EXIT
-cat >"$new"
-chown root:root "$new"
-chmod 0644 "$new"
-sync "$new"
+trap 'rm -f "$new" "$new.keys"' EXIT
+IFS= read -r record
+printf '%s\\n' "$record" >"$new"
+cat >"$new.keys"
+chown root:root "$new" "$new.keys"
+chmod 0644 "$new" "$new.keys"
+sync "$new" "$new.keys"
+mv -f "$new.keys" {KEYS}
 mv -f "$new" {RECORD}
+{GATE} check
 systemctl enable --now {TARGET}
 """
 
@@ -70,6 +94,22 @@ class Signer(Protocol):
     def sign(self, data: bytes) -> bytes: ...
 
 
+class Observation(BaseModel):
+    """What `provision-gate observe` answers; `nvml` is its answer, or `{"error": …}`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    machine: str | None
+    host_key: str | None
+    driver: str | None
+    flavour: Literal["open", "proprietary"] | None
+    nvml: dict[str, Any]
+    docker: str | None
+    cdi: dict[str, tuple[str, ...]]
+    tunnel: tuple[str, ...] = ()  # far ends that do not answer
+    clock_kept: bool | None
+
+
 class Ledger(Protocol):
     """The controller's own copies of records."""
 
@@ -79,9 +119,19 @@ class Ledger(Protocol):
 
 
 def signed_record(
-    verification: HostVerification, locked: HostLock, *, matrix: str, signer: Signer, clock: Clock
+    verification: HostVerification,
+    locked: HostLock,
+    seen: Observation,
+    *,
+    matrix: str,
+    signer: Signer,
+    clock: Clock,
+    valid: timedelta = VALID,
 ) -> EnrolmentRecord:
-    """Return the record of a host that passed. Raises HostError when it did not, or passed for another lock entry."""
+    """Return the record of a host that passed.
+
+    Raises HostError when it did not pass, passed for another lock entry, or the gate sees something else there.
+    """
     host = verification.host
     if not verification.passed:
         raise HostError(
@@ -100,17 +150,68 @@ def signed_record(
             context=(f"checked {verification.lock_digest}", f"in hand {digest}"),
             hint=f"provision verify {host} --enrol",
         )
+    wrong = _sees_otherwise(locked, seen)
+    if wrong or seen.machine is None:
+        raise HostError(
+            "gate-sees-otherwise",
+            host,
+            f"{host} passed its checks, but its gate would not open",
+            context=wrong or ["it has no machine-id to bind the record to"],
+            hint=f"provision plan --limit {host} shows what differs",
+        )
+    now = clock.now().replace(microsecond=0)
     record = EnrolmentRecord(
         host=host,
+        bound_to=Binding(machine=seen.machine, host_key=seen.host_key),
         lock_digest=digest,
         matrix_digest=matrix,
+        networks={name: choice.value for name, choice in locked.networks.items()},
+        stack=_stack(locked, seen),
         run=verification.run,
+        made_by=__version__,
         checks=tuple(RecordedCheck(id=r.id, status=r.status, required=r.required) for r in verification.results),
-        enrolled_at=clock.now(),
+        enrolled_at=now,
+        expires_at=now + valid,
         key=signer.fingerprint,
     )
     signature = base64.b64encode(signer.sign(record.signed_bytes)).decode()
     return record.model_copy(update={"signature": signature})
+
+
+def _sees_otherwise(locked: HostLock, seen: Observation) -> list[str]:
+    """In what the gate's own look contradicts the lock; the checks passed, so the host changed, or one of both errs."""
+    wrong = []
+    if locked.driver_version is not None:
+        want = locked.driver_version.value
+        if seen.driver != want:
+            wrong.append(f"loaded driver {seen.driver or 'none'}, locked {want}")
+        if "error" in seen.nvml:
+            wrong.append(f"NVML: {seen.nvml['error']}")
+        elif seen.nvml.get("driver") != want:
+            wrong.append(f"NVML reports driver {seen.nvml.get('driver') or 'none'}, locked {want}")
+        if locked.modules is not None and (seen.flavour == "open") != (locked.modules.value == "open"):
+            wrong.append(f"loaded module {seen.flavour or 'none'}, locked {locked.modules.value}")
+        wrong += [
+            f"{path} names driver {version}, loaded is {seen.driver}: nvidia-ctk cdi generate --output={path}"
+            for path, versions in seen.cdi.items()
+            for version in versions
+            if version != seen.driver
+        ]
+    if locked.engine.startswith("docker") and seen.docker is None:
+        wrong.append("Docker does not answer")
+    return wrong
+
+
+def _stack(locked: HostLock, seen: Observation) -> EnrolledStack:
+    """Only what the lock asks for is compared later: a host that needs no Docker may lose it."""
+    return EnrolledStack(
+        driver=seen.driver,
+        flavour=seen.flavour,
+        gpus=tuple(Card(uuid=card["uuid"], name=card["name"]) for card in seen.nvml.get("gpus", ())),
+        docker=seen.docker if locked.engine.startswith("docker") else None,
+        cdi={path: versions for path, versions in seen.cdi.items() if versions},
+        clock_kept=seen.clock_kept is True,
+    )
 
 
 def _why_not(verification: HostVerification) -> str:
@@ -124,20 +225,33 @@ def _why_not(verification: HostVerification) -> str:
 
 @dataclass(frozen=True)
 class HostEnroller:
-    """The Enroller that writes records to hosts. `signer` is called at the first enrolment, for it may make a key."""
+    """The Enroller that writes records to hosts. `signer` is called at the first enrolment, for it may make a key.
+
+    `trusted` gives the public keys whose records the host will honour, a line each.
+    """
 
     shell: HostShell
     ledger: Ledger
     signer: Callable[[], Signer]
     clock: Clock
+    trusted: Callable[[], str]
+    valid: timedelta = VALID
 
     def enrol(self, host: InventoryHost, verification: HostVerification, locked: HostLock, *, matrix: str) -> None:
         """Write the record and release the client units; a host whose units do not start is closed again."""
-        record = signed_record(verification, locked, matrix=matrix, signer=self.signer(), clock=self.clock)
+        record = signed_record(
+            verification,
+            locked,
+            self._observe(host),
+            matrix=matrix,
+            signer=self.signer(),
+            clock=self.clock,
+            valid=self.valid,
+        )
         # Before the record: a run that is killed in between leaves a host that is only verified again.
         answer = self.shell.run(host, SETTLE, Stack(entry=locked, matrix=matrix).text)
         if answer.rc == 0:
-            answer = self.shell.run(host, RELEASE, record.text)
+            answer = self.shell.run(host, RELEASE, record.text + self.trusted())
         if answer.rc != 0:
             self.withdraw(host)
             raise HostError(
@@ -148,6 +262,28 @@ class HostEnroller:
                 hint=f"is {TARGET} there? provision plan --limit {host.name} shows what is missing",
             )
         self.ledger.keep(record)
+
+    def _observe(self, host: InventoryHost) -> Observation:
+        """What the host's own gate sees: that is what it will compare with the record."""
+        answer = self.shell.run(host, OBSERVE)
+        if answer.rc == 127:
+            raise HostError(
+                "no-gate",
+                host.name,
+                f"{host.name} is not enrolled: it has no {GATE} yet",
+                hint=f"provision apply --limit {host.name} puts it there, verifies and enrols",
+            )
+        try:
+            return Observation.model_validate_json(answer.stdout)
+        except ValidationError:
+            said = (answer.stderr.strip() or answer.stdout.strip()).splitlines()
+            raise HostError(
+                "gate-not-answering",
+                host.name,
+                f"{host.name} is not enrolled: its gate gave no answer that can be read",
+                context=said[-4:] or [f"exit code {answer.rc}"],
+                hint=f"on the host: {GATE} observe",
+            ) from None
 
     def withdraw(self, host: InventoryHost) -> None:
         """Stop the client units and take the record back; safe on a host that never had one."""

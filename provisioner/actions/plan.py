@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from provisioner import __version__
 from provisioner.actions.locked import not_locked
@@ -13,11 +14,11 @@ from provisioner.errors import HostError
 from provisioner.facts.simulation import Simulation
 from provisioner.facts.simulation import read as read_simulation
 from provisioner.model.capture import UNKNOWN
-from provisioner.model.enrolment import lock_digest, record_in
+from provisioner.model.enrolment import RECORD, lock_digest, record_in
 from provisioner.model.history import Stack
 from provisioner.model.intent import Policy
 from provisioner.model.inventory import InventoryHost
-from provisioner.model.plan import HostPlan, Plan
+from provisioner.model.plan import DrainStep, HostPlan, Plan
 from provisioner.model.resource import (
     CONTAINERD_FILES,
     AbsentFile,
@@ -29,12 +30,14 @@ from provisioner.model.resource import (
     KeptFile,
     KeyPair,
     PackageSource,
+    PythonEnvironment,
     Resource,
     SecretFile,
     Service,
     Settings,
 )
 from provisioner.model.stack import HostLock, Lock
+from provisioner.plan.cost import not_serving_s
 from provisioner.plan.kernels import SIGNING, asks_for_a_key, boot_refusals, key_refusals
 from provisioner.plan.order import host_plan, plan_from
 from provisioner.plan.refuse import refusals
@@ -68,6 +71,13 @@ def goal_of(entry: HostLock, matrix: str) -> Goal:
     return Goal(resources, Stack(entry=entry, matrix=matrix), entry.intent.policy, tuple(entry.networks))
 
 
+if TYPE_CHECKING:
+    from provisioner.matrix.entries import Contract
+
+Contracts = Callable[[], "Mapping[str, Contract | None]"]
+"""Gives the contract of each network of the matrix, by its id."""
+
+
 @dataclass(frozen=True)
 class Planned:
     """A plan, and what it was made from; `failed` holds the hosts that could not be planned."""
@@ -87,9 +97,19 @@ def make_plan(
     signatures: Signatures,
     sources: tuple[str, ...] = (),
     limit: str | None = None,
+    contracts: Contracts | None = None,
+    environment: Collection[str] = (),
 ) -> Planned:
-    """Return what each host needs to be what its lock entry says; changes nothing."""
+    """Return what each host needs to be what its lock entry says; changes nothing.
+
+    `environment` names the variables of the environment here, of which secrets may come.
+    `contracts` is asked only when a client has to stop: a plan that changes nothing must not pay for the matrix.
+    """
     locked, failed = _locked(hosts, lock)
+    for host in hosts:
+        if host.name in locked and (problem := _secret_missing(host, sources, environment)) is not None:
+            failed[host.name] = problem
+            del locked[host.name]
     targets = [host for host in hosts if host.name in locked]
     goals = {name: goal_of(entry, lock.matrix) for name, entry in locked.items()}
     seen, unseen = observe(targets, {name: request_for(goal) for name, goal in goals.items()}, prober)
@@ -97,6 +117,7 @@ def make_plan(
     plans = {name: plan_for(one, goals[name], signatures) for name, one in seen.items()}
     plans, unasked = simulated(plans, seen, prober)
     failed |= unasked
+    plans = draining(plans, seen, contracts)
     plan = Plan(
         made_by=__version__,
         made_at=clock.now().strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -108,6 +129,48 @@ def make_plan(
         failed={name: f"{problem.reference}: {problem.message}" for name, problem in failed.items()},
     )
     return Planned(plan, {name: seen[name] for name in plans}, failed, goals)
+
+
+def draining(
+    plans: Mapping[str, HostPlan], seen: Mapping[str, Seen], contracts: Contracts | None
+) -> dict[str, HostPlan]:
+    """Say how the clients of enrolled hosts stop; a host that does not serve has nothing to drain."""
+    serving = [name for name, plan in plans.items() if plan.drain and isinstance(seen[name].capture.file(RECORD), str)]
+    if contracts is None or not serving:
+        return dict(plans)
+    known = contracts()
+    return {**plans, **{name: with_drains(plans[name], known) for name in serving}}
+
+
+def with_drains(plan: HostPlan, contracts: Mapping[str, Contract | None]) -> HostPlan:
+    """Say how each client stops, as its network's contract has it."""
+    steps = []
+    for network in plan.drain:
+        contract = contracts.get(network)
+        if contract is None:
+            continue
+        drain, busy = contract.drain, contract.busy
+        steps.append(
+            DrainStep(
+                network=network,
+                kind=drain.kind,
+                how=drain.how,
+                by_hand=drain.by_hand,
+                command=drain.command,
+                undo=drain.undo,
+                containers=busy.containers,
+                sees_jobs=busy.kind != "unknown",
+                wait_s=drain.wait_min * 60,
+                penalty=drain.penalty,
+            )
+        )
+    return plan.model_copy(update={"drains": tuple(steps)})
+
+
+def interrupting(planned: Planned) -> Planned:
+    """The same plan for somebody who said that running jobs may be lost: clients are stopped at once."""
+    hosts = {name: plan.model_copy(update={"drains": ()}) for name, plan in planned.plan.hosts.items()}
+    return replace(planned, plan=planned.plan.model_copy(update={"hosts": hosts}))
 
 
 def request_for(goal: Goal) -> Request:
@@ -130,7 +193,10 @@ def request_for(goal: Goal) -> Request:
         profile,
         files=tuple(dict.fromkeys(paths)),
         units=(*units, *(name for change in guarded for name in (*change.units, *change.stop))),
-        sums=tuple(r.path for r in files if isinstance(r, KeptFile)),
+        sums=(
+            *(r.path for r in files if isinstance(r, KeptFile)),
+            *(r.mark for r in goal.resources if isinstance(r, PythonEnvironment)),
+        ),
         stats=(*stats, *(path for change in guarded for path in change.absent)),
     )
 
@@ -177,6 +243,7 @@ def _enrolled(seen: Seen, stack: Stack, signatures: Signatures) -> bool:
         and record.host == seen.host.name
         and record.lock_digest == lock_digest(stack.entry)
         and record.matrix_digest == stack.matrix
+        and seen.capture.taken_at < record.expires_at
         and signatures.verifies(record) is True
     )
 
@@ -220,7 +287,9 @@ def _with(plan: HostPlan, answer: Simulation, seen: Seen) -> HostPlan:
     if answer.problem:
         return plan.model_copy(update={"blocked": ("apt would not do it: " + answer.problem[0], *answer.problem[1:])})
     refused = refusals(answer.moves, plan.changes, seen.facts.packages)
-    return plan.model_copy(update={"transaction": answer.moves, "blocked": refused})
+    asked = plan.model_copy(update={"transaction": answer.moves, "blocked": refused})
+    seconds = not_serving_s(plan.changes, drains=plan.not_serving_s > 0, built_before=asked.module_source is not None)
+    return asked.model_copy(update={"not_serving_s": seconds})
 
 
 def _locked(hosts: Sequence[InventoryHost], lock: Lock) -> tuple[dict[str, HostLock], dict[str, HostError]]:
@@ -243,6 +312,27 @@ def _locked(hosts: Sequence[InventoryHost], lock: Lock) -> tuple[dict[str, HostL
         else:
             locked[host.name] = entry
     return locked, failed
+
+
+def _secret_missing(host: InventoryHost, sources: tuple[str, ...], environment: Collection[str]) -> HostError | None:
+    """Name the secrets that the run could not take from where the intent says; their values are not looked at."""
+    missing = []
+    for one in host.intent.secrets:
+        if one.env is not None and one.env not in environment:
+            missing.append(f"{one.network} {one.name}: the environment has no {one.env}")
+        elif one.variable is not None and not sources:
+            missing.append(f"{one.network} {one.name}: variable {one.variable} needs an inventory (-i); use env here")
+        elif one.variable is not None and one.variable not in host.variables:
+            missing.append(f"{one.network} {one.name}: the inventory has no variable {one.variable} for {host.name}")
+    if not missing:
+        return None
+    return HostError(
+        "secret-missing",
+        host.name,
+        f"{host.name}: {len(missing)} secret{'s are' if len(missing) > 1 else ' is'} missing; nothing was changed",
+        context=missing,
+        hint="docs/guide/secrets.md says where secrets may come from",
+    )
 
 
 def _changed(entry: HostLock, host: InventoryHost) -> list[str]:

@@ -48,6 +48,10 @@ class Paths(Protocol):
         """Return the host as its lock entry says it is reached; always over a connection that nobody shares."""
         ...
 
+    def fresh(self, host: InventoryHost) -> InventoryHost:
+        """Return the host by the way that it is reached now, over a connection that nobody shares."""
+        ...
+
     def keep(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
         """From now on commands take this way; returns the host as it is reached by it."""
         ...

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from provisioner import __version__
 from provisioner.actions.observe import Seen, observe
-from provisioner.actions.plan import Goal, Planned, plan_for, request_for, simulated
+from provisioner.actions.plan import Contracts, Goal, Planned, draining, plan_for, request_for, simulated
 from provisioner.actions.ports import Clock, HostShell, Prober, Signatures
 from provisioner.errors import HostError
 from provisioner.facts import history
@@ -45,6 +45,7 @@ def plan_rollback(
     signatures: Signatures,
     sources: tuple[str, ...] = (),
     made_in: str | None = None,
+    contracts: Contracts | None = None,
 ) -> Planned:
     """Return what each host needs to be what it was before `run`, or before its last change; changes nothing.
 
@@ -67,6 +68,7 @@ def plan_rollback(
     seen, unseen = observe(targets, {name: request_for(goal) for name, goal in goals.items()}, prober)
     plans = {name: plan_for(one, goals[name], signatures) for name, one in seen.items()}
     plans, unasked = simulated(plans, seen, prober)
+    plans = draining(plans, seen, contracts)
     failed |= unseen | unasked
     plan = Plan(
         made_by=__version__,

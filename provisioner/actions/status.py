@@ -13,7 +13,7 @@ from provisioner.actions.plan import goal_of, plan_of, request_for
 from provisioner.actions.ports import Prober, Signatures
 from provisioner.errors import HostError
 from provisioner.model.capture import UNKNOWN, Unknown
-from provisioner.model.enrolment import RECORD, EnrolmentRecord, lock_digest, read_record
+from provisioner.model.enrolment import RECORD, EnrolmentRecord, is_of_an_older_format, lock_digest, read_record
 from provisioner.model.facts import TunnelFacts
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.plan import HostPlan
@@ -110,7 +110,7 @@ def _state(
     """The record counts only when it is signed, for this host and this lock entry, and the host is still as locked."""
     text = seen.capture.file(RECORD)
     record = read_record(text) if isinstance(text, str) else None
-    wrong = _wrong_with(record, seen.host.name, signatures) if isinstance(text, str) else ""
+    wrong = _wrong_with(text, record, seen, signatures) if isinstance(text, str) else ""
     if entry is None or plan is None:
         return ("out" if text else "bare"), "not in the lock", record
     if wrong:
@@ -128,15 +128,21 @@ def _state(
     return ("enrolled", "", record) if record is not None else ("up to date", "not enrolled", None)
 
 
-def _wrong_with(record: EnrolmentRecord | None, host: str, signatures: Signatures) -> str:
+def _wrong_with(text: str, record: EnrolmentRecord | None, seen: Seen, signatures: Signatures) -> str:
     if record is None:
+        if is_of_an_older_format(text):
+            return "its enrolment record is of an older format"
         return f"{RECORD} is no enrolment record"
-    if record.host != host:
+    if record.host != seen.host.name:
         return f"its enrolment record is that of {record.host}"
     trusted = signatures.verifies(record)
     if trusted is None:
         return f"enrolled with a key that is not known here ({record.key})"
-    return "" if trusted else "the signature of its enrolment record is wrong"
+    if not trusted:
+        return "the signature of its enrolment record is wrong"
+    if seen.capture.taken_at >= record.expires_at:
+        return f"its enrolment ended at {record.expires_at:%Y-%m-%d %H:%M}"
+    return ""
 
 
 def _differences(plan: HostPlan) -> str:

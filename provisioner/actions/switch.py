@@ -47,23 +47,30 @@ def only_switch(plan: HostPlan) -> HostPlan:
 
 
 def left_behind(hosts: Sequence[InventoryHost], planned: Planned) -> dict[str, HostResult]:
-    """Hubs that would take away the key of a host which does not switch with them in this run: that cuts it off."""
-    switching = {host.name for host in hosts}
+    """Hubs whose switch would cut off a host: its key moves, or the hub goes over to a tunnel of another kind.
+
+    Safe is a host that switches in the same run, or that this run reaches without a tunnel.
+    """
+    safe = {host.name for host in hosts} | {name for name, seen in planned.seen.items() if not seen.host.path}
     found = {}
     for host in hosts:
         tunnel = planned.plan.locked[host.name].tunnel
         text = planned.seen[host.name].capture.file(CONFIG)
-        if tunnel is None or tunnel.kind != "wireguard" or not isinstance(text, str):
+        if not isinstance(text, str) or "ListenPort = " not in text:
             continue
-        now = {peer.host: peer.public_key for peer in tunnel.peers}
-        lost = [name for name, key in peers_in(text).items() if now.get(name, key) != key and name not in switching]
+        stays = tunnel is not None and tunnel.kind == "wireguard"
+        now = {peer.host: peer.public_key for peer in tunnel.peers} if tunnel is not None else {}
+        moved = [name for name, key in peers_in(text).items() if not stays or now.get(name, key) != key]
+        lost = [name for name in moved if name not in safe]
         if lost:
             found[host.name] = HostResult(
                 host.name,
                 "failed",
                 "tunnel-peer-left-behind",
-                f"{host.name} was not switched: {', '.join(lost)} would be cut off, for its key moves only here",
-                hint=f"provision apply --limit {','.join([host.name, *lost])}",
+                f"{host.name} was not switched: {', '.join(lost)} would be cut off, for only {host.name} moves",
+                hint=f"provision apply --limit {','.join([host.name, *lost])}"
+                if stays
+                else "give the new kind a hub of its own, and move these hosts one by one",
             )
     return found
 
@@ -77,7 +84,7 @@ class Switched:
     change: Guarded
     id: str
     had_before: bool  # there was a tunnel to go back to
-    entry: HostLock
+    entry: HostLock | None  # None: a change that is no part of the lock, and moves no way
 
 
 def come_back(
@@ -92,7 +99,6 @@ def come_back(
 ) -> tuple[dict[str, InventoryHost], dict[str, HostResult]]:
     """Reach every host over its new path and confirm; return who is confirmed, by its new way, and what failed."""
     failed: dict[str, HostResult] = {}
-    moved: dict[str, InventoryHost] = {}
     switched = []
     for host in hosts:
         change = next(c for c in planned.plan.hosts[host.name].changes if c.phase == "guard")
@@ -104,6 +110,21 @@ def come_back(
             failed[host.name] = _failed(host.name, problem)
             continue
         switched.append(Switched(host, new, change.wanted, change_id(run), change.before is not None, entry))
+    moved, lost = confirmed(switched, shell=shell, paths=paths, on_event=on_event, sleep=sleep)
+    return moved, failed | lost
+
+
+def confirmed(
+    switched: Sequence[Switched],
+    *,
+    shell: HostShell,
+    paths: Paths,
+    on_event: Callable[[RunEvent], None],
+    sleep: Callable[[float], None] = time.sleep,
+) -> tuple[dict[str, InventoryHost], dict[str, HostResult]]:
+    """The same for changes that are armed already, wherever the wish for them came from."""
+    failed: dict[str, HostResult] = {}
+    moved: dict[str, InventoryHost] = {}
     with ThreadPoolExecutor(AT_ONCE) as pool:
         states = dict(
             zip(
@@ -113,7 +134,7 @@ def come_back(
             )
         )
         held_back = _held_back(switched, states)
-        confirmed = list(
+        answers = list(
             pool.map(
                 lambda one: (
                     _confirm(one, shell, paths, moved)
@@ -125,7 +146,7 @@ def come_back(
         )
         ends = [
             pool.submit(_what_became, one, states[one.host.name], answer, held_back, shell, on_event, sleep)
-            for one, answer in zip(switched, confirmed, strict=True)
+            for one, answer in zip(switched, answers, strict=True)
         ]
         for one, end in zip(switched, ends, strict=True):
             result = end.result()
@@ -175,7 +196,7 @@ def _held_back(switched: Sequence[Switched], states: Mapping[str, Any]) -> set[s
         one.entry.tunnel.hub
         for one in switched
         if one.had_before and not isinstance(states[one.host.name], dict)
-        if one.entry.tunnel is not None and one.entry.tunnel.hub is not None
+        if one.entry is not None and one.entry.tunnel is not None and one.entry.tunnel.hub is not None
     }
 
 
@@ -187,7 +208,8 @@ def _confirm(one: Switched, shell: HostShell, paths: Paths, moved: dict[str, Inv
         return problem.message
     if answer.rc != 0:
         return answer.stderr.strip() or f"guard ended with exit code {answer.rc}"
-    moved[one.host.name] = paths.keep(one.host, one.entry)
+    if one.entry is not None:
+        moved[one.host.name] = paths.keep(one.host, one.entry)
     return ""
 
 
@@ -221,13 +243,14 @@ def _what_became(
             seen = f"seen over the path of before: {told.get('why', 'taken back')}"
             break
         sleep(AGAIN_S)
+    again = f"provision apply --limit {name}" if one.entry is not None else "the same command"
     return HostResult(
         name,
         "failed",
         "change-reverted",
         f"{name}: {one.change.name} was not confirmed, and the host took it back",
         context=(why, seen),
-        hint=f"mend the cause, then provision apply --limit {name}; the host is as it was before",
+        hint=f"the host is as it was before: mend the cause, then {again} again",
     )
 
 

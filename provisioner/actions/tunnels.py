@@ -75,7 +75,9 @@ def join(
             members.append(Member(name, former[name].wish, former[name].lock))
     found = assign(_with_joined(members, seen))
     _refuse_unresolved(found, [m for m in members if m.host in stacks], resolves)
-    mine = {name: entry.model_copy(update={"tunnel": _tunnel(name, found, seen)}) for name, entry in stacks.items()}
+    mine = {
+        name: entry.model_copy(update={"tunnel": _tunnel(name, found, seen, before)}) for name, entry in stacks.items()
+    }
     if before is None:
         return mine, None
     theirs = {
@@ -88,12 +90,15 @@ def join(
     return mine, before.model_copy(update={"hosts": theirs, "tunnels": parked})
 
 
-def _tunnel(name: str, found: Mapping[str, TunnelLock], seen: Mapping[str, Seen]) -> TunnelLock | None:
-    """A host that wants no tunnel and still has one is to lose it."""
+def _tunnel(
+    name: str, found: Mapping[str, TunnelLock], seen: Mapping[str, Seen], before: Lock | None
+) -> TunnelLock | None:
+    """A host that wants no tunnel and has one, or had one by the former lock, is to be without."""
     if name in found:
         return found[name]
-    one = seen.get(name)
+    one, former = seen.get(name), before.hosts.get(name) if before is not None else None
     has_one = one is not None and isinstance(one.facts.tunnel.interface_mtu, int)
+    has_one = has_one or (former is not None and former.tunnel is not None)
     return TunnelLock(kind="none", role="spoke", host=name) if has_one else None
 
 

@@ -22,6 +22,7 @@ from provisioner.model.inventory import InventoryHost
 from provisioner.model.stack import HostLock
 from provisioner.model.tunnel import TunnelLock
 
+CONNECT_S = 30
 _FRESH = "-o ControlMaster=no -o ControlPath=none -o ConnectTimeout=5"
 
 
@@ -47,7 +48,8 @@ def _through(host: InventoryHost, known: Mapping[str, Any]) -> InventoryHost:
     # knows two hubs with one range would be handed an open connection to the other one's rig, host key unasked.
     own = hashlib.sha1(json.dumps([host.name, dict(known), onwards], sort_keys=True).encode()).hexdigest()
     args = ["-o", f"HostKeyAlias={known['alias']}", "-o", f"ProxyCommand={onwards}"]
-    args += ["-o", f"ControlPath={ssh.control_dir()}/{own}"]
+    # A line that loses a fifth of its packets each way takes its time to shake hands.
+    args += ["-o", f"ControlPath={ssh.control_dir()}/{own}", "-o", f"ConnectTimeout={CONNECT_S}"]
     way: dict[str, Any] = {"ansible_host": known["address"]}
     if known.get("port"):
         way["ansible_port"] = known["port"]
@@ -92,9 +94,12 @@ class TunnelPaths:
     def new(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
         """The host over the path that its lock entry names, on a connection of its own."""
         known = self.way(host, entry.tunnel)
-        reached = _through(host, known) if known else host
-        args = f"{_FRESH} {reached.variables.get('ansible_ssh_args') or ''}".strip()
-        return replace(reached, variables={**reached.variables, "ansible_ssh_args": args})
+        return self.fresh(_through(host, known) if known else host)
+
+    def fresh(self, host: InventoryHost) -> InventoryHost:
+        """The host by its own way, on a connection that nobody shares: an open one outlives a firewall."""
+        args = f"{_FRESH} {host.variables.get('ansible_ssh_args') or ''}".strip()
+        return replace(host, variables={**host.variables, "ansible_ssh_args": args})
 
     def keep(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
         """Put the way on record, or take an old one off it; return the host as it is reached from now on."""

@@ -115,8 +115,15 @@ class LabTheatre:
             with self._guard:
                 if self._stopped:
                     return int(Exit.INTERRUPTED), ""
+                # In a session of its own: Ctrl-C at the terminal reaches it once, through `stop`, not twice.
                 process = subprocess.Popen(
-                    argv, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=said, text=True
+                    argv,
+                    cwd=folder,
+                    env=environment,
+                    stdout=subprocess.PIPE,
+                    stderr=said,
+                    text=True,
+                    start_new_session=True,
                 )
                 self._running.add(process)
             try:

@@ -105,6 +105,23 @@ def _load(path: Path) -> Ed25519PrivateKey:
     return key
 
 
+def read_public_key(path: Path) -> Ed25519PublicKey:
+    """Return the key of a `signing.pub`. Raises BadInput when the file holds no Ed25519 public key."""
+    try:
+        key = serialization.load_ssh_public_key(path.read_bytes())
+    except OSError as error:
+        raise BadInput("public-key-unreadable", f"{path}: {error.strerror}") from error
+    except (ValueError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, Ed25519PublicKey):
+        raise BadInput(
+            "public-key-unreadable",
+            f"{path} is not an Ed25519 public key",
+            hint="it is the operator's signing.pub: ssh-ed25519 AAAA… name",
+        )
+    return key
+
+
 def verify_record(record: EnrolmentRecord, public_key: Ed25519PublicKey) -> bool:
     """Whether the record was signed with this key and has not been altered since."""
     if record.key != fingerprint(public_key):
@@ -114,6 +131,25 @@ def verify_record(record: EnrolmentRecord, public_key: Ed25519PublicKey) -> bool
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+def trusted_lines(folder: Path | None = None) -> str:
+    """The public keys whose records this operator trusts, a line each, the own one first: for the hosts' gates."""
+    place = folder or config_dir()
+    lines = [_public_line(load_or_make(place).public_key)]
+    lines += [_public_line(key) for key in _known_keys(place).values()]
+    return "".join(f"{line}\n" for line in dict.fromkeys(lines))
+
+
+class OneKey:
+    """The Signatures of a third party, who trusts the one public key in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._key = read_public_key(path)
+
+    def verifies(self, record: EnrolmentRecord) -> bool | None:
+        """True or False for this key, None for another."""
+        return verify_record(record, self._key) if record.key == fingerprint(self._key) else None
 
 
 class Keyring:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -23,11 +24,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     options.lock(parser)
     options.json_output(parser)
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    parser.add_argument(
+        "--interrupt", action="store_true", help="do not wait for running jobs: stop the clients at once, jobs are lost"
+    )
     parser.add_argument("--break-lock", action="store_true", help="take over hosts that a dead run still holds")
 
 
 def run(args: argparse.Namespace) -> int:
     from provisioner.actions.apply import Who, apply, refuse_if_moved
+    from provisioner.actions.plan import interrupting
     from provisioner.cli.confirm import ask
     from provisioner.cli.views.apply import Progress, applied_json, applied_text
     from provisioner.cli.views.plan import plan_text
@@ -40,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
     planned = _plan(args, sources, limit, saved)
     if saved is not None:
         refuse_if_moved(saved, planned)
+    if args.interrupt:
+        planned = interrupting(planned)
     out = sys.stderr if args.json else sys.stdout
     print(
         plan_text(planned, seconds=time.monotonic() - began, lock=str(args.lock), next_command="continues below"),
@@ -90,7 +97,15 @@ def _plan(args: argparse.Namespace, sources: tuple[str, ...], limit: str | None,
     prober = SshProber(forks=args.forks, timeout_s=args.timeout)
     lock = options.read_lock_in_use(args.lock)
     return make_plan(
-        hosts, lock, prober=prober, clock=SystemClock(), signatures=Keyring(), sources=sources, limit=limit
+        hosts,
+        lock,
+        prober=prober,
+        clock=SystemClock(),
+        signatures=Keyring(),
+        sources=sources,
+        limit=limit,
+        contracts=options.contracts,
+        environment=os.environ.keys(),
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from provisioner.matrix.entries import Contract
     from provisioner.model.inventory import InventoryHost
     from provisioner.model.stack import Lock
 
@@ -54,6 +55,13 @@ def read_lock_in_use(path: Path) -> Lock:
     found = read_lock(path)
     check_matrix(found, digest_in_use(), str(path))
     return found
+
+
+def contracts() -> Mapping[str, Contract | None]:
+    """Return the contract of each network of the matrix in use."""
+    from provisioner.matrix.reader import load
+
+    return {name: network.contract for name, network in load().networks.items()}
 
 
 def hosts_aside(args: argparse.Namespace) -> Callable[[], tuple[InventoryHost, ...]]:

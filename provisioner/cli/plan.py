@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 import time
@@ -43,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
         signatures=Keyring(),
         sources=tuple(args.inventory),
         limit=args.limit,
+        contracts=options.contracts,
+        environment=os.environ.keys(),
     )
     if args.out is not None:
         _save(args.out, plan_json(planned.plan))

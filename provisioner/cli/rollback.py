@@ -19,11 +19,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     options.json_output(parser)
     parser.add_argument("-n", "--dry-run", action="store_true", help="show the plan and change nothing")
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    parser.add_argument(
+        "--interrupt", action="store_true", help="do not wait for running jobs: stop the clients at once, jobs are lost"
+    )
     parser.add_argument("--break-lock", action="store_true", help="take over a host that a dead run still holds")
 
 
 def run(args: argparse.Namespace) -> int:
     from provisioner.actions.apply import Who, apply
+    from provisioner.actions.plan import interrupting
     from provisioner.actions.rollback import plan_rollback
     from provisioner.adapters import inventory
     from provisioner.adapters.runs import SystemClock
@@ -44,9 +48,12 @@ def run(args: argparse.Namespace) -> int:
         clock=SystemClock(),
         signatures=Keyring(),
         sources=tuple(args.inventory),
+        contracts=options.contracts,
     )
     for problem in planned.failed.values():
         raise problem
+    if args.interrupt:
+        planned = interrupting(planned)
     if args.json and args.dry_run:
         print(plan_json(planned.plan))
         return Exit.FAILED if planned.plan.hosts[args.host].blocked else Exit.OK

@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     options.inventory(parser)
     options.lock(parser)
     options.json_output(parser)
-    parser.add_argument("--junit", type=Path, metavar="FILE", help="also write the results as JUnit XML")
-    parser.add_argument("--all", action="store_true", help="show the checks that passed, too")
+    output(parser)
     parser.add_argument(
         "--enrol",
         action="store_true",
@@ -30,7 +30,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def output(parser: argparse.ArgumentParser) -> None:
+    """Add what decides how the results are shown."""
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="also write the results as JUnit XML")
+    parser.add_argument("--all", action="store_true", help="show the checks that passed, too")
+
+
 def run(args: argparse.Namespace) -> int:
+    from provisioner.actions.enrol import VALID
+
+    return checked(args, enrol_for=VALID if args.enrol else None)
+
+
+def checked(args: argparse.Namespace, *, enrol_for: timedelta | None) -> int:
+    """Check, show, and with `enrol_for` let hosts in for so long or keep them out."""
     from provisioner.actions.verify import settle, verify
     from provisioner.adapters import inventory
     from provisioner.adapters.runs import RunFolders
@@ -43,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
     lock = options.read_lock_in_use(args.lock)
     verifier = TestinfraVerifier(forks=args.forks, timeout_s=args.timeout)
     verified = verify(hosts, lock, verifier, run=RunFolders(STATE_DIR / "runs").new_id())
-    if args.enrol:
-        settle(verified, hosts, lock, enroller(SshShell()))
+    if enrol_for is not None:
+        settle(verified, hosts, lock, enroller(SshShell(), enrol_for))
     if args.junit is not None:
         _save(args.junit, junit_text(verified))
     if args.json:

@@ -8,6 +8,7 @@ import getpass
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -124,11 +125,12 @@ def verifier() -> Verifier:
     return TestinfraVerifier()
 
 
-def enroller(shell: HostShell) -> Enroller:
+def enroller(shell: HostShell, valid: timedelta | None = None) -> Enroller:
     """Return who writes enrolment records; the operator's key is made when the first one is signed."""
-    from provisioner.actions.enrol import HostEnroller
+    from provisioner.actions.enrol import VALID, HostEnroller
     from provisioner.adapters.enrolled import EnrolledFolder
     from provisioner.adapters.runs import SystemClock
-    from provisioner.adapters.signing import load_or_make
+    from provisioner.adapters.signing import load_or_make, trusted_lines
 
-    return HostEnroller(shell, EnrolledFolder(STATE_DIR / "enrolled"), load_or_make, SystemClock())
+    ledger = EnrolledFolder(STATE_DIR / "enrolled")
+    return HostEnroller(shell, ledger, load_or_make, SystemClock(), trusted_lines, valid or VALID)

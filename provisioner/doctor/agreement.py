@@ -11,6 +11,7 @@ from provisioner.model.capture import UNKNOWN
 _VERSIONS = (
     ("driver.loaded", "loaded module"),
     ("driver.on_disk", "module on disk"),
+    ("driver.modules", "modules of every kernel"),
     ("driver.initramfs", "initramfs"),
     ("driver.firmware", "firmware"),
     ("driver.library", "libnvidia-ml"),
@@ -56,7 +57,7 @@ class Chain:
 
 
 def agreement(host: Host) -> Chain:
-    """The driver's version in ten places, against the module that is loaded (or would load)."""
+    """The driver's version in eleven places, against the module that is loaded (or would load)."""
     return _chain(host, _VERSIONS)
 
 

@@ -136,11 +136,13 @@ def diagnose(capture: Capture, catalogue: Catalogue) -> Diagnosis:
     }
     findings = [_finding(name, catalogue, answers, holding, open_ones, unsure, host) for name in roots]
     findings.sort(key=lambda finding: (-finding.score, finding.mechanism.id))
+    # What a cause that was found explains already needs no second one.
+    explained = {one for finding in findings for one in (*finding.covers, *(item.id for item in finding.follows))}
     told = {item.mechanism.id for finding in findings for item in finding.may_come_from}
     suspicions = [
         Suspicion(mechanisms[name], answer.evidence, answer.missing)
         for name, answer in open_ones.items()
-        if answer.telling and name not in told and mechanisms[name].kind == "cause"
+        if answer.telling and name not in told and mechanisms[name].kind == "cause" and not (reach[name] & explained)
     ]
     suspicions.sort(key=lambda item: (-score(item.mechanism), item.mechanism.id))
     return Diagnosis(

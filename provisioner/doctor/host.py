@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from provisioner.doctor.truth import Evidence
@@ -92,6 +92,27 @@ PLACES: dict[str, Place] = {
 }
 
 
+@lru_cache(maxsize=4096)
+def _places_of(line: str) -> frozenset[str]:
+    """The places that a command line belongs to; hosts of a fleet are asked the same lines."""
+    return frozenset(name for name, place in PLACES.items() if place.commands.match(line))
+
+
+@lru_cache(maxsize=2048)
+def _fixed(pattern: str) -> tuple[str, bool]:
+    """What stands before the first star, and whether there is one at all."""
+    head = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+    return head, head != pattern
+
+
+def matches(text: str, pattern: str) -> bool:
+    """As fnmatchcase, but most texts fall at their beginning already."""
+    head, stars = _fixed(pattern)
+    if not stars:
+        return text == pattern
+    return text.startswith(head) and fnmatchcase(text, pattern)
+
+
 @dataclass(frozen=True)
 class Said:
     """A line that was said, and where."""
@@ -108,6 +129,7 @@ class Host:
         self.matrix = matrix
         self.facts: dict[str, Any] = {}
         self._places: dict[str, tuple[tuple[str, str], ...]] = {}
+        self._joined: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {}
 
     # What others read already.
 
@@ -142,7 +164,7 @@ class Host:
             return UNKNOWN
         if name in known:
             return known[name]
-        return None if any(fnmatchcase(name, pattern) for pattern in patterns) else UNKNOWN
+        return None if any(matches(name, pattern) for pattern in patterns) else UNKNOWN
 
     @cached_property
     def package_line(self) -> str:
@@ -188,11 +210,21 @@ class Host:
 
     def answers(self, *patterns: str) -> list[tuple[str, CommandOutput]]:
         """Commands whose line matches one of the patterns (stars), that the host has and that ended in time."""
-        return [
-            (line, answer)
-            for line, answer in self.capture.commands.items()
-            if answer.rc not in (124, 127) and any(fnmatchcase(line, pattern) for pattern in patterns)
-        ]
+        found = {line: answer for pattern in patterns for line, answer in self._like(pattern)}
+        return [(line, answer) for line, answer in found.items() if answer.rc not in (124, 127)]
+
+    def _like(self, pattern: str) -> Iterator[tuple[str, CommandOutput]]:
+        """Commands that match; a pattern that names its program looks at that program's lines alone."""
+        program, space, _ = _fixed(pattern)[0].partition(" ")
+        lines = self._by_program.get(program, ()) if space else self.capture.commands.items()
+        return ((line, answer) for line, answer in lines if matches(line, pattern))
+
+    @cached_property
+    def _by_program(self) -> dict[str, list[tuple[str, CommandOutput]]]:
+        found: dict[str, list[tuple[str, CommandOutput]]] = {}
+        for line, answer in self.capture.commands.items():
+            found.setdefault(line.partition(" ")[0], []).append((line, answer))
+        return found
 
     def first_file(self, *paths: str) -> tuple[str, str | Unknown | None]:
         """The first of these that was read; else the first that is known to be absent."""
@@ -204,9 +236,7 @@ class Host:
     def files(self, pattern: str) -> dict[str, str]:
         """Path to text of the files whose path matches."""
         return {
-            path: text
-            for path, text in self.capture.files.items()
-            if isinstance(text, str) and fnmatchcase(path, pattern)
+            path: text for path, text in self.capture.files.items() if isinstance(text, str) and matches(path, pattern)
         }
 
     def exists(self, path: str) -> bool | Unknown:
@@ -231,9 +261,14 @@ class Host:
 
     # Texts.
 
-    def texts(self, places: Iterable[str]) -> list[tuple[str, str]]:
+    def texts(self, places: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
         """(where, text) of everything that was said in these places."""
-        return list(dict.fromkeys(item for place in places for item in self._texts(place)))
+        if len(places) == 1:
+            return self._texts(places[0])
+        if places not in self._joined:
+            by_source = {item[0]: item for place in places for item in self._texts(place)}
+            self._joined[places] = tuple(by_source.values())
+        return self._joined[places]
 
     def _texts(self, place: str) -> tuple[tuple[str, str], ...]:
         if place not in self._places:
@@ -242,22 +277,24 @@ class Host:
 
     def _read_texts(self, name: str) -> Iterator[tuple[str, str]]:
         place = PLACES.get(name)
-        for line, answer in self.capture.commands.items():
-            if place is not None:
-                if not place.commands.match(line):
-                    continue
-            elif name.startswith("/") or not fnmatchcase(line, name):
-                continue
+        said_by: Iterable[tuple[str, CommandOutput]]
+        if place is not None:
+            said_by = ((line, answer) for line, answer in self.capture.commands.items() if name in _places_of(line))
+        else:
+            said_by = () if name[0] == "/" else self._like(name)
+        for line, answer in said_by:
             if answer.rc == 127:
                 continue  # what a shell says of a missing program is no word of that program
             text = "\n".join(part for part in (answer.stdout, answer.stderr) if part)
             refused = name in _LOGS and answer.rc != 0 and not answer.stdout and _REFUSED.search(text)
             if not refused and (text or answer.rc != 124):
                 yield line, _shortened(text)
+        if place is None and name[0] != "/":
+            return  # a command line: no file answers to it
         for path, content in self.capture.files.items():
             if not isinstance(content, str):
                 continue
-            if (place.files is not None and place.files.match(path)) if place else fnmatchcase(path, name):
+            if (place.files is not None and place.files.match(path)) if place else matches(path, name):
                 yield path, _shortened(content)
 
     def absent_place(self, name: str) -> bool:
@@ -266,14 +303,14 @@ class Host:
             return False
         if name.startswith("/"):
             return self.capture.files.get(name, "") is None or self._no_match(name)
-        lines = [line for line in self.capture.commands if fnmatchcase(line, name)]
-        return bool(lines) and all(self.capture.commands[line].rc == 127 for line in lines)
+        answers = [answer for _, answer in self._like(name)]
+        return bool(answers) and all(answer.rc == 127 for answer in answers)
 
     def _no_match(self, pattern: str) -> bool:
         answer = self.capture.commands.get(f"ls -d {pattern}")
         return answer is not None and answer.rc != 0 and "No such file" in answer.stderr
 
-    def find(self, regex: re.Pattern[str], places: Iterable[str]) -> tuple[Said, ...]:
+    def find(self, regex: re.Pattern[str], places: tuple[str, ...]) -> tuple[Said, ...]:
         """The first line of each text that matches; lines of files carry their number."""
         found = []
         for where, text in self.texts(places):

@@ -219,7 +219,8 @@ def _said(condition: Condition, host: Host) -> Verdict:
             label = "said"
             return Verdict(Truth.YES, tuple(shown(label, item.text, item.where) for item in found[:2]))
     heard = host.texts(places)
-    silent = all(host.absent_place(place) for place in places)
+    asked = [place for place in places if place_look(place).asked]
+    silent = bool(asked) and all(host.absent_place(place) for place in asked)
     open_end = any(place in PLACES and PLACES[place].open_end for place in places)
     if pattern is None or open_end or not (heard or silent):
         return Verdict(Truth.UNSEEN, missing=tuple(place_look(place) for place in _first_asked(places)))
@@ -239,7 +240,9 @@ def place_look(place: str) -> Look:
         return Look(PLACES[place].words, PLACES[place].show, PLACES[place].asked)
     if place.startswith("/"):
         return Look(place, f"cat {place}", any(fnmatchcase(path, place) or path == place for path in DOCTOR.files))
-    return Look(place.strip("*"), place.strip("*"), any(fnmatchcase(line, place) for line in _OWN_LINES))
+    own = next((line for line in _OWN_LINES if fnmatchcase(line, place)), None)
+    line = own or place.replace("*", "…")
+    return Look(f"what `{line[:40]}{'…' if len(line) > 40 else ''}` says", line, own is not None)
 
 
 _FACT_IN_TEXT = re.compile(r"\{([a-z_.-]+)\}")

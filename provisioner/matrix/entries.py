@@ -467,6 +467,87 @@ class Secret(Claim):
     where: Text | None = None
 
 
+class Install(Frozen):
+    """How the client gets onto a host."""
+
+    kind: Literal[
+        "python", "container", "compose", "helm", "binary", "installer", "desktop", "vm-image", "agent", "unknown"
+    ]
+    how: Text
+
+
+class Start(Frozen):
+    """How the client is started, and with what beside it."""
+
+    how: Text
+    containers: tuple[str, ...] = ()
+    """Names of the containers that run then."""
+    units: tuple[str, ...] = ()
+
+
+class Healthy(Frozen):
+    """How to see that the client serves; `page`: only the network's own page tells."""
+
+    kind: Literal["http", "containers", "command", "page", "unknown"]
+    how: Text
+    url: str | None = None
+    """On the host itself, with `<…>` for what differs from host to host."""
+
+
+class Busy(Frozen):
+    """How to see that a job runs now. `gpu-processes`: NVML names a compute process on a GPU."""
+
+    kind: Literal["gpu-processes", "containers", "unknown"]
+    how: Text
+    containers: str | None = None
+    """Pattern of the names of containers that carry a job, such as `pod_*`."""
+
+    @model_validator(mode="after")
+    def _pattern_where_it_belongs(self) -> Busy:
+        if (self.kind == "containers") != (self.containers is not None):
+            raise ValueError("`containers` is named where kind is containers, and nowhere else")
+        return self
+
+
+class Drain(Frozen):
+    """How to stop serving without being punished. `none`: there is no such way, and the penalty says the rest."""
+
+    kind: Literal[
+        "scale-zero", "unlist", "pause", "notice-period", "maintenance-window", "wait-for-job", "stop", "none"
+    ]
+    how: Text
+    by_hand: Bool = False
+    """True: somebody has to do it on the network's page or with keys that are not on the host."""
+    command: tuple[str, ...] = ()
+    """What does it on the host; empty: closing the gate and waiting is all."""
+    undo: tuple[str, ...] = ()
+    """What takes `command` back."""
+    wait_min: Annotated[int, Field(ge=0, le=7 * 24 * 60)] = 30
+    """Minutes that a running job is waited for; a choice of ours, not a claim."""
+    penalty: Text | None = None
+    """What it may cost all the same; null: the sources name nothing."""
+
+
+class Duty(Frozen):
+    """One more duty of the contract, in words."""
+
+    how: Text
+    by_hand: Bool = False
+
+
+class Contract(Claim):
+    """What every network must answer: install, start, healthy, busy, drain, resume, deregister, upgrade."""
+
+    install: Install
+    start: Start
+    healthy: Healthy
+    busy: Busy
+    drain: Drain
+    resume: Duty
+    deregister: Duty
+    upgrade: Duty
+
+
 class Details(Claim):
     """Facts that nothing computes with yet, by topic, figures as they were read."""
 
@@ -485,6 +566,7 @@ class Network(Entry):
     heartbeat: tuple[Step, ...] = ()
     health: tuple[Step, ...] = ()
     drain: tuple[Step, ...] = ()
+    contract: Contract | None = None
     breakages: tuple[Step, ...] = ()
     secrets: tuple[Secret, ...] = ()
     details: dict[Id, Details] = Field(default_factory=dict)

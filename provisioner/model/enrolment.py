@@ -1,13 +1,16 @@
-"""The enrolment record: a signed statement that a host passed every required check of one run, for one lock entry."""
+"""The enrolment record: a signed statement that a host passed every required check of one run, for one lock entry.
+
+It is an in-toto statement in a DSSE envelope, so that others can read and verify it with tools of their own.
+"""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
-from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from provisioner.model.capture import Capture
 from provisioner.model.results import Status
@@ -15,6 +18,10 @@ from provisioner.model.stack import HostLock
 
 RECORD = "/var/lib/provision/enrolment.json"
 """Where the record lies on its host; the client units' target starts only when it is there."""
+
+STATEMENT = "https://in-toto.io/Statement/v1"
+PREDICATE = "urn:provision:enrolment:v2"
+PAYLOAD = "application/vnd.in-toto+json"
 
 
 class RecordedCheck(BaseModel):
@@ -27,30 +34,91 @@ class RecordedCheck(BaseModel):
     required: bool
 
 
-class EnrolmentRecord(BaseModel):
-    """`key` is the fingerprint of the operator's key (`SHA256:…`, as ssh-keygen -l prints it), `signature` base64."""
+class Binding(BaseModel):
+    """What ties a record to one host: a keyed hash of its machine-id, and the fingerprint of its ssh host key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[1] = 1
+    machine: str
+    host_key: str | None  # None: no sshd there
+
+
+class Card(BaseModel):
+    """A GPU as NVML names it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    uuid: str
+    name: str
+
+
+class EnrolledStack(BaseModel):
+    """What the host had when it was enrolled, as the gate sees it; None: not there, or nothing asks for it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    driver: str | None
+    flavour: Literal["open", "proprietary"] | None
+    gpus: tuple[Card, ...] = ()
+    docker: str | None = None
+    cdi: dict[str, tuple[str, ...]] = {}  # specification -> driver versions that its libraries carry
+    clock_kept: bool = False
+
+
+class EnrolmentRecord(BaseModel):
+    """The predicate of the statement, and who signed it: `key` as ssh-keygen -l prints it, `signature` base64.
+
+    Times are whole seconds in UTC, so that their texts compare as they do.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[2] = 2
     host: str
+    bound_to: Binding
     lock_digest: str
     matrix_digest: str
+    networks: dict[str, str] = {}  # id -> the version of its client
+    stack: EnrolledStack
     run: str
+    made_by: str
     checks: tuple[RecordedCheck, ...]
-    enrolled_at: datetime
+    enrolled_at: AwareDatetime
+    expires_at: AwareDatetime
     key: str
     signature: str = ""
 
     @property
+    def payload(self) -> bytes:
+        """The in-toto statement, as canonical JSON."""
+        predicate = self.model_dump(mode="json", exclude={"key", "signature"})
+        bound = hashlib.sha256(canonical(predicate["bound_to"])).hexdigest()
+        subject = [{"name": self.host, "digest": {"sha256": bound}}]
+        statement = {"_type": STATEMENT, "subject": subject, "predicateType": PREDICATE, "predicate": predicate}
+        return canonical(statement)
+
+    @property
     def signed_bytes(self) -> bytes:
-        """What the signature covers: every other field, as canonical JSON."""
-        return canonical(self.model_dump(mode="json", exclude={"signature"}))
+        """What the signature covers."""
+        return pae(PAYLOAD, self.payload)
 
     @property
     def text(self) -> str:
-        """The record as it is written to a file."""
-        return json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
+        """The record as it is written to a file: the envelope, on one line."""
+        envelope = {
+            "payloadType": PAYLOAD,
+            "payload": base64.b64encode(self.payload).decode(),
+            "signatures": [{"keyid": self.key, "sig": self.signature}],
+        }
+        return json.dumps(envelope, sort_keys=True) + "\n"
+
+
+def pae(kind: str, payload: bytes) -> bytes:
+    """DSSE's pre-authentication encoding, version 1: `DSSEv1 LENGTH TYPE LENGTH PAYLOAD`.
+
+    Source: github.com/secure-systems-lab/dsse, protocol.md.
+    """
+    return b"DSSEv1 %d %s %d %s" % (len(kind.encode()), kind.encode(), len(payload), payload)
 
 
 def canonical(value: Any) -> bytes:
@@ -81,11 +149,30 @@ def _decided(value: Any) -> Any:
 
 
 def read_record(text: str) -> EnrolmentRecord | None:
-    """Read a record; None when the text is not one, for a host may hold anything under that name."""
+    """Read a record; None when the text is not one, for a host may hold anything under that name.
+
+    A statement in another spelling than ours is refused, so that what was signed is what was read.
+    """
     try:
-        return EnrolmentRecord.model_validate_json(text)
-    except ValidationError:
+        envelope = json.loads(text)
+        [signed] = envelope["signatures"]
+        payload = base64.b64decode(envelope["payload"], validate=True)
+        predicate = json.loads(payload)["predicate"]
+        record = EnrolmentRecord.model_validate_json(
+            canonical({**predicate, "key": signed["keyid"], "signature": signed["sig"]})
+        )
+    except (ValueError, KeyError, TypeError):  # ValidationError is a ValueError
         return None
+    return record if record.payload == payload and envelope.get("payloadType") == PAYLOAD else None
+
+
+def is_of_an_older_format(text: str) -> bool:
+    """Whether this is a record of format 1, which was no attestation and ended never."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(value, dict) and value.get("format") == 1 and "lock_digest" in value
 
 
 def record_in(capture: Capture) -> EnrolmentRecord | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from provisioner.model.tunnel import Tunnel
 
@@ -82,6 +82,56 @@ class Policy(BaseModel):
         return wishes
 
 
+class PowerPolicy(BaseModel):
+    """How the cards of a model are held, within each card's own limits; an item of `provision_power`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(default="*", description="name as NVML gives it; `*`: all others")
+    limit_w: float | None = Field(default=None, gt=0, le=2000, description="power limit in watts")
+    limit_percent: float | None = Field(default=None, gt=0, le=200, description="of the card's default power limit")
+    clocks_mhz: tuple[int, int] | None = Field(default=None, description="least and greatest clock of the GPU")
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> PowerPolicy:
+        if self.limit_w is not None and self.limit_percent is not None:
+            raise ValueError("limit_w and limit_percent are two ways to say the same: give one")
+        if self.clocks_mhz is not None and not 0 < self.clocks_mhz[0] <= self.clocks_mhz[1]:
+            raise ValueError("clocks_mhz is [least, greatest] in MHz")
+        return self
+
+
+Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class SecretSource(BaseModel):
+    """Where a secret comes from and where it goes, never what it is; an item of `provision_secrets`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: Word
+    name: Word
+    variable: Variable | None = Field(default=None, description="Ansible variable of the host, such as one in a vault")
+    env: Variable | None = Field(default=None, description="environment variable where provision runs")
+    path: Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9_./-]+$")] | None = Field(
+        default=None, description="file on the host; default /etc/provision/secrets/NETWORK.NAME"
+    )
+    owner: Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]*$")] = "root"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SecretSource:
+        if (self.variable is None) == (self.env is None):
+            raise ValueError("a secret comes from one place: give variable or env")
+        if self.variable is not None and self.variable.startswith("provision_"):
+            raise ValueError("variables that begin with provision_ are the intent's own: name the secret otherwise")
+        return self
+
+    @property
+    def file(self) -> str:
+        return self.path or f"/etc/provision/secrets/{self.network}.{self.name}"
+
+
 class Intent(BaseModel):
     """The request for one host. Every field is a variable with the prefix `provision_`."""
 
@@ -100,4 +150,11 @@ class Intent(BaseModel):
     )
     cdi: Literal["auto", "present", "absent"] = "auto"
     tunnel: Tunnel = Tunnel()
+    power: tuple[PowerPolicy, ...] = Field(default=(), description="power policies, one for each model")
+    secrets: tuple[SecretSource, ...] = Field(
+        default=(), description="secrets of the clients: where each comes from and where it goes"
+    )
+    watchdog: Literal["act", "off"] = Field(
+        default="act", description="act: a timer on the host looks every minute and climbs its ladders"
+    )
     policy: Policy = Policy()

@@ -11,7 +11,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def data_dir(name: str) -> Path:
-    """Return the folder `name` (`matrix`, `templates` or `playbooks`).
+    """Return the folder `name` (`matrix`, `templates`, `playbooks` or `requirements`).
 
     A wheel carries it under `provisioner/data/`; a checkout has it at the top level.
     """

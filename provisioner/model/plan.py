@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from provisioner.model.history import Keep
-from provisioner.model.resource import AbsentPackage, Package, Resource, Service, WholePackages
+from provisioner.model.resource import AbsentPackage, KernelModule, Package, Resource, Service, WholePackages
 from provisioner.model.stack import HostLock
 from provisioner.model.transaction import Move
 
@@ -40,6 +40,23 @@ class Change(BaseModel):
         return None
 
 
+class DrainStep(BaseModel):
+    """How one network's client stops serving: what is done, how long a running job is waited for, what it may cost."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: str
+    kind: str  # as in the contract of matrix/networks: scale-zero, unlist, pause, wait-for-job, none …
+    how: str
+    by_hand: bool = False  # somebody has to do it on the network's page first
+    command: tuple[str, ...] = ()
+    undo: tuple[str, ...] = ()
+    containers: str | None = None  # a job is a container of this name; None: a compute process on a GPU
+    sees_jobs: bool = True  # False: nothing on the host tells whether a job runs
+    wait_s: int = 1800
+    penalty: str | None = None
+
+
 class HostPlan(BaseModel):
     """All that one host needs. `blocked` says why nothing may be done; then the changes are only for reading."""
 
@@ -49,6 +66,7 @@ class HostPlan(BaseModel):
     changes: tuple[Change, ...] = ()
     reboot: bool = False
     drain: tuple[str, ...] = ()  # networks whose clients stop first
+    drains: tuple[DrainStep, ...] = ()  # how, for those of `drain` whose contract is known
     transaction: tuple[Move, ...] | None = None  # what apt says it would do; None: it was not asked
     download_bytes: int = 0
     not_serving_s: int = 0  # an estimate, see provisioner/plan/cost.py
@@ -78,6 +96,14 @@ class HostPlan(BaseModel):
             or "/systemd/system/" in getattr(change.wanted, "path", "")
             for change in self.changes
         )
+
+    @property
+    def module_source(self) -> Package | None:
+        """The package whose kernel module is built before the drain; None when nothing is, or DKMS comes only now."""
+        sources = [p for p in self.moving if isinstance(p, Package) and p.name.endswith("kernel-dkms")]
+        fresh = self.transaction is None or any(m.name == "dkms" and m.before is None for m in self.transaction)
+        builds = any(isinstance(change.wanted, KernelModule) for change in self.changes)
+        return sources[0] if builds and not fresh and len(sources) == 1 else None
 
     @property
     def up_to_date(self) -> bool:

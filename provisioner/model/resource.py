@@ -43,7 +43,7 @@ class File(_Kind):
     content: str
     mode: str = "0644"
     rebuilds_initramfs: bool = False
-    pins: bool = False  # must be in force before any package transaction
+    pins: bool = False  # must be in force before the drain and any package transaction: pins, the gate
     kept: bool = True  # a rollback takes it back; false for what carries the way in
 
     @property
@@ -105,6 +105,28 @@ class ReplacedSource(_Kind):
     @property
     def key(self) -> str:
         return f"file {self.path}"
+
+
+class PythonEnvironment(_Kind):
+    """An environment of a network's Python client, made from a list of requirements with this SHA-256."""
+
+    kind: Literal["python-environment"] = "python-environment"
+    network: str
+    sha256: str
+
+    @property
+    def key(self) -> str:
+        return f"python environment {self.network}"
+
+    @property
+    def folder(self) -> str:
+        """`/opt/provision/NETWORK/current` leads to the one that is whole."""
+        return f"/opt/provision/{self.network}/{self.sha256[:12]}"
+
+    @property
+    def mark(self) -> str:
+        """The list it was made from; it gets its name when everything is installed."""
+        return f"/opt/provision/{self.network}/current/requirements.txt"
 
 
 class Settings(_Kind):
@@ -284,12 +306,16 @@ class KeyPair(_Kind):
 
 
 class SecretFile(_Kind):
-    """A file whose text comes from a variable of the inventory (a vault) at run time; only its being there is seen."""
+    """A file whose text comes from a vault or the environment at run time; only its mode and owner are seen.
+
+    `mode` has the owner behind it when that is not root, such as `0600 lium:root`, as it is seen.
+    """
 
     kind: Literal["secret-file"] = "secret-file"
     path: str
     expression: str  # what Ansible fills in, such as hostvars['rig-01'].provision_tunnel_preshared
     mode: str = "0600"
+    owner: str = "root"
 
     @property
     def key(self) -> str:
@@ -336,6 +362,7 @@ Resource = Annotated[
     | KeptFile
     | AbsentFile
     | PackageSource
+    | PythonEnvironment
     | ReplacedSource
     | Settings
     | Package

@@ -16,15 +16,18 @@ SECONDS_PER_REBOOT = 90.0
 SECONDS_TO_VERIFY = 15.0
 
 
-def not_serving_s(changes: Sequence[Change], *, drains: bool) -> int:
-    """Return the seconds from the drain to the enrolment; 0 when the host serves all along."""
+def not_serving_s(changes: Sequence[Change], *, drains: bool, built_before: bool = False) -> int:
+    """Return the seconds from the drain to the enrolment; 0 when the host serves all along.
+
+    `built_before`: kernel modules are built while the host serves.
+    """
     if not drains:
         return 0
     seconds = SECONDS_TO_VERIFY
     for change in changes:
         if isinstance(change.wanted, (Package, AbsentPackage)):
             seconds += SECONDS_PER_PACKAGE
-        elif isinstance(change.wanted, KernelModule):
+        elif isinstance(change.wanted, KernelModule) and not built_before:
             seconds += SECONDS_PER_MODULE_BUILD
         elif isinstance(change.wanted, RunningDriver):
             seconds += SECONDS_PER_REBOOT

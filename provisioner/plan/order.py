@@ -26,6 +26,7 @@ from provisioner.model.resource import (
     NoRunFile,
     Package,
     PackageSource,
+    PythonEnvironment,
     ReplacedSource,
     Resource,
     RunningDriver,
@@ -88,8 +89,6 @@ def _phase(wanted: Resource, *, reboot: bool) -> Phase:
     if isinstance(wanted, (Directory, PackageSource, ReplacedSource)) or (
         isinstance(wanted, (File, KeptFile, AbsentFile)) and wanted.pins
     ):
-        return "stage"
-    if isinstance(wanted, Tool):
         return "stage"
     if isinstance(wanted, Guarded):
         return "guard"
@@ -186,6 +185,8 @@ def describe(resource: Resource) -> str:
         return f"{resource.source.uri}, signed by …{resource.source.fingerprint[-16:]}"
     if isinstance(resource, ReplacedSource):
         return f"replaced by the package source {resource.by} of the lock"
+    if isinstance(resource, PythonEnvironment):
+        return f"requirements {resource.sha256[:12]}, pinned by hash (python3-venv is installed for it)"
     if isinstance(resource, KeptFile):
         return f"{resource.sha256[:12]}, mode {resource.mode}"
     if isinstance(resource, WholePackages):

@@ -82,6 +82,7 @@ STATE = Profile(
         "/var/lib/provision/enrolment.json",
         "/var/lib/provision/journal.json",
         "/run/provision/tunnel.json",
+        "/etc/wireguard/prov0.conf",
         "/var/lib/provision/guard.json",
     ),
     listings=(

@@ -12,9 +12,11 @@ from typing import Any, TypeGuard, get_args
 
 import yaml
 
+from provisioner.host.programs import CLIENT
 from provisioner.model.history import HISTORY, Keep
 from provisioner.model.paths import data_dir
-from provisioner.model.plan import Change, HostPlan, Phase
+from provisioner.model.plan import Change, DrainStep, HostPlan, Phase
+from provisioner.model.requirements import requirements
 from provisioner.model.resource import (
     CONTAINERD_FILES,
     AbsentFile,
@@ -31,6 +33,7 @@ from provisioner.model.resource import (
     NoRunFile,
     Package,
     PackageSource,
+    PythonEnvironment,
     ReplacedSource,
     Resource,
     RunningDriver,
@@ -48,7 +51,6 @@ from provisioner.render.templates import fill
 
 ARCHIVES = "/var/cache/apt/archives"
 BUILD = "/var/lib/provision/build"
-_DKMS = "kernel-dkms"
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ def project(
 
 
 def _fingerprint(plan: HostPlan) -> str:
-    same = plan.model_dump(mode="json", include={"changes", "drain", "reboot", "transaction", "keep", "takes_back"})
+    shown = {"changes", "drain", "drains", "reboot", "transaction", "keep", "takes_back"}
+    same = plan.model_dump(mode="json", include=shown)
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
 
 
@@ -111,9 +114,9 @@ def _playbook(group: Group, plan: HostPlan, *, run: str, made_by: str, made_at: 
     files: dict[str, str] = {}
     plays = [
         _play("stage", _stage(plan, group.name, run, files)),
-        {"title": TITLES["drain"], "static": "drain.yml"} if plan.drain else None,
+        {"title": TITLES["drain"], "static": "drain.yml", "drains": _drains(plan)} if plan.drain else None,
         _play("change", [*_change(plan, group.name, files), *_cleared(plan), *_boot_guard(plan)]),
-        {"title": TITLES["reboot"], "static": "reboot.yml"} if plan.reboot else None,
+        {"title": TITLES["reboot"], "static": "reboot.yml", "drains": []} if plan.reboot else None,
         _play("ready", _ready(plan.in_phase("reboot"))),
         _play("guard", _guarded(plan, group.name, run, files)),
     ]
@@ -172,6 +175,22 @@ def _play(name: str, tasks: Sequence[str]) -> dict[str, str] | None:
     return {"title": TITLES[name], "static": "", "tasks": "\n\n".join(tasks)} if tasks else None
 
 
+def _drains(plan: HostPlan) -> list[dict[str, Any]]:
+    """What drains each network on the host; where no job can be seen there is nothing to wait for."""
+    return [
+        {"network": step.network, "wait_s": step.wait_s, "argv": _drain_argv(step)}
+        for step in plan.drains
+        if step.sees_jobs or step.command
+    ]
+
+
+def _drain_argv(step: DrainStep) -> list[str]:
+    words = [CLIENT, "drain", step.network, "--wait", str(step.wait_s if step.sees_jobs else 0)]
+    words += ["--containers", step.containers] if step.containers else []
+    words += ["--undo", *step.undo] if step.undo else []
+    return [*words, "--do", *step.command] if step.command else words
+
+
 def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[str]:
     """Keep, pin, fetch, compare: whatever can fail or take long does so while the host still serves."""
     tasks = [_keep(plan, plan.keep, group, run, files)] if plan.keep is not None and plan.changes else []
@@ -181,10 +200,6 @@ def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[
     tasks += _files_and_folders(plan.in_phase("stage"), group, files)
     if plan.reloads:
         tasks.append(fill("tasks/device_links.yml.j2"))
-    tools = [c.wanted.name for c in plan.in_phase("stage") if isinstance(c.wanted, Tool)]
-    if tools:
-        tasks.append(fill("tasks/index.yml.j2"))
-        tasks.append(fill("tasks/tools.yml.j2", tools=tools))
     packages = plan.moving
     fetched = [p for p in packages if isinstance(p, Package) and p.archive is None]
     kept = [p for p in packages if isinstance(p, Package) and p.archive is not None]
@@ -224,23 +239,16 @@ def _sources(changes: Sequence[Change], group: str, files: dict[str, str]) -> li
 
 def _prebuilt(plan: HostPlan) -> list[str]:
     """The module is most of the time that a change takes; with DKMS already there it is built before the drain."""
-    kernels = _kernels(plan)
-    sources = [p for p in plan.moving if isinstance(p, Package) and p.name.endswith(_DKMS)]
-    if not kernels or len(sources) != 1:
+    source = plan.module_source
+    if source is None:
         return []
-    archive = sources[0].archive or f"{ARCHIVES}/{archive_name(sources[0])}"
+    kernels = [change.wanted.kernel for change in plan.changes if isinstance(change.wanted, KernelModule)]
+    archive = source.archive or f"{ARCHIVES}/{archive_name(source)}"
     return [fill("tasks/prebuild.yml.j2", kernels=kernels, archive=archive, folder=BUILD)]
 
 
-def _kernels(plan: HostPlan) -> list[str]:
-    """Kernels that get another module, when DKMS is there to build it beforehand."""
-    if any(move.name == "dkms" and move.before is None for move in plan.transaction or ()):
-        return []
-    return [change.wanted.kernel for change in plan.changes if isinstance(change.wanted, KernelModule)]
-
-
 def _cleared(plan: HostPlan) -> list[str]:
-    return [fill("tasks/prebuilt_used.yml.j2", folder=BUILD)] if _prebuilt(plan) else []
+    return [fill("tasks/prebuilt_used.yml.j2", folder=BUILD)] if plan.module_source is not None else []
 
 
 _PLAIN = {"initramfs": False, "pins": False, "restarts": []}
@@ -325,6 +333,10 @@ def _change(plan: HostPlan, group: str, files: dict[str, str]) -> list[str]:
     ]
     tasks += _settings(changes, group, files)
     tasks += [fill("tasks/containerd_runtime.yml.j2") for c in changes if isinstance(c.wanted, ContainerdRuntime)]
+    tools = [c.wanted.name for c in changes if isinstance(c.wanted, Tool)]
+    if tools:
+        # After the packages: what they bring along would make apt's transaction another one than the plan has shown.
+        tasks += [fill("tasks/index.yml.j2"), fill("tasks/tools.yml.j2", tools=tools)]
     tasks += [fill("tasks/key_pair.yml.j2", change=c) for c in changes if isinstance(c.wanted, KeyPair)]
     tasks += [fill("tasks/secret_file.yml.j2", change=c) for c in changes if isinstance(c.wanted, SecretFile)]
     tasks += [_service(change) for change in changes if isinstance(change.wanted, Service)]
@@ -340,6 +352,10 @@ def _files_and_folders(changes: Sequence[Change], group: str, files: dict[str, s
             source = _source(change.wanted.path, group)
             files[source] = change.wanted.content
             tasks.append(fill("tasks/file.yml.j2", change=change, source=source))
+        elif isinstance(change.wanted, PythonEnvironment):
+            source = f"files/{group}/requirements/{change.wanted.network}.txt"
+            files[source] = requirements(change.wanted.network) or ""
+            tasks.append(fill("tasks/python_environment.yml.j2", wanted=change.wanted, source=source))
     return [*tasks, *_restored(changes, after_packages=False)]
 
 

@@ -28,6 +28,7 @@ from provisioner.model.resource import (
     Observed,
     Package,
     PackageSource,
+    PythonEnvironment,
     ReplacedSource,
     Resource,
     RunningDriver,
@@ -55,6 +56,8 @@ def observed(wanted: Resource, facts: HostFacts, capture: Capture) -> Observed:
         return File(path=wanted.path, content="")
     if isinstance(wanted, Directory):
         return _directory(wanted, capture)
+    if isinstance(wanted, PythonEnvironment):
+        return _environment(wanted, capture)
     if isinstance(wanted, Package):
         return _package(wanted, facts)
     if isinstance(wanted, AbsentPackage):
@@ -72,7 +75,7 @@ def observed(wanted: Resource, facts: HostFacts, capture: Capture) -> Observed:
     if isinstance(wanted, CdiSpec):
         return _cdi(wanted, capture)
     if isinstance(wanted, Service):
-        return _service(wanted, facts)
+        return _service(wanted, facts, capture)
     if isinstance(wanted, Tool):
         found = facts.package(wanted.name)
         return found if found is UNKNOWN else wanted if found is not None and found.whole else ABSENT
@@ -144,6 +147,13 @@ def _kept(wanted: KeptFile, capture: Capture) -> Observed:
     bits, _, owner = mode.partition(" ")
     found = {"sha256": answer.stdout.split()[0].lstrip("\\"), "mode": bits, "owner": owner or "root:root"}
     return wanted.model_copy(update=found)
+
+
+def _environment(wanted: PythonEnvironment, capture: Capture) -> Observed:
+    answer = capture.command(sum_command(wanted.mark))
+    if answer is UNKNOWN:
+        return UNKNOWN
+    return wanted.model_copy(update={"sha256": answer.stdout.split()[0]}) if answer.rc == 0 else ABSENT
 
 
 def _absent_file(wanted: AbsentFile, capture: Capture) -> Observed:
@@ -249,9 +259,11 @@ def _containerd(wanted: ContainerdRuntime, capture: Capture) -> Observed:
 _LIBRARY = re.compile(r"/lib(?:cuda|nvidia-ml)\.so\.(\d{3}\.\d+(?:\.\d+)?)")
 
 
-def _service(wanted: Service, facts: HostFacts) -> Observed:
+def _service(wanted: Service, facts: HostFacts, capture: Capture) -> Observed:
     if facts.units is UNKNOWN or wanted.name not in facts.units:
-        return UNKNOWN
+        # A unit of our own comes with a file of our own: looked for and not there, and neither is the unit.
+        ours = wanted.name.startswith("provision-")
+        return ABSENT if ours and capture.file(f"/etc/systemd/system/{wanted.name}") is None else UNKNOWN
     unit = facts.units[wanted.name]
     if unit.load == "not-found":
         return ABSENT if wanted.enabled or wanted.active else wanted

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from pydantic import JsonValue
 
+from provisioner.host import programs
 from provisioner.model.capture import UNKNOWN, Unknown
 from provisioner.model.driver_package import branch_of
 from provisioner.model.facts import Flavour, HostFacts, SourceEntry
 from provisioner.model.facts import Package as Installed
+from provisioner.model.requirements import digest, requirements
 from provisioner.model.resource import (
     AbsentFile,
     AbsentPackage,
@@ -25,9 +28,11 @@ from provisioner.model.resource import (
     NoRunFile,
     Package,
     PackageSource,
+    PythonEnvironment,
     ReplacedSource,
     Resource,
     RunningDriver,
+    SecretFile,
     Service,
     Settings,
     WholePackages,
@@ -45,6 +50,15 @@ DEV_CHAR_RULE = "/etc/udev/rules.d/71-provision-nvidia-dev-char.rules"
 CDI_SPECS = ("/etc/cdi/nvidia.yaml", "/var/run/cdi/nvidia.yaml")
 CDI_REFRESH = ("nvidia-cdi-refresh.path", "nvidia-cdi-refresh.service")
 CLIENTS_TARGET = "/etc/systemd/system/provision-clients.target"
+CLIENT_UNIT = "/etc/systemd/system/provision-client@.service"
+UNITS = "/etc/systemd/system"
+WATCHDOG_CONFIG = "/etc/provision/watchdog.json"
+POWER_CONFIG = "/etc/provision/power.json"
+POWER_RULE = "/etc/udev/rules.d/90-provision-power.rules"
+JOBS = {"lium": "pod_*", "prime-intellect-worker": "prime-task-*"}
+"""Containers that carry a job, where the network's contract in the matrix names them; a test holds both together."""
+CLIENTS = f"{programs.FOLDER}/clients"
+"""What starts the client of a network lies here, an executable file under the network's id."""
 
 # A priority above 1000 keeps the version even when it means a downgrade (apt_preferences(5)), so that a
 # foreign repository with a higher number cannot win against the lock.
@@ -97,8 +111,15 @@ def wanted(lock: HostLock) -> tuple[Resource, ...]:
         if lock.toolkit is not None:
             resources.append(ContainerdRuntime())
         resources.append(Service(name="containerd.service"))
-    resources.append(File(path=CLIENTS_TARGET, content=CLIENTS_TARGET_TEXT))
     resources += _cdi(lock)
+    resources += _gate(lock)
+    resources += _watchdog(lock)
+    resources += _secrets(lock)
+    resources += [
+        PythonEnvironment(network=network, sha256=digest(listed))
+        for network in sorted(lock.networks)
+        if (listed := requirements(network)) is not None
+    ]
     if running is not None:
         if lock.toolkit is not None:
             resources.append(File(path=DEV_CHAR_RULE, content=DEV_CHAR_TEXT, pins=True))
@@ -161,6 +182,72 @@ def replaced_by(sources: Sequence[LockedSource], entries: Sequence[SourceEntry])
         if named:
             found.append(ReplacedSource(path=path, by=named[0], also=tuple(uri for uri in uris if uri not in mine)))
     return tuple(found)
+
+
+def _gate(lock: HostLock) -> list[Resource]:
+    """The gate and the units behind it: a client starts through them or not at all."""
+    return [
+        *(Directory(path=path) for path in (*programs.folders(), CLIENTS)),
+        *(File(path=path, content=text, pins=True) for path, text in programs.modules().items()),
+        *(File(path=path, content=text, mode="0755", pins=True) for path, text in programs.commands().items()),
+        File(path=CLIENT_UNIT, content=CLIENT_UNIT_TEXT),
+        File(path=CLIENTS_TARGET, content=clients_target(lock.networks)),
+    ]
+
+
+def _watchdog(lock: HostLock) -> list[Resource]:
+    """The timer that looks every minute, and the unit that holds the cards to their power policy."""
+    resources: list[Resource] = [Directory(path="/etc/provision")]
+    if lock.intent.watchdog == "act":
+        resources += [
+            File(path=WATCHDOG_CONFIG, content=watchdog_config(lock)),
+            File(path=f"{UNITS}/provision-watchdog.service", content=WATCHDOG_SERVICE_TEXT),
+            File(path=f"{UNITS}/provision-watchdog.timer", content=WATCHDOG_TIMER_TEXT),
+            Service(name="provision-watchdog.timer"),
+        ]
+    if lock.intent.power:
+        policies = {one.model: one.model_dump(exclude_none=True, exclude={"model"}) for one in lock.intent.power}
+        resources += [
+            File(path=POWER_CONFIG, content=json.dumps(policies, indent=4, sort_keys=True) + "\n"),
+            File(path=f"{UNITS}/provision-power.service", content=POWER_SERVICE_TEXT),
+            File(path=POWER_RULE, content=POWER_RULE_TEXT),
+            Service(name="provision-power.service", after_reboot=True),
+        ]
+    return resources
+
+
+def _secrets(lock: HostLock) -> list[Resource]:
+    """The clients' secrets, each readable by its owner alone."""
+    if not lock.intent.secrets:
+        return []
+    return [
+        Directory(path="/etc/provision/secrets", mode="0711"),
+        *(
+            SecretFile(
+                path=one.file,
+                owner=one.owner,
+                mode="0600" if one.owner == "root" else f"0600 {one.owner}:root",
+                expression=one.variable or f"lookup('ansible.builtin.env', '{one.env}')",
+            )
+            for one in lock.intent.secrets
+        ),
+    ]
+
+
+def watchdog_config(lock: HostLock) -> str:
+    """Return what the watchdog has to know of this host."""
+    value = {
+        "networks": sorted(lock.networks),
+        "reboot": lock.intent.policy.reboot == "allow",
+        "jobs": {network: JOBS[network] for network in sorted(lock.networks) if network in JOBS},
+    }
+    return json.dumps(value, indent=4, sort_keys=True) + "\n"
+
+
+def clients_target(networks: Iterable[str]) -> str:
+    """Return the unit that wants the client of each network."""
+    wants = "".join(f"Wants=provision-client@{network}.service\n" for network in sorted(networks))
+    return CLIENTS_TARGET_TEXT.format(wants=wants)
 
 
 def strangers(lock: HostLock, installed: dict[str, Installed] | Unknown) -> tuple[AbsentPackage, ...]:
@@ -298,8 +385,81 @@ CLIENTS_TARGET_TEXT = (
     + """[Unit]
 Description=Clients of compute networks, started only on an enrolled host
 ConditionPathExists=/var/lib/provision/enrolment.json
+{wants}
+[Install]
+WantedBy=multi-user.target
+"""
+)
+
+# ExecCondition: a gate that stays closed is not a failed unit. The + runs it as root whatever user the client has.
+CLIENT_UNIT_TEXT = (
+    HEADER.format(comment="#")
+    + """[Unit]
+Description=Client of %i
+PartOf=provision-clients.target
+Wants=network-online.target
+After=network-online.target time-sync.target docker.service nvidia-persistenced.service
+ConditionPathExists=/var/lib/provision/enrolment.json
+ConditionFileIsExecutable=/usr/local/lib/provision/clients/%i
+
+[Service]
+ExecCondition=+/usr/local/sbin/provision-gate check %i
+ExecStart=/usr/local/lib/provision/clients/%i
+Restart=on-failure
+RestartSec=30
+
+[Install]
+WantedBy=provision-clients.target
+"""
+)
+
+WATCHDOG_SERVICE_TEXT = (
+    HEADER.format(comment="#")
+    + """[Unit]
+Description=See what is wrong on this host, and take the next step
+
+[Service]
+Type=oneshot
+ExecStart=/usr/local/sbin/provision-watchdog run
+TimeoutStartSec=300
+"""
+)
+
+WATCHDOG_TIMER_TEXT = (
+    HEADER.format(comment="#")
+    + """[Unit]
+Description=Look at this host every minute
+
+[Timer]
+OnBootSec=2min
+OnUnitInactiveSec=1min
+AccuracySec=5s
+
+[Install]
+WantedBy=timers.target
+"""
+)
+
+POWER_SERVICE_TEXT = (
+    HEADER.format(comment="#")
+    + """[Unit]
+Description=Hold each card to its power policy
+After=nvidia-persistenced.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/local/sbin/provision-power apply
 
 [Install]
 WantedBy=multi-user.target
+"""
+)
+
+# The driver forgets what it was told when it is loaded anew; restart, for the unit counts as active since the boot.
+POWER_RULE_TEXT = (
+    HEADER.format(comment="#")
+    + """ACTION=="add", SUBSYSTEM=="module", KERNEL=="nvidia", """
+    + """RUN+="/bin/systemctl --no-block restart provision-power.service"
 """
 )

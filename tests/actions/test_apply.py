@@ -8,14 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from provisioner.actions.apply import Applied, ApplyPorts, Who, apply, refuse_if_moved
-from provisioner.actions.plan import Planned, make_plan
+from provisioner.actions.plan import Planned, interrupting, make_plan
 from provisioner.errors import BadInput, Exit, HostError
+from provisioner.matrix.entries import Contract
 from provisioner.model.capture import Capture, CommandOutput
-from provisioner.model.enrolment import EnrolmentRecord, lock_digest
+from provisioner.model.enrolment import RECORD, EnrolmentRecord, lock_digest, read_record
 from provisioner.model.history import NOW, Stack
 from provisioner.model.intent import Intent
 from provisioner.model.inventory import InventoryHost
@@ -25,6 +27,7 @@ from provisioner.model.run import HostOutcome, RunEvent
 from provisioner.model.stack import HostLock, Lock
 from provisioner.probe.request import Request
 from provisioner.render.project import Project
+from tests.enrolments import record
 from tests.world import WHEN, Rig, entry
 
 LOCK = entry()
@@ -40,6 +43,7 @@ class World:
     does_nothing: set[str] = field(default_factory=set)  # the playbook ends well, the host stays as it was
     check_fails: set[str] = field(default_factory=set)
     driver_fails: set[tuple[str, str]] = field(default_factory=set)  # host and driver that does not work there
+    sources: list[tuple[str, ...]] = field(default_factory=list)  # the inventories that each run was told
     changes_back: int = 1  # how many changes a rollback takes back
     busy: set[str] = field(default_factory=set)
     signature_holds: bool | None = True
@@ -77,6 +81,9 @@ class World:
 
     # Paths
     def new(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
+        return host
+
+    def fresh(self, host: InventoryHost) -> InventoryHost:
         return host
 
     def keep(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
@@ -118,23 +125,17 @@ class World:
     # Enroller
     def enrol(self, host: InventoryHost, verification: HostVerification, locked: HostLock, *, matrix: str) -> None:
         self.log.append(f"enrol {host.name}")
-        record = EnrolmentRecord(
-            host=host.name,
-            lock_digest=lock_digest(locked),
-            matrix_digest=matrix,
-            run=verification.run,
-            checks=(),
-            enrolled_at=WHEN,
-            key="SHA256:x",
+        signed = record(
+            host=host.name, lock_digest=lock_digest(locked), matrix_digest=matrix, run=verification.run, key="SHA256:x"
         )
         files = self.rigs[host.name].files
-        files["/var/lib/provision/enrolment.json"] = record.text
+        files[RECORD] = signed.text
         files[NOW] = Stack(entry=locked, matrix=matrix).text
         files |= {path.replace("record.json", "done"): "" for path in files if path.endswith("/record.json")}
 
     def withdraw(self, host: InventoryHost) -> None:
         self.log.append(f"withdraw {host.name}")
-        self.rigs[host.name].files.pop("/var/lib/provision/enrolment.json", None)
+        self.rigs[host.name].files.pop(RECORD, None)
 
 
 class Runner:
@@ -147,6 +148,7 @@ class Runner:
         self, folder: Path, project: Project, *, sources: Sequence[str], on_event: Callable[[RunEvent], None]
     ) -> dict[str, HostOutcome]:
         outcomes = {}
+        self._world.sources.append(tuple(sources))
         for group in project.groups:
             for name in group.hosts:
                 self._world.log.append(f"run {name}")
@@ -261,10 +263,24 @@ def test_an_enrolment_for_another_lock_entry_does_not_count() -> None:
     """When the lock moves on, the old record is worth nothing."""
     world = world_of(rig_01=True)
     do(world)
-    text = world.rigs["rig-01"].files["/var/lib/provision/enrolment.json"]
-    world.rigs["rig-01"].files["/var/lib/provision/enrolment.json"] = text.replace(lock_digest(LOCK), "sha256:0")
+    signed = read_record(world.rigs["rig-01"].files[RECORD])
+    assert signed is not None
+    assert planned(world).plan.hosts["rig-01"].enrolled
+    world.rigs["rig-01"].files[RECORD] = signed.model_copy(update={"lock_digest": "sha256:0"}).text
 
     assert not planned(world).plan.hosts["rig-01"].enrolled
+
+
+def test_an_enrolment_that_ended_does_not_count() -> None:
+    """The host is verified again, and enrolled again."""
+    world = world_of(rig_01=True)
+    do(world)
+    signed = read_record(world.rigs["rig-01"].files[RECORD])
+    assert signed is not None
+    world.rigs["rig-01"].files[RECORD] = signed.model_copy(update={"expires_at": WHEN}).text
+
+    assert not planned(world).plan.hosts["rig-01"].enrolled
+    assert states(do(world)) == {"rig-01": "enrolled"}
 
 
 @pytest.mark.parametrize("holds", [False, None])
@@ -282,8 +298,7 @@ def test_a_record_of_another_host_does_not_count() -> None:
     """A good record copied from the neighbour opens nothing."""
     world = world_of(rig_01=True, rig_02=False)
     do(world)
-    record = world.rigs["rig-01"].files["/var/lib/provision/enrolment.json"]
-    world.rigs["rig-02"].files["/var/lib/provision/enrolment.json"] = record
+    world.rigs["rig-02"].files[RECORD] = world.rigs["rig-01"].files[RECORD]
 
     assert not planned(world).plan.hosts["rig-02"].enrolled
 
@@ -389,6 +404,63 @@ def test_host_without_lock_entry() -> None:
     assert found.failed["rig-01"].reference == "host-not-locked"
 
 
+def contract(**drain: Any) -> Contract:
+    word = {"how": "x"}
+    return Contract.model_validate(
+        {
+            **dict.fromkeys(("start", "resume", "deregister", "upgrade"), word),
+            "install": {"kind": "helm", **word},
+            "healthy": {"kind": "unknown", **word},
+            "busy": {"kind": "containers", "containers": "pod_*", **word},
+            "drain": {"kind": "scale-zero", **word, **drain},
+        }
+    )
+
+
+def plan_with(world: World, known: Mapping[str, Contract | None]) -> Planned:
+    lock = Lock(made_by="0.1.0", matrix="m", hosts=dict.fromkeys(world.rigs, LOCK))
+    return make_plan(hosts(world), lock, prober=world, clock=world, signatures=world, contracts=lambda: known)
+
+
+def test_an_enrolled_host_drains_as_its_networks_ask() -> None:
+    """What the contract says stands in the plan; a host that never served has nothing to drain."""
+    world = world_of(rig_01=False, rig_02=True)
+    do(world)
+    world.rigs["rig-01"].packages.pop("docker.io")
+    world.rigs["rig-02"].files.pop(RECORD)
+    world.rigs["rig-02"].packages.pop("docker.io")
+    found = plan_with(world, {"akash": contract(command=("a",), undo=("b",), wait_min=5, penalty="p")}).plan
+
+    [step] = found.hosts["rig-01"].drains
+    assert (step.network, step.command, step.undo, step.containers) == ("akash", ("a",), ("b",), "pod_*")
+    assert (step.wait_s, step.penalty, step.sees_jobs) == (300, "p", True)
+    assert found.hosts["rig-02"].drain == ("akash",)
+    assert found.hosts["rig-02"].drains == ()
+
+
+def test_a_network_without_a_contract_and_an_operator_who_does_not_wait() -> None:
+    """Both end with the clients simply stopped."""
+    world = world_of(rig_01=False)
+    do(world)
+    world.rigs["rig-01"].packages.pop("docker.io")
+    assert plan_with(world, {}).plan.hosts["rig-01"].drains == ()
+    waiting = plan_with(world, {"akash": contract()})
+    assert waiting.plan.hosts["rig-01"].drains != ()
+    assert interrupting(waiting).plan.hosts["rig-01"].drains == ()
+
+
+def test_the_matrix_is_not_read_for_nothing() -> None:
+    """A plan in which no client stops is made without the contracts."""
+    world = world_of(rig_01=False)
+    do(world)
+
+    def never() -> Mapping[str, Contract | None]:
+        raise AssertionError("asked for contracts")
+
+    lock = Lock(made_by="0.1.0", matrix="m", hosts=dict.fromkeys(world.rigs, LOCK))
+    make_plan(hosts(world), lock, prober=world, clock=world, signatures=world, contracts=never)
+
+
 def test_an_interrupted_dpkg_is_finished_first() -> None:
     """apt reads a state that is not true until then: it is asked afterwards, and the rest is done in a second run."""
     world = world_of(rig_01=True)
@@ -402,6 +474,20 @@ def test_an_interrupted_dpkg_is_finished_first() -> None:
         *("probe", "shell rig-01", "run rig-01", "probe", "simulate"),
         *("run rig-01", "probe", "verify", "enrol rig-01", "shell rig-01"),
     ]
+
+
+def test_packages_that_are_not_whole_may_be_somebodys_dpkg_at_work() -> None:
+    """The run that was killed goes on by itself on the host: it is waited for, and what is left is planned anew."""
+    world = world_of(rig_01=False)
+    rig = world.rigs["rig-01"]
+    rig.packages["nvidia-smi"] = rig.packages["nvidia-smi"].replace("hi ", "hU ")
+    rig.interrupted = True
+    plan = planned(world)
+    rig.packages["nvidia-smi"] = rig.packages["nvidia-smi"].replace("hU ", "hi ")
+    applied = do(world, plan)
+
+    assert states(applied) == {"rig-01": "enrolled"}
+    assert world.log.count("run rig-01") == 1
 
 
 def test_what_apt_would_do_then_must_be_what_was_meant() -> None:

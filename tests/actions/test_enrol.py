@@ -5,20 +5,29 @@ from __future__ import annotations
 import os
 import subprocess
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from provisioner.actions.enrol import CLOSE, RELEASE, SETTLE, HostEnroller, signed_record
+from provisioner.actions.enrol import CLOSE, GATE, OBSERVE, RELEASE, SETTLE, HostEnroller, signed_record
 from provisioner.actions.verify import settle, verify
 from provisioner.errors import HostError
 from provisioner.model.capture import CommandOutput
-from provisioner.model.enrolment import RECORD, EnrolmentRecord, lock_digest, read_record
+from provisioner.model.enrolment import (
+    RECORD,
+    Binding,
+    Card,
+    EnrolledStack,
+    EnrolmentRecord,
+    lock_digest,
+    read_record,
+)
 from provisioner.model.history import Stack
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.results import CheckResult, Fault, HostVerification
 from provisioner.model.stack import Choice, Lock, Reason
+from tests.enrolments import GPU, HOST_KEY, MACHINE, observation
 from tests.world import DRIVER, WHEN, entry, locked
 
 HOST = InventoryHost("rig-01", {}, entry().intent)
@@ -47,16 +56,23 @@ class Ledger:
         self.records.pop(host, None)
 
 
+def answer(**changes: object) -> CommandOutput:
+    return CommandOutput(rc=0, stdout=observation(**changes).model_dump_json())
+
+
 @dataclass
 class Shell:
-    """Remembers what was run; answers RELEASE and CLOSE with the codes given."""
+    """Remembers what was run; answers RELEASE and CLOSE with the codes given, and OBSERVE as a gate does."""
 
     release: int = 0
     close: int = 0
+    gate: CommandOutput = field(default_factory=lambda: answer())
     ran: list[tuple[str, str]] = field(default_factory=list)
 
     def run(self, host: InventoryHost, script: str, stdin: str = "") -> CommandOutput:
         self.ran.append((script, stdin))
+        if script == OBSERVE:
+            return self.gate
         rc = {SETTLE: 0, RELEASE: self.release, CLOSE: self.close}[script]
         return CommandOutput(rc=rc, stderr="Failed to enable unit\n" if rc else "")
 
@@ -70,17 +86,18 @@ def verification(*results: CheckResult, fault: Fault | None = None) -> HostVerif
 
 
 def enroller(shell: Shell, ledger: Ledger | None = None) -> HostEnroller:
-    return HostEnroller(shell, ledger or Ledger(), Key, Noon())
+    return HostEnroller(shell, ledger or Ledger(), Key, Noon(), lambda: "ssh-ed25519 AAAA\n")
 
 
 def test_a_host_that_passed_gets_its_record_and_its_clients() -> None:
     """The record names host, lock, matrix, run, checks, time and key, and goes to host and controller."""
     shell, ledger = Shell(), Ledger()
     enroller(shell, ledger).enrol(HOST, verification(), entry(), matrix="m1")
-    [(first, stack), (second, text)] = shell.ran
-    record = read_record(text)
+    [(look, _), (first, stack), (second, text)] = shell.ran
+    line, keys = text.split("\n", 1)
+    record = read_record(line)
 
-    assert (first, second) == (SETTLE, RELEASE)
+    assert (look, first, second, keys) == (OBSERVE, SETTLE, RELEASE, "ssh-ed25519 AAAA\n")
     assert Stack.model_validate_json(stack).matrix == "m1"
     assert lock_digest(Stack.model_validate_json(stack).entry) == lock_digest(entry())
     assert record == ledger.records["rig-01"]
@@ -89,6 +106,58 @@ def test_a_host_that_passed_gets_its_record_and_its_clients() -> None:
     assert (record.run, record.enrolled_at, record.key) == ("r1", WHEN, "SHA256:test")
     assert [(check.id, check.status, check.required) for check in record.checks] == [("driver-loaded", "passed", True)]
     assert record.signature
+    assert record.bound_to == Binding(machine=MACHINE, host_key=HOST_KEY)
+    assert record.networks == {"akash": "0.16.2"}
+    assert record.expires_at - record.enrolled_at == timedelta(days=30)
+    assert record.stack == EnrolledStack(
+        driver=DRIVER, flavour="proprietary", gpus=(Card(**GPU),), docker="20.10.24+dfsg1", clock_kept=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"driver": "535.216.03"}, "loaded driver 535.216.03, locked 535.261.03"),
+        ({"driver": None}, "loaded driver none, locked 535.261.03"),
+        ({"flavour": "open"}, "loaded module open, locked proprietary"),
+        ({"nvml": {"error": "Driver/library version mismatch (18)"}}, "NVML: Driver/library version mismatch (18)"),
+        ({"nvml": {"driver": "535.309.01", "gpus": []}}, "NVML reports driver 535.309.01, locked 535.261.03"),
+        ({"docker": None}, "Docker does not answer"),
+        ({"machine": None}, "it has no machine-id to bind the record to"),
+        (
+            {"cdi": {"/etc/cdi/nvidia.yaml": ("535.216.03",)}},
+            "/etc/cdi/nvidia.yaml names driver 535.216.03, loaded is 535.261.03: "
+            "nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml",
+        ),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_the_gate_is_asked_before_anything_is_signed(changes: dict[str, object], said: str) -> None:
+    """A record that the gate would not honour is not written: the host may have changed since its checks."""
+    shell = Shell(gate=answer(**changes))
+    with pytest.raises(HostError) as caught:
+        enroller(shell).enrol(HOST, verification(), entry(), matrix="m1")
+
+    assert (caught.value.reference, caught.value.context) == ("gate-sees-otherwise", (said,))
+    assert [script for script, _ in shell.ran] == [OBSERVE]
+
+
+@pytest.mark.parametrize(
+    ("gate", "reference"),
+    [
+        (CommandOutput(rc=127), "no-gate"),
+        (CommandOutput(rc=1, stderr="Traceback\nImportError: x\n"), "gate-not-answering"),
+        (CommandOutput(rc=0, stdout="{}"), "gate-not-answering"),
+    ],
+)
+def test_a_host_without_a_gate_is_not_enrolled(gate: CommandOutput, reference: str) -> None:
+    """One that an older provision set up gets it with the next apply."""
+    shell = Shell(gate=gate)
+    with pytest.raises(HostError) as caught:
+        enroller(shell).enrol(HOST, verification(), entry(), matrix="m1")
+
+    assert caught.value.reference == reference
+    assert [script for script, _ in shell.ran] == [OBSERVE]
 
 
 @pytest.mark.parametrize(
@@ -108,27 +177,34 @@ def test_required_checks_decide(results: tuple[CheckResult, ...], let_in: bool) 
     shell = Shell()
     if let_in:
         enroller(shell).enrol(HOST, verification(*results), entry(), matrix="m1")
-        assert len(shell.ran) == 2
+        assert [script for script, _ in shell.ran] == [OBSERVE, SETTLE, RELEASE]
         return
     with pytest.raises(HostError) as caught:
         enroller(shell).enrol(HOST, verification(*results), entry(), matrix="m1")
 
     assert caught.value.reference == "not-verified"
     assert caught.value.context == ("Loaded driver: words",)
-    assert shell.ran == []
+    assert [script for script, _ in shell.ran] == [OBSERVE]
 
 
 def test_no_checks_at_all_is_no_pass() -> None:
     """An empty table must not let anybody in."""
     empty = replace(verification(), results=())
     with pytest.raises(HostError, match="no check was made"):
-        signed_record(empty, entry(), matrix="m1", signer=Key(), clock=Noon())
+        signed_record(empty, entry(), observation(), matrix="m1", signer=Key(), clock=Noon())
 
 
 def test_checks_for_another_lock_entry_do_not_count() -> None:
     """The lock may have been resolved anew between the checks and now."""
     with pytest.raises(HostError) as caught:
-        signed_record(verification(), entry(kernels=("6.1.0-51-amd64",)), matrix="m1", signer=Key(), clock=Noon())
+        signed_record(
+            verification(),
+            entry(kernels=("6.1.0-51-amd64",)),
+            observation(),
+            matrix="m1",
+            signer=Key(),
+            clock=Noon(),
+        )
 
     assert caught.value.reference == "verified-for-another-lock"
 
@@ -140,7 +216,7 @@ def test_a_host_whose_units_do_not_start_is_closed_again() -> None:
         enroller(shell, ledger).enrol(HOST, verification(), entry(), matrix="m1")
 
     assert caught.value.reference == "not-released"
-    assert [script for script, _ in shell.ran] == [SETTLE, RELEASE, CLOSE]
+    assert [script for script, _ in shell.ran] == [OBSERVE, SETTLE, RELEASE, CLOSE]
     assert ledger.records == {}
 
 
@@ -174,7 +250,7 @@ def test_settle_lets_in_closes_and_leaves_alone() -> None:
     settle(verified, hosts, lock, enroller(shell))
 
     assert (verified.enrolled, verified.withdrawn) == (["good"], ["bad"])
-    assert [script for script, _ in shell.ran] == [SETTLE, RELEASE, CLOSE]
+    assert [script for script, _ in shell.ran] == [OBSERVE, SETTLE, RELEASE, CLOSE]
     assert {name: problem.reference for name, problem in verified.failed.items()} == {"new": "host-not-locked"}
     assert not verified.passed
 
@@ -182,16 +258,19 @@ def test_settle_lets_in_closes_and_leaves_alone() -> None:
 # The scripts themselves, with a systemctl that writes down what it was asked.
 
 
-def run_script(tmp_path: Path, script: str, text: str = "", systemctl: str = "exit 0") -> tuple[int, list[str]]:
+def run_script(
+    tmp_path: Path, script: str, text: str = "", systemctl: str = "exit 0", gate: str = "exit 0"
+) -> tuple[int, list[str]]:
     tools = tmp_path / "bin"
     tools.mkdir(exist_ok=True)
     log = tmp_path / "log"
     log.unlink(missing_ok=True)
     (tools / "systemctl").write_text(f'#!/bin/sh\necho "$*" >>{log}\n{systemctl}\n')
     (tools / "chown").write_text("#!/bin/sh\n")
+    (tools / "provision-gate").write_text(f"#!/bin/sh\n{gate}\n")
     for tool in tools.iterdir():
         tool.chmod(0o755)
-    here = script.replace("/var/lib/provision", str(tmp_path / "lib"))
+    here = script.replace("/var/lib/provision", str(tmp_path / "lib")).replace(GATE, str(tools / "provision-gate"))
     environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
     done = subprocess.run(["sh", "-c", here], input=text, text=True, env=environment, check=False)
     return done.returncode, log.read_text().splitlines() if log.exists() else []
@@ -199,18 +278,26 @@ def run_script(tmp_path: Path, script: str, text: str = "", systemctl: str = "ex
 
 def test_release_writes_the_record_whole_and_enables_the_target(tmp_path: Path) -> None:
     """The record is there, readable by all, with nothing beside it."""
-    rc, asked = run_script(tmp_path, RELEASE, '{"a": 1}\n')
+    rc, asked = run_script(tmp_path, RELEASE, '{"a": "\\\\n"}\nssh-ed25519 AAAA one\nssh-ed25519 BBBB two\n')
     record = tmp_path / "lib" / Path(RECORD).name
 
     assert (rc, asked) == (0, ["enable --now provision-clients.target"])
-    assert record.read_text() == '{"a": 1}\n'
+    assert record.read_text() == '{"a": "\\\\n"}\n'
     assert record.stat().st_mode & 0o777 == 0o644
-    assert [path.name for path in record.parent.iterdir()] == [record.name]
+    assert (record.parent / "trusted_keys").read_text() == "ssh-ed25519 AAAA one\nssh-ed25519 BBBB two\n"
+    assert sorted(path.name for path in record.parent.iterdir()) == [record.name, "trusted_keys"]
+
+
+def test_release_leaves_the_clients_stopped_when_the_gate_stays_closed(tmp_path: Path) -> None:
+    """The enroller then closes the host again."""
+    rc, asked = run_script(tmp_path, RELEASE, "{}\n", gate="exit 1")
+
+    assert (rc, asked) == (1, [])
 
 
 def test_close_stops_the_clients_before_it_takes_the_record(tmp_path: Path) -> None:
     """And it does both again without complaint."""
-    run_script(tmp_path, RELEASE, "{}")
+    run_script(tmp_path, RELEASE, "{}\n")
     record = tmp_path / "lib" / Path(RECORD).name
     rc, asked = run_script(tmp_path, CLOSE)
 
@@ -222,7 +309,7 @@ def test_close_stops_the_clients_before_it_takes_the_record(tmp_path: Path) -> N
 
 def test_close_takes_the_record_even_when_a_unit_does_not_stop(tmp_path: Path) -> None:
     """It reports the failure, and the next boot releases nothing."""
-    run_script(tmp_path, RELEASE, "{}")
+    run_script(tmp_path, RELEASE, "{}\n")
     rc, _ = run_script(tmp_path, CLOSE, systemctl='[ "$1" != stop ]')
 
     assert rc == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -132,6 +133,18 @@ def test_a_stack_that_does_not_pass_is_taken_back_by_itself() -> None:
     assert applied.exit_code == Exit.FAILED
     assert enrolled_for(world) == lock_digest(OLD)
     assert world.rigs["rig-01"].loaded == "535.216.03"
+
+
+def test_the_way_back_is_told_the_inventory_too() -> None:
+    """Passwords stand in vaulted group_vars: a run that knows only its own inventory could not become root."""
+    world = World({"rig-01": Rig("rig-01", OLD, bare=True)})
+    do(world)
+    world.rigs["rig-01"].lock = NEW
+    world.driver_fails = {("rig-01", "535.261.03")}
+    plan = planned(world)
+    do(world, replace(plan, plan=plan.plan.model_copy(update={"inventory": ("hosts.yml",)})))
+
+    assert world.sources == [(), ("hosts.yml",), ("hosts.yml",)]
 
 
 def test_never_means_never() -> None:

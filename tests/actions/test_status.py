@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,28 +13,15 @@ from provisioner.actions.status import HostStatus, status
 from provisioner.cli.views.status import status_json, status_text
 from provisioner.errors import HostError
 from provisioner.model.capture import Capture
-from provisioner.model.enrolment import RECORD, EnrolmentRecord, lock_digest
+from provisioner.model.enrolment import RECORD, EnrolmentRecord
 from provisioner.model.facts import HostFacts
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.stack import HostLock, Lock
 from provisioner.probe.request import Request
+from tests.enrolments import record
 from tests.world import WHEN, bare_capture, bare_facts, entry, fitting_capture, fitting_facts
 
 ENTRY = entry()
-
-
-def record(**changes: str) -> EnrolmentRecord:
-    values = {
-        "host": "rig-01",
-        "lock_digest": lock_digest(ENTRY),
-        "matrix_digest": "m1",
-        "run": "r1",
-        "checks": (),
-        "enrolled_at": WHEN,
-        "key": "SHA256:mine",
-        "signature": "good",
-    }
-    return EnrolmentRecord.model_validate(values | changes)
 
 
 class Signatures:
@@ -85,10 +73,22 @@ def test_enrolled(monkeypatch: pytest.MonkeyPatch) -> None:
         (record(key="SHA256:other").text, "enrolled with a key that is not known here (SHA256:other)"),
         (record(lock_digest="sha256:0").text, "enrolled for another lock"),
         (record(matrix_digest="m0").text, "enrolled for another lock"),
+        (record(expires_at=WHEN).text, "its enrolment ended at 2026-11-24 03:07"),
+        (json.dumps({"format": 1, "lock_digest": "sha256:1"}), "its enrolment record is of an older format"),
         ("{}", f"{RECORD} is no enrolment record"),
         ("", f"{RECORD} is no enrolment record"),
     ],
-    ids=["other-host", "bad-signature", "other-key", "other-lock", "other-matrix", "no-record", "empty"],
+    ids=[
+        "other-host",
+        "bad-signature",
+        "other-key",
+        "other-lock",
+        "other-matrix",
+        "expired",
+        "format-1",
+        "no-record",
+        "empty",
+    ],
 )
 def test_a_record_that_does_not_hold_is_out(monkeypatch: pytest.MonkeyPatch, text: str, reason: str) -> None:
     """A record is a claim; whatever is wrong with it is said."""

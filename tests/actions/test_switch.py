@@ -40,6 +40,9 @@ class World:
     def new(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
         return replace(host, variables={**host.variables, "new": True})
 
+    def fresh(self, host: InventoryHost) -> InventoryHost:
+        return host
+
     def keep(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
         self.kept.append(host.name)
         return host
@@ -150,6 +153,23 @@ def test_a_hub_alone_may_not_take_away_the_key_of_a_spoke_that_stays_behind() ->
 
     assert (result.reference, result.hint) == ("tunnel-peer-left-behind", "provision apply --limit hub,rig-01")
     assert switch.left_behind(both, together) == {}
+    assert switch.left_behind([both[0]], together) == {}  # rig-01 is looked at without a tunnel: nothing is cut off
+
+
+def test_a_hub_does_not_go_over_to_another_kind_while_hosts_hang_on_it() -> None:
+    """They would be told of the new kind over the tunnel that is gone."""
+    hosts, plan = planned("hub")
+    text = config(Own("hub", WISHES["hub"], LOCKS["hub"]))
+    seen = plan.seen["hub"]
+    plan.seen["hub"] = Seen(seen.host, seen.capture.model_copy(update={"files": {CONFIG: text}}), seen.facts)
+    assert switch.left_behind(hosts, plan) == {}
+
+    other = LOCKS["hub"].model_copy(update={"kind": "nebula"})
+    plan.plan.locked["hub"] = plan.plan.locked["hub"].model_copy(update={"tunnel": other})
+    (result,) = switch.left_behind(hosts, plan).values()
+
+    assert result.reason == "hub was not switched: rig-01, rig-02 would be cut off, for only hub moves"
+    assert "a hub of its own" in result.hint
 
 
 def test_the_run_comes_apart_into_what_is_before_and_the_switch() -> None:

@@ -7,25 +7,26 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
-from provisioner.adapters.signing import Keyring, Signer, config_dir, load_or_make, verify_record
+from provisioner.adapters.signing import (
+    Keyring,
+    Signer,
+    config_dir,
+    fingerprint,
+    load_or_make,
+    trusted_lines,
+    verify_record,
+)
 from provisioner.errors import BadInput
-from provisioner.model.enrolment import EnrolmentRecord, RecordedCheck, canonical, read_record
+from provisioner.model.enrolment import Binding, EnrolledStack, EnrolmentRecord, canonical, read_record
+from tests.enrolments import record
 from tests.world import WHEN
 
 
-def signed(signer: Signer, **changes: object) -> EnrolmentRecord:
-    values = {
-        "host": "rig-01",
-        "lock_digest": "sha256:1",
-        "matrix_digest": "2",
-        "run": "r1",
-        "checks": (RecordedCheck(id="driver-loaded", status="passed", required=True),),
-        "enrolled_at": WHEN,
-        "key": signer.fingerprint,
-    }
-    record = EnrolmentRecord.model_validate(values | changes)
-    return record.model_copy(update={"signature": base64.b64encode(signer.sign(record.signed_bytes)).decode()})
+def signed(signer: Signer) -> EnrolmentRecord:
+    made = record(key=signer.fingerprint)
+    return made.model_copy(update={"signature": base64.b64encode(signer.sign(made.signed_bytes)).decode()})
 
 
 def test_the_key_is_made_on_first_use_and_only_then(tmp_path: Path) -> None:
@@ -68,6 +69,10 @@ def test_a_signed_record_verifies_after_a_round_trip(tmp_path: Path) -> None:
         {"run": "r9"},
         {"checks": ()},
         {"enrolled_at": WHEN.replace(year=2030)},
+        {"expires_at": WHEN.replace(year=2030)},
+        {"bound_to": Binding(machine="00", host_key=None)},
+        {"stack": EnrolledStack(driver="535.216.03", flavour="open")},
+        {"networks": {}},
         {"signature": "AAAA"},
         {"signature": "not base64"},
         {"signature": ""},
@@ -85,12 +90,12 @@ def test_a_key_that_is_not_known_is_neither_true_nor_false(tmp_path: Path) -> No
     """Another operator's record is unknown until their public key is trusted."""
     other = load_or_make(tmp_path / "other")
     load_or_make(tmp_path / "mine")
-    record = signed(other)
+    foreign = signed(other)
 
-    assert Keyring(tmp_path / "mine").verifies(record) is None
+    assert Keyring(tmp_path / "mine").verifies(foreign) is None
     (tmp_path / "mine" / "trusted_keys").write_text("# colleague\n" + (tmp_path / "other" / "signing.pub").read_text())
-    assert Keyring(tmp_path / "mine").verifies(record) is True
-    assert Keyring(tmp_path / "mine").verifies(record.model_copy(update={"run": "x"})) is False
+    assert Keyring(tmp_path / "mine").verifies(foreign) is True
+    assert Keyring(tmp_path / "mine").verifies(foreign.model_copy(update={"run": "x"})) is False
 
 
 def test_looking_makes_no_key(tmp_path: Path) -> None:
@@ -142,3 +147,16 @@ def test_where_the_key_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 def test_equal_values_have_one_spelling() -> None:
     """Order and spaces of the input leave no trace."""
     assert canonical({"b": 1, "a": "é"}) == canonical({"a": "é", "b": 1}) == b'{"a":"\\u00e9","b":1}'
+
+
+def test_hosts_are_told_every_trusted_key_once(tmp_path: Path) -> None:
+    """The own key first, then the colleagues'."""
+    mine, other = load_or_make(tmp_path / "mine"), load_or_make(tmp_path / "other")
+    line = (tmp_path / "other" / "signing.pub").read_text()
+    (tmp_path / "mine" / "trusted_keys").write_text(line + line)
+    lines = trusted_lines(tmp_path / "mine").splitlines()
+
+    assert [fingerprint(serialization.load_ssh_public_key(text.encode())) for text in lines] == [  # type: ignore[arg-type]
+        mine.fingerprint,
+        other.fingerprint,
+    ]

@@ -93,3 +93,25 @@ def test_host_and_capture_exclude_each_other(capsys: pytest.CaptureFixture[str])
     """Either a host or its record."""
     assert main(["facts", "rig-24", "--capture", UBUNTU]) == 3
     assert "host-and-capture" in capsys.readouterr().err
+
+
+def test_a_recording_for_a_plan_has_the_files_and_units_that_the_lock_wants(tmp_path: Path) -> None:
+    """Without them a plan from the capture would be blocked: what was not looked at is unknown."""
+    from provisioner.actions.plan import goal_of, request_for
+    from provisioner.cli.facts import _asked
+    from provisioner.model.stack import Lock
+    from provisioner.probe.request import FULL
+    from tests.world import entry
+
+    lock = Lock(made_by="0.1.0", matrix="0" * 64, hosts={"rig-01": entry()})
+    plan = request_for(goal_of(entry(), lock.matrix))
+
+    asked = _asked("rig-01", lock)
+    assert (asked.profile, asked.files, asked.units) == (FULL, plan.files, plan.units)
+    assert asked.files
+    assert _asked("rig-02", lock).files == ()
+
+
+def test_a_lock_without_a_recording_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["facts", "--capture", str(CAPTURES / "debian-12-bare.json"), "--lock", "provision.lock"]) == 3
+    assert "[lock-and-no-save]" in capsys.readouterr().err

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
+from typing import Any
 
+import pytest
+import yaml
+
+from provisioner.model.capture import CommandOutput
 from tests.doctor.variants import VARIANTS, Variant
 from tests.doctor.world import EXPECTED, failure, ids, look, mechanisms
+from tests.facts.hosts import capture
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
@@ -44,3 +50,16 @@ def test_variants_reach_most_mechanisms() -> None:
     shown = {variant.first for variant in VARIANTS.values()} | set(EXPECTED.values())
 
     assert len(causes - shown) <= len(causes) // 10, sorted(causes - shown)
+
+
+THREADS = yaml.safe_load((Path(__file__).parent / "threads.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("thread", THREADS, ids=[thread["thread"] for thread in THREADS])
+def test_lines_of_other_threads_are_understood(thread: dict[str, Any]) -> None:
+    """A few lines are all there is: the cause where they have it, else the symptom, and nothing beside it."""
+    commands = {
+        line: CommandOutput(**given) if isinstance(given, dict) else given for line, given in thread["commands"].items()
+    }
+
+    assert ids(look(capture(files=thread.get("files"), commands=commands))) == [thread["first"]]

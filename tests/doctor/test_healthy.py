@@ -53,7 +53,7 @@ def test_a_clean_bill_is_short() -> None:
     assert (
         diagnosis_text(look(Rig().capture()))
         == """\
-rig-01  nothing is wrong: driver 550.127.05 agrees in 6 places, 2 cards on the bus and in NVML
+rig-01  nothing is wrong: driver 550.127.05 agrees in 7 places, 2 cards on the bus and in NVML
 Not tried, for doctor changes and starts nothing:
   a container that asks for a GPU  docker run --rm --gpus all ubuntu nvidia-smi
   what the package manager says    apt-get update; apt-get check

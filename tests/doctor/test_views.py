@@ -91,6 +91,23 @@ def test_json_has_all_of_it() -> None:
     assert {"what": "cards on the PCI bus", "show": "lspci -nn -d 10de:", "asked": True} in given["not_seen"]
 
 
+def test_one_kernel_that_stayed_behind_breaks_the_agreement() -> None:
+    """Modules of every kernel count, not only that of the running one."""
+    rig = Rig(
+        commands={
+            "ls -d /lib/modules/*/updates/dkms/nvidia*": "/lib/modules/6.8.0-58-generic/updates/dkms/nvidia.ko\n"
+            "/lib/modules/6.8.0-60-generic/updates/dkms/nvidia.ko\n",
+            "readlink -f /var/lib/dkms/*/kernel-*": "/var/lib/dkms/nvidia/550.90.07/6.8.0-58-generic/x86_64\n"
+            "/var/lib/dkms/nvidia/550.127.05/6.8.0-60-generic/x86_64\n",
+        }
+    )
+    diagnosis = look(rig.capture())
+    chain = {link.name: link.agrees for link in diagnosis.agreement.links if link.agrees is not None}
+
+    assert [name for name, agrees in chain.items() if not agrees] == ["driver.modules"]
+    assert [item.mechanism.id for item in diagnosis.findings] == ["kernel-module-of-another-version"]
+
+
 def test_the_count_chain_says_where_a_card_is_lost() -> None:
     """Bus, NVML, cluster, network."""
     chain = look(VARIANTS["a-card-is-gone-and-a-reboot-is-not-enough"].capture).counts

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,13 +60,11 @@ def test_hosts_share_no_identity(lab: Lab) -> None:
     assert len(set(ids)) == len(set(keys)) == len(NAMES)
 
 
-def test_up_again_changes_nothing_and_is_quick(lab: Lab) -> None:
+def test_up_again_changes_nothing(lab: Lab) -> None:
     before = {host.name: host.exec("cat /proc/sys/kernel/random/boot_id").stdout for host in lab.hosts()}
-    began = time.monotonic()
 
     again = Lab.up(lab.name, lab.folder, [host.spec for host in lab.hosts()])
 
-    assert time.monotonic() - began < 10
     assert {host.name: host.exec("cat /proc/sys/kernel/random/boot_id").stdout for host in again.hosts()} == before
 
 

@@ -23,7 +23,8 @@ import pytest
 from provisioner.adapters.lab import Lab
 from provisioner.errors import Exit
 from tests.lab.nat import HOMES, HUB_NAME, NatLab
-from tests.lab.test_story import LONG, Operator
+from tests.lab.operator import Operator
+from tests.lab.test_story import LONG
 
 pytestmark = pytest.mark.lab
 
@@ -241,10 +242,22 @@ def test_10_a_fifth_of_the_packets_is_lost(op: Tunnels) -> None:
         op.nat.loss(gate, 20)
         op.back(rig, "20 % loss")
     try:
-        assert "Every required check passed" in op.run("verify", *HOMES)
+        for rig in HOMES:
+            op.figures[f"tries to verify at 20 % loss, {rig}"] = _tries(op, rig)
     finally:
         for gate in HOMES.values():
             op.nat.loss(gate, 0)
+
+
+def _tries(op: Tunnels, rig: str, most: int = 4) -> int:
+    """How often the rig had to be verified until a session came about and every required check was made and passed."""
+    for number in range(1, most + 1):
+        done = subprocess.run(
+            op.argv("verify", rig), cwd=op.folder, env=op.environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode == Exit.OK:
+            return number
+    raise AssertionError(f"{most} times not verified:\n{done.stdout}{done.stderr}")
 
 
 @pytest.mark.parametrize("silent", [False, True], ids=["with-icmp", "silent"])

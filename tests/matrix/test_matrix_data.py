@@ -242,3 +242,27 @@ def test_entries_survive_json(matrix: Matrix) -> None:
     for entry in (matrix.drivers["535"], matrix.networks["akash"], matrix.gpus["a16"], matrix.cuda["12.4"]):
         text = json.dumps(entry.model_dump(mode="json", by_alias=True, exclude_none=True))
         assert json.loads(text)["id"] == entry.id
+
+
+def test_every_network_answers_the_contract(matrix: Matrix) -> None:
+    """Install, start, healthy, busy, drain, resume, deregister, upgrade: where nothing was read, it says so."""
+    assert [name for name, network in matrix.networks.items() if network.contract is None] == []
+
+
+def test_a_drain_with_a_command_can_be_undone(matrix: Matrix) -> None:
+    """A job that does not end leaves the client serving, so what was done must be taken back; and the reverse."""
+    for network in matrix.networks.values():
+        assert network.contract is not None
+        drain = network.contract.drain
+        assert bool(drain.command) == bool(drain.undo), network.id
+        if drain.kind == "none":
+            assert drain.penalty is not None, network.id
+
+
+def test_a_container_pattern_has_its_star_at_the_end(matrix: Matrix) -> None:
+    """The program on the host knows no other."""
+    patterns = [
+        n.contract.busy.containers for n in matrix.networks.values() if n.contract and n.contract.busy.containers
+    ]
+    assert patterns
+    assert all("*" not in pattern[:-1] for pattern in patterns)

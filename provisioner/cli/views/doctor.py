@@ -15,6 +15,7 @@ from provisioner.doctor.truth import Evidence, Look
 
 _MOST_EVIDENCE = 7
 _MOST_SUSPICIONS = 3
+_MOST_LOOKS = 6
 _ALIGNED = 76  # characters of a text up to which the places behind it are aligned
 _LONGEST_PLACE = 72
 _LONGEST = 110  # characters of a line of evidence
@@ -148,7 +149,9 @@ def _rest(diagnosis: Diagnosis, recorded: bool) -> Iterator[str]:
         looks = [look for look in diagnosis.not_seen if look.asked is asked]
         if looks:
             yield title
-            yield table([(safe(look.what), safe(look.show)) for look in looks], indent=2)
+            yield table([(safe(look.what), _where(look.show)) for look in looks[:_MOST_LOOKS]], indent=2)
+        if len(looks) > _MOST_LOOKS:
+            yield f"  … and {len(looks) - _MOST_LOOKS} more (--json lists them; provision capture looks at all of it)"
     if diagnosis.findings and not recorded:
         plans = sorted(
             {finding.mechanism.repair.plan for finding in diagnosis.findings if finding.mechanism.repair.plan}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,8 @@ from provisioner.resolve.combos import NO_DRIVER, Combo, Upgrade, Upgrades
 FORMAT = 1
 MOST_JOBS = 256
 """A matrix of GitHub Actions generates at most so many jobs per workflow run."""
+MOST_HOST_NAME = 40
+"""A lab host's name has at most so many characters."""
 _COLUMNS = ("OS", "GPU", "DRIVER", "MODULES", "RUNTIME", "NETWORKS", "HOSTS")
 
 
@@ -152,7 +155,8 @@ def _github(include: Sequence[dict[str, Any]]) -> str:
 
 
 def _molecule(names: Sequence[str], variables: Sequence[dict[str, Any]]) -> str:
-    """`platforms` and host variables, to put into molecule.yml or to name with `molecule --base-config`."""
+    """`platforms` and host variables for `molecule --base-config FILE test -s combos`, which starts them in the lab."""
+    names = [_host_name(name) for name in names]
     content = {
         "platforms": [{"name": name, "groups": ["rigs"]} for name in names],
         "provisioner": {
@@ -161,6 +165,13 @@ def _molecule(names: Sequence[str], variables: Sequence[dict[str, Any]]) -> str:
         },
     }
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=10_000)
+
+
+def _host_name(name: str) -> str:
+    """A name that the lab takes for a host; of a longer one the beginning, and a digest that tells it from others."""
+    if len(name) <= MOST_HOST_NAME:
+        return name.replace(".", "-")
+    return f"{name[: MOST_HOST_NAME - 7].replace('.', '-').rstrip('-')}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def _unique(names: Sequence[str]) -> list[str]:

@@ -163,6 +163,8 @@ _KINDS = {
     "kernel-module": "kernel module",
     "package-source": "package source",
     "replaced-source": "file",
+    "key-pair": "key",
+    "secret-file": "secret",
 }
 
 
@@ -194,7 +196,7 @@ def phase_lines(plan: HostPlan) -> Iterable[tuple[Phase, str]]:
     if stage:
         yield "stage", ", ".join(stage)
     if plan.drain:
-        yield "drain", f"stop the clients of {', '.join(plan.drain)}, take back the enrolment"
+        yield from _drain_lines(plan)
     change = _counted(plan.in_phase("change"))
     if plan.transaction:
         change.append(_moved(plan.transaction))
@@ -229,6 +231,36 @@ def _moved(moves: Sequence[Move]) -> str:
     return "apt: " + ", ".join(f"{count} {word}" for word, count in counts.items())
 
 
+_DRAINS = {
+    "scale-zero": "scale the provider to 0",
+    "unlist": "unlist it",
+    "pause": "pause it on its page",
+    "notice-period": "set a notice period",
+    "maintenance-window": "start maintenance in an open window",
+    "wait-for-job": "take no new job",
+    "stop": "take no new job",
+    "none": "no way without penalty is known",
+}
+
+
+def _drain_lines(plan: HostPlan) -> Iterable[tuple[Phase, str]]:
+    """Yield how each client stops and what it may cost all the same, then that the host is out."""
+    phase = "drain"
+    for step in plan.drains:
+        first = _DRAINS[step.kind] + (" (by hand, before you apply)" if step.by_hand and step.kind != "none" else "")
+        if not step.sees_jobs:
+            wait = "nothing on the host tells whether a job runs: look first"
+        elif step.wait_s:
+            wait = f"wait up to {duration(step.wait_s)} for the running job"
+        else:
+            wait = "no job to wait for"
+        yield phase, f"{step.network}: {first}, {wait}"
+        if step.penalty:
+            yield "", f"{step.network} may punish it all the same: {safe(step.penalty)}"
+        phase = ""
+    yield phase, f"stop the clients of {', '.join(plan.drain)}, take back the enrolment"
+
+
 def _counted(changes: Sequence[Change]) -> list[str]:
     """Return `38 packages, 2 files, 1 service`; a single small change is named in full."""
     if 0 < len(changes) <= 2:
@@ -237,7 +269,7 @@ def _counted(changes: Sequence[Change]) -> list[str]:
     for change in changes:
         kind = _KINDS.get(change.wanted.kind, change.wanted.kind)
         kinds[kind] = kinds.get(kind, 0) + 1
-    plural = {"directory": "folders", "whole-packages": "interrupted installations", "key-pair": "keys"}
+    plural = {"directory": "folders", "whole-packages": "interrupted installations"}
     return [f"{n} {plural.get(kind, kind + 's') if n > 1 else kind}" for kind, n in kinds.items()]
 
 

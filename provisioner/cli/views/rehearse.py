@@ -270,7 +270,7 @@ def html_text(done: Rehearsal) -> str:
     return template.render(
         done=done,
         summary=_summary(done),
-        steps=[(step, TITLES[step]) for step in STEPS],
+        steps=[(_COLUMNS[step].lower(), TITLES[step]) for step in STEPS],
         cases=[_case(result) for result in done.cases],
     )
 

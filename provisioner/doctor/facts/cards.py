@@ -412,6 +412,8 @@ def _lost_buses(host: Host) -> frozenset[str]:
 
 def _link(host: Host) -> Seen:
     """`narrow`: fewer lanes than both ends have. `slow`: above a card that is lost alone, for idle cards slow down."""
+    if host.gpus == ():
+        return Seen(())
     found: dict[str, Evidence] = {}
     lost = _lost_buses(host)
     looked = False
@@ -452,6 +454,8 @@ def _link(host: Host) -> Seen:
 
 def _acs(host: Host) -> Seen:
     """Whether bridges send a card's traffic for another card up to the IOMMU."""
+    if host.gpus == ():
+        return Seen(False)
     for line, answer in host.answers("lspci*"):
         rows = [row for row in answer.stdout.splitlines() if "ACSCtl:" in row]
         if rows:
@@ -464,6 +468,8 @@ def _acs(host: Host) -> Seen:
 
 def _lost(host: Host) -> Seen:
     """Cards whose configuration space reads as ones: the bus no longer reaches them."""
+    if host.gpus == ():
+        return Seen(())
     for line, answer in host.answers("lspci*"):
         rows = [row for row in answer.stdout.splitlines() if "10de:" in row or "NVIDIA" in row]
         if rows:

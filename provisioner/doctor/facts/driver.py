@@ -132,6 +132,15 @@ def named(patterns: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(translate(pattern) for pattern in patterns))
 
 
+def _modules(host: Host) -> Seen:
+    """Versions of the modules that lie on disk, for every kernel."""
+    if host.modules is UNKNOWN or any(build.version is UNKNOWN for build in host.modules):
+        return UNSEEN
+    where = host.shown_by("readlink -f /var/lib/dkms/*/kernel-*", "ls -d /lib/modules/*/updates/dkms/nvidia*")
+    rows = tuple(shown("on disk", f"{build.version} for {build.kernel}", where) for build in host.modules)
+    return Seen(tuple(dict.fromkeys(str(build.version) for build in host.modules)), rows)
+
+
 def _known(host: Host, patterns: tuple[str, ...]) -> tuple[dict[str, Package], bool]:
     """Installed packages whose name matches, and whether such names were looked for at all."""
     packages = host.packages
@@ -390,6 +399,7 @@ FACTS = (
     ),
     Fact("driver.libcuda", "version", "CUDA's library", "readlink -f /usr/lib/x86_64-linux-gnu/libcuda.so.1", _libcuda),
     Fact("driver.on_disk", "version", "the module on disk", "modinfo -F version nvidia", _on_disk),
+    Fact("driver.modules", "versions", "modules of every kernel", "dkms status", _modules),
     Fact("driver.packaged", "versions", "versions of the driver's packages", "dpkg-query -W '*nvidia*'", _packaged),
     Fact(
         "driver.odd_names",

@@ -8,6 +8,7 @@ from provisioner.doctor.facts.fact import UNSEEN, Fact, Seen
 from provisioner.doctor.host import Host, shown
 from provisioner.doctor.truth import Evidence
 from provisioner.facts import machine
+from provisioner.facts.listing import matching
 from provisioner.model.capture import UNKNOWN
 
 _UNITS = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1048576, "": 1}
@@ -152,6 +153,8 @@ def _iommu(host: Host) -> Seen:
         return Seen("translated" if kinds - {"identity"} else "identity", (shown("IOMMU", answer.stdout, line),))
     for path, text in host.files("/sys/kernel/iommu_groups/*/type").items():
         return Seen("translated" if text.strip() != "identity" else "identity", (shown("IOMMU", text, path),))
+    if matching(host.capture, "/sys/kernel/iommu_groups/*/type") == ():
+        return Seen("off")
     cmdline = host.capture.file("/proc/cmdline")
     if isinstance(cmdline, str) and re.search(r"\biommu=(pt|off)|(amd|intel)_iommu=off", cmdline):
         return Seen("identity", (shown("IOMMU", cmdline, "/proc/cmdline"),))

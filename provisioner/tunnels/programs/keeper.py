@@ -21,8 +21,9 @@ MYPY = False
 if MYPY:  # never true: annotations stand in quotes for Python 3.6
     from typing import Any
 
-CONFIG = "/etc/provision/tunnel.json"
-NOTES = "/run/provision/tunnel.json"
+CONFIG = os.environ.get("PROVISION_TUNNEL_CONFIG", "/etc/provision/tunnel.json")
+NOTES = os.environ.get("PROVISION_TUNNEL_NOTES", "/run/provision/tunnel.json")
+NET = os.environ.get("PROVISION_TUNNEL_NET", "/sys/class/net")
 SMALLEST = 576
 HOUR = 3600
 
@@ -71,7 +72,7 @@ def resolved(endpoint: str) -> "list[str]":
 
 def interface_mtu(interface: str) -> "int | None":
     try:
-        with open("/sys/class/net/%s/mtu" % interface) as file:
+        with open("%s/%s/mtu" % (NET, interface)) as file:
             return int(file.read())
     except (OSError, ValueError):
         return None
@@ -167,6 +168,8 @@ def main() -> int:
     except (OSError, ValueError):
         pass
     os.makedirs(os.path.dirname(NOTES), exist_ok=True)
+    if not isinstance(before, dict) or not isinstance(before.get("peers", []), list):
+        before = {}  # damaged by a crash: what it knew was of a quarter of a minute
     notes = look_after(config, before)
     with open(NOTES + ".new", "w") as file:
         json.dump(notes, file, sort_keys=True)

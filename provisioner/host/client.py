@@ -1,0 +1,234 @@
+"""provision-client: stop a network's client without ending a job, and let it start again.
+
+    provision-client drain NETWORK [--wait S] [--containers PATTERN] [--undo WORD…] [--do WORD…]
+    provision-client resume NETWORK [--do WORD…]
+    provision-client jobs [--containers PATTERN]
+
+`drain` closes the gate of that network (/var/lib/provision/drained/NETWORK), runs the command behind --do, and
+waits until no job runs. Exit 0: drained. Exit 3: a job still runs after the wait; the gate is opened again, the
+command behind --undo is run, and the client serves on. Exit 4: the command failed; the gate is opened again. No job
+is ever ended here.
+
+A job is a container whose name fits the pattern, or else a compute process: one that NVML names, or that has
+/dev/nvidia-uvm open, which tells also while NVML does not answer.
+"""
+
+# pathlib, argparse and subprocess cost more to import than the work takes.
+# ruff: noqa: PTH103, PTH105, PTH108, PTH115, PTH123, PTH208, SIM105
+
+import json
+import os
+import socket
+import sys
+import time
+
+from provisioner.host import gate, nvml
+
+MYPY = False
+if MYPY:
+    from collections.abc import Callable
+    from typing import Any
+
+POLL_S = 5.0
+COMPUTE = "/dev/nvidia-uvm"
+
+
+class Unseen(Exception):
+    """Whether a job runs could not be seen; the text says why."""
+
+
+# Is there a job?
+
+
+def jobs(containers: "str | None", root: str = "", ask: "Callable[[], Any]" = nvml.compute_processes) -> "list[str]":
+    """What runs now, in words. Raises Unseen."""
+    if containers is not None:
+        return [f"container {name}" for name in running(root + gate.DOCKER) if fits(name, containers)]
+    found = {pid: f"process {pid}" for pid in holders(COMPUTE, root)}
+    seen = gate.apart(ask, gate.NVML_LIMIT_S)
+    for pid in seen.get("pids", ()):
+        found.setdefault(pid, f"process {pid}")
+    return [found[pid] for pid in sorted(found)]
+
+
+def fits(name: str, pattern: str) -> bool:
+    """`pod_7` fits `pod_*`; a star stands at the end only."""
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+
+
+def running(path: str) -> "list[str]":
+    """Names of the containers that run, from Docker's own socket."""
+    line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    line.settimeout(gate.DOCKER_LIMIT_S)
+    try:
+        line.connect(path)
+        line.sendall(b"GET /containers/json HTTP/1.0\r\n\r\n")
+        got = [line.recv(65536)]
+        while got[-1]:
+            got.append(line.recv(65536))
+        body = json.loads(b"".join(got).partition(b"\r\n\r\n")[2].decode())
+        return sorted(name.lstrip("/") for one in body for name in one["Names"])
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise Unseen(f"Docker does not say which containers run: {problem}") from None
+    finally:
+        line.close()
+
+
+def holders(device: str, root: str = "") -> "list[int]":
+    """Processes that have a device open, seen through /proc."""
+    found = []
+    try:
+        names = os.listdir(root + "/proc")
+    except OSError as problem:
+        raise Unseen(f"/proc can not be read: {problem}") from None
+    for name in names:
+        if not name.isdigit():
+            continue
+        folder = f"{root}/proc/{name}/fd"
+        try:
+            descriptors = os.listdir(folder)
+        except OSError:
+            continue  # it has ended
+        for descriptor in descriptors:
+            try:
+                if os.readlink(f"{folder}/{descriptor}") == device:
+                    found.append(int(name))
+                    break
+            except OSError:
+                continue
+    return found
+
+
+# Drain and resume.
+
+
+def drain(
+    network: str,
+    wait_s: float,
+    containers: "str | None" = None,
+    do: "tuple[str, ...]" = (),
+    undo: "tuple[str, ...]" = (),
+    root: str = "",
+    look: "Callable[[], list[str]] | None" = None,
+    run: "Callable[[tuple[str, ...]], int] | None" = None,
+    clock: "Callable[[], float]" = time.monotonic,
+    sleep: "Callable[[float], None]" = time.sleep,
+) -> int:
+    """Close the gate, run the command, wait; an exit code."""
+    act = run or command
+    close(network, root)
+    if do:
+        rc = act(do)
+        if rc:
+            reopen(network, root)
+            say(f"{network}: {' '.join(do)} failed with exit code {rc}; nothing was drained, and it serves on")
+            return 4
+    ends_at = clock() + wait_s
+    while True:
+        try:
+            left = look() if look else jobs(containers, root)
+        except Unseen as problem:
+            left = [str(problem)]
+        if not left:
+            say(f"{network}: no job runs")
+            return 0
+        if clock() >= ends_at:
+            break
+        sleep(min(POLL_S, max(0.0, ends_at - clock())))
+    reopen(network, root)
+    if undo and act(undo):
+        say(f"{network}: {' '.join(undo)} failed: run it by hand, or the client takes no jobs")
+    say(f"{network}: still busy after {wait_s / 60:g} min ({', '.join(left[:4])}); it serves on")
+    return 3
+
+
+def resume(network: str, do: "tuple[str, ...]" = (), root: str = "") -> int:
+    reopen(network, root)
+    if do and command(do):
+        say(f"{network}: {' '.join(do)} failed")
+        return 4
+    return 0
+
+
+def close(network: str, root: str = "", why: str = "") -> None:
+    """The mark lasts over a reboot: who drains means it until it is taken back."""
+    os.makedirs(root + gate.DRAINED, mode=0o755, exist_ok=True)
+    path = f"{root}{gate.DRAINED}/{network}"
+    with open(path + ".new", "w") as out:
+        out.write(f"{why or 'by provision'}, since {gate.stamp(time.time())}\n")
+    os.replace(path + ".new", path)
+
+
+def reopen(network: str, root: str = "") -> None:
+    try:
+        os.unlink(f"{root}{gate.DRAINED}/{network}")
+    except FileNotFoundError:
+        pass
+
+
+def command(words: "tuple[str, ...]") -> int:
+    import subprocess
+
+    try:
+        return subprocess.call(list(words), stdin=subprocess.DEVNULL)
+    except OSError as problem:
+        say(f"{words[0]}: {problem.strerror}")
+        return 127
+
+
+def say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+
+
+# The command line.
+
+
+def parsed(argv: "list[str]") -> "dict[str, list[str]] | None":
+    """`drain lium --wait 60` is {"": ["drain", "lium"], "--wait": ["60"]}; None: an option that is not known."""
+    found = {"": []}  # type: dict[str, list[str]]
+    name = ""
+    for word in argv:
+        if word in ("--do", "--undo") or (word.startswith("--") and name not in ("--do", "--undo")):
+            if word not in ("--wait", "--containers", "--do", "--undo"):
+                return None
+            name = word
+            found[name] = []
+        else:
+            found[name].append(word)
+    return found
+
+
+def main(argv: "list[str]") -> int:
+    options = parsed(argv)
+    words = options[""] if options is not None else []
+    if options is None or len(words) != (1 if words[:1] == ["jobs"] else 2) or not safe_name(words[-1]):
+        return usage()
+    containers = next(iter(options.get("--containers", ())), None)
+    do, undo = tuple(options.get("--do", ())), tuple(options.get("--undo", ()))
+    if words[0] == "jobs":
+        try:
+            found = jobs(containers)
+        except Unseen as problem:
+            say(str(problem))
+            return 2
+        sys.stdout.write("".join(one + "\n" for one in found))
+        return 1 if found else 0
+    if words[0] == "resume":
+        return resume(words[1], do)
+    if words[0] != "drain":
+        return usage()
+    return drain(words[1], float((options.get("--wait") or ["1800"])[0]), containers, do, undo)
+
+
+def safe_name(word: str) -> bool:
+    """A network's id is the name of a file here."""
+    return bool(word) and all(sign.isalnum() or sign in "-." for sign in word) and not word.startswith(".")
+
+
+def usage() -> int:
+    sys.stderr.write((__doc__ or "").partition("\n\n")[2])
+    return 2
+
+
+def entry() -> None:
+    sys.exit(main(sys.argv[1:]))

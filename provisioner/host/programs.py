@@ -1,0 +1,51 @@
+"""What is put on a host: the text of each program, and the command that starts it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+FOLDER = "/usr/local/lib/provision"
+GATE = "/usr/local/sbin/provision-gate"
+CLIENT = "/usr/local/sbin/provision-client"
+WATCHDOG = "/usr/local/sbin/provision-watchdog"
+POWER = "/usr/local/sbin/provision-power"
+MODULES = ("ed25519", "nvml", "gate", "client", "ladder", "power", "watchdog")
+
+_HERE = Path(__file__).parent
+
+# -I and -S: no environment, no site packages; what somebody installs for a client cannot change the program.
+_COMMAND = """#!/usr/bin/python3 -IS
+# {purpose} Written by provision.
+import sys
+
+sys.path.insert(0, "{folder}")
+from provisioner.host.{module} import entry
+
+entry()
+"""
+
+
+def folders() -> tuple[str, ...]:
+    """Folders that the programs need, outermost first."""
+    return (FOLDER, f"{FOLDER}/provisioner", f"{FOLDER}/provisioner/host")
+
+
+@lru_cache(maxsize=1)
+def modules() -> dict[str, str]:
+    """Path on the host -> text. The project's own names are kept, so that the same import works on both sides."""
+    texts = {name: (_HERE / f"{name}.py").read_text(encoding="utf-8") for name in MODULES}
+    return {f"{FOLDER}/provisioner/host/{name}.py": text for name, text in texts.items()}
+
+
+def commands() -> dict[str, str]:
+    """Path on the host -> text of a command, to be executable."""
+    said = {
+        GATE: ("gate", "May a client start now?"),
+        CLIENT: ("client", "Stops a client without ending a job, and lets it start again."),
+        WATCHDOG: ("watchdog", "Sees what is wrong and climbs its ladders."),
+        POWER: ("power", "Holds each card to its power policy."),
+    }
+    return {
+        path: _COMMAND.format(purpose=purpose, folder=FOLDER, module=module) for path, (module, purpose) in said.items()
+    }

@@ -1,0 +1,176 @@
+"""A client stops without ending a job: the gate closes, a job is waited for, and a busy one is left in peace."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provisioner.host import client, gate
+
+
+class Time:
+    """A clock that only sleeping moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def clock(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds > 0
+        self.now += seconds
+
+
+def marked(root: Path, network: str = "lium") -> bool:
+    return (root / gate.DRAINED[1:] / network).exists()
+
+
+def drain(root: Path, left: list[list[str]], wait_s: float = 60, **options: Any) -> tuple[int, float, list[Any]]:
+    """Drain while `left` tells, look by look, what runs; its last answer stays."""
+    time, ran = Time(), []
+    looks = iter(left)
+    last: list[str] = []
+
+    def look() -> list[str]:
+        nonlocal last
+        assert marked(root), "the gate must be closed before anybody waits"
+        last = next(looks, last)
+        return last
+
+    def run(words: tuple[str, ...]) -> int:
+        ran.append(words)
+        return options.get("rc", 0)  # type: ignore[no-any-return]
+
+    rc = client.drain(
+        "lium",
+        wait_s,
+        None,
+        options.get("do", ()),
+        options.get("undo", ()),
+        str(root),
+        look,
+        run,
+        time.clock,
+        time.sleep,
+    )
+    return rc, time.now - 1000.0, ran
+
+
+def test_idle(tmp_path: Path) -> None:
+    """Nothing to wait for, and the gate stays closed until it is taken back."""
+    assert drain(tmp_path, [[]]) == (0, 0.0, [])
+    assert marked(tmp_path)
+    assert client.resume("lium", (), str(tmp_path)) == 0
+    assert not marked(tmp_path)
+    assert client.resume("lium", (), str(tmp_path)) == 0
+
+
+def test_a_job_is_waited_for(tmp_path: Path) -> None:
+    """As long as it takes, within the limit."""
+    rc, took, _ = drain(tmp_path, [["process 7"], ["process 7"], []])
+    assert (rc, took) == (0, 10.0)
+
+
+def test_a_job_that_does_not_end_serves_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The gate opens again and what was done is undone: as if nobody had asked."""
+    rc, took, ran = drain(tmp_path, [["container pod_7"]], wait_s=62, do=("scale", "0"), undo=("scale", "1"))
+
+    assert (rc, took, ran) == (3, 62.0, [("scale", "0"), ("scale", "1")])
+    assert not marked(tmp_path)
+    assert "lium: still busy after 1.03333 min (container pod_7); it serves on" in capsys.readouterr().err
+
+
+def test_a_command_that_fails_drains_nothing(tmp_path: Path) -> None:
+    """Nobody waits, and the gate opens again."""
+    assert drain(tmp_path, [[]], do=("kubectl",), rc=1) == (4, 0.0, [("kubectl",)])
+    assert not marked(tmp_path)
+
+
+def test_what_cannot_be_seen_is_not_idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docker does not answer: there may be a job."""
+    time = Time()
+    rc = client.drain("lium", 10, "pod_*", (), (), str(tmp_path), None, None, time.clock, time.sleep)
+
+    assert rc == 3
+    assert not marked(tmp_path)
+
+
+@contextmanager
+def docker(path: Path, names: list[str]) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(path))
+    server.listen()
+
+    def serve() -> None:
+        line, _ = server.accept()
+        with line:
+            assert line.recv(4096).startswith(b"GET /containers/json ")
+            body = json.dumps([{"Names": [f"/{name}"]} for name in names]).encode()
+            line.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + body)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+        server.close()
+
+
+def test_containers_that_carry_a_job(tmp_path: Path) -> None:
+    """Those whose name fits; the client's own do not count."""
+    with docker(tmp_path / "run/docker.sock", ["executor-executor-1", "pod_9", "pod_3"]):
+        assert client.jobs("pod_*", str(tmp_path)) == ["container pod_3", "container pod_9"]
+
+
+def test_compute_processes(tmp_path: Path) -> None:
+    """Those that NVML names and those that hold the device, each once; NVML need not answer."""
+    folder = tmp_path / "proc" / "42" / "fd"
+    folder.mkdir(parents=True)
+    (folder / "0").symlink_to("/dev/null")
+    (folder / "5").symlink_to(client.COMPUTE)
+    (folder / "6").symlink_to(client.COMPUTE)
+    (tmp_path / "proc" / "43" / "fd").mkdir(parents=True)
+    (tmp_path / "proc" / "self").mkdir()
+
+    assert client.jobs(None, str(tmp_path), lambda: {"pids": [7, 42]}) == ["process 7", "process 42"]
+    assert client.jobs(None, str(tmp_path), lambda: {"error": "no"}) == ["process 42"]
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["drain"],
+        ["drain", "../etc"],
+        ["drain", ".x"],
+        ["drain", "a/b"],
+        ["drain", "a", "--force"],
+        ["open", "a"],
+        ["jobs", "a"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_not_understood_does_nothing(argv: list[str]) -> None:
+    """A network's id is a file's name here, and no path."""
+    assert client.main(argv) == 2
+
+
+def test_commands_take_words_that_look_like_options() -> None:
+    """`kubectl … --replicas=0` is passed on as it is."""
+    argv = ["drain", "akash", "--wait", "60", "--undo", "kubectl", "--replicas=1", "--do", "kubectl", "--replicas=0"]
+    assert client.parsed(argv) == {
+        "": ["drain", "akash"],
+        "--wait": ["60"],
+        "--undo": ["kubectl", "--replicas=1"],
+        "--do": ["kubectl", "--replicas=0"],
+    }

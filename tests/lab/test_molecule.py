@@ -1,0 +1,41 @@
+"""Molecule's own command runs the scenarios on lab hosts; the long form (PROVISION_LONG=1), for each takes minutes."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from provisioner.adapters.lab import labs
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+SCENARIOS = ("default", "upgrade", "rollback")
+
+
+@pytest.mark.lab
+@pytest.mark.skipif(not os.environ.get("PROVISION_LONG"), reason="the long form: scripts/test --all")
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_the_scenario_passes_and_leaves_nothing(scenario: str, tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "MOLECULE_EPHEMERAL_DIRECTORY": str(tmp_path / "m"),
+    }
+    done = subprocess.run(
+        ["molecule", "test", "-s", scenario, "--destroy=always"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
+    # Without tests Molecule's verifier skips, and all is well: the checks must really have run.
+    assert re.search(r"[1-9][0-9]* passed", done.stdout + done.stderr)
+    assert f"molecule-{scenario}" not in [lab.name for lab in labs()]

@@ -1,0 +1,168 @@
+"""What a host does for its tunnel by itself, run as the program that it is, with a network that a test describes."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAMS = Path(__file__).parents[2] / "provisioner/tunnels/programs"
+
+# `$NET/fits` is the largest packet that comes back; 0: none does. `ip link set … mtu` and wg take effect in files.
+PING = """#!/bin/sh
+while [ $# -gt 1 ]; do [ "$1" = -s ] && size=$(($2 + 28)); shift; done
+fits=$(cat "$NET/fits")
+if [ "${size:-84}" -le "$fits" ]; then echo "5 packets transmitted, 5 received, 0% packet loss, time 1ms
+rtt min/avg/max/mdev = 1.0/2.5/3.0/0.1 ms"; else echo "5 packets transmitted, 0 received, 100% packet loss"; exit 1; fi
+"""
+WG = """#!/bin/sh
+case "$1 $3" in
+    "show latest-handshakes") printf 'KEY\\t%s\\n' "$(cat "$NET/handshake")" ;;
+    "show endpoints") printf 'KEY\\t%s\\n' "$(cat "$NET/endpoint")" ;;
+    "set peer") echo "$6" >"$NET/endpoint"; echo "wg $*" >>"$NET/notes" ;;
+    *) echo "wg $*" >>"$NET/notes" ;;
+esac
+"""
+IP = '#!/bin/sh\necho "$6" >"$NET/prov0/mtu"\n'
+SYSTEMCTL = '#!/bin/sh\necho "systemctl $*" >>"$NET/notes"\n'
+
+
+class Host:
+    """A folder that stands for /sys/class/net and for what the programs around the keeper say."""
+
+    def __init__(self, folder: Path) -> None:
+        self.net = folder / "net"
+        (self.net / "prov0").mkdir(parents=True)
+        (folder / "bin").mkdir()
+        for name, text in (("ping", PING), ("wg", WG), ("ip", IP), ("systemctl", SYSTEMCTL)):
+            (folder / "bin" / name).write_text(text)
+            (folder / "bin" / name).chmod(0o755)
+        self.folder = folder
+        self.set(fits=1500, handshake=int(time.time()) - 20, endpoint="127.0.0.1:51820", notes="")
+        (self.net / "prov0" / "mtu").write_text("1420\n")
+        peer = {"host": "hub", "public_key": "KEY", "endpoint": "127.0.0.1:51820", "address": "10.87.0.1"}
+        config = {"interface": "prov0", "unit": "wg-quick@prov0.service", "mtu": 1420, "role": "spoke", "peers": [peer]}
+        (folder / "tunnel.json").write_text(json.dumps(config))
+
+    def set(self, **values: object) -> None:
+        for name, value in values.items():
+            (self.net / name).write_text(f"{value}\n" if value != "" else "")
+
+    def keep(self) -> dict[str, Any]:
+        environment = {
+            **os.environ,
+            "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
+            "NET": str(self.net),
+            "PROVISION_TUNNEL_NET": str(self.net),
+            "PROVISION_TUNNEL_CONFIG": str(self.folder / "tunnel.json"),
+            "PROVISION_TUNNEL_NOTES": str(self.folder / "run" / "tunnel.json"),
+        }
+        subprocess.run([sys.executable, str(PROGRAMS / "keeper.py")], env=environment, check=True)
+        path = self.folder / "run" / "tunnel.json"
+        value: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        return value
+
+    @property
+    def notes(self) -> str:
+        return (self.net / "notes").read_text()
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+def test_a_tunnel_that_carries_is_only_noted(host: Host) -> None:
+    notes = host.keep()
+    (peer,) = notes["peers"]
+
+    assert (notes["mtu"], peer["host"], peer["loss_pct"], peer["rtt_ms"]) == (1420, "hub", 0.0, 2.5)
+    assert abs(peer["handshake"] - time.time()) < 60
+    assert (notes["acted"], host.notes) == ([], "")
+
+
+def test_a_hub_that_moved_is_dialled_at_its_new_address(host: Host) -> None:
+    host.set(fits=0, endpoint="192.0.2.1:51820")
+    notes = host.keep()
+
+    assert "wg set prov0 peer KEY endpoint 127.0.0.1:51820" in host.notes
+    assert notes["acted"][-1]["what"] == "hub is dialled at 127.0.0.1:51820 now"
+
+
+def test_a_mapping_that_stays_dead_is_left_by_another_port(host: Host) -> None:
+    """Not at the first silence: the hub may just be restarting."""
+    host.set(fits=0)
+    host.keep()
+    assert host.notes == ""
+    host.keep()
+
+    assert host.notes == "wg set prov0 listen-port 0\n"
+
+
+def test_an_interface_that_is_gone_is_started_again(host: Host) -> None:
+    (host.net / "prov0" / "mtu").unlink()
+
+    assert "interface was gone" in host.keep()["acted"][0]["what"]
+    assert "systemctl restart wg-quick@prov0.service" in host.notes
+
+
+def test_when_only_small_packets_come_through_the_mtu_is_lowered_to_what_does(host: Host) -> None:
+    host.set(fits=1313)
+    notes = host.keep()
+
+    assert (host.net / "prov0" / "mtu").read_text() == "1313\n"
+    assert notes["mtu"] == 1313
+    host.set(fits=1500)
+    assert host.keep()["mtu"] == 1313  # not at once: it would be tried four times a minute
+
+
+def test_after_an_hour_the_full_size_is_tried_again(host: Host) -> None:
+    host.set(fits=1313)
+    host.keep()
+    path = host.folder / "run" / "tunnel.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"lowered_at": time.time() - 4000}))
+    host.set(fits=1500)
+
+    assert host.keep()["mtu"] == 1420
+
+
+def test_without_a_tunnel_it_does_nothing(host: Host) -> None:
+    (host.folder / "tunnel.json").unlink()
+
+    assert host.keep() == {}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"peers": 4}'])
+def test_notes_of_before_that_are_damaged_stop_nothing(host: Host, text: str) -> None:
+    (host.folder / "run").mkdir()
+    (host.folder / "run" / "tunnel.json").write_text(text)
+
+    assert host.keep()["mtu"] == 1420
+
+
+# The reloader.
+
+
+def test_keys_go_in_where_their_files_are_named(tmp_path: Path) -> None:
+    reload = runpy.run_path(str(PROGRAMS / "wg_reload.py"))
+    for name in ("own", "pair"):
+        (tmp_path / name).write_text(f"{name}-secret\n")
+    text = (
+        f"[Interface]\nPostUp = wg set %i private-key {tmp_path / 'own'}\n"
+        f"PostUp = wg set %i peer AAA preshared-key {tmp_path / 'pair'}\n"
+        "[Peer]\nPublicKey = AAA\nAllowedIPs = 10.0.0.1/32\n"
+    )
+    stripped = "[Interface]\n[Peer]\nPublicKey = AAA\nAllowedIPs = 10.0.0.1/32\n[Peer]\nPublicKey = BBB\n"
+
+    assert reload["with_keys"](stripped, text) == (
+        "[Interface]\nPrivateKey = own-secret\n[Peer]\nPublicKey = AAA\nPresharedKey = pair-secret\n"
+        "AllowedIPs = 10.0.0.1/32\n[Peer]\nPublicKey = BBB\n"
+    )
+    assert reload["values"](text, "AllowedIPs") == ["10.0.0.1/32"]
