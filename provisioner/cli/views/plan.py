@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from provisioner.actions.plan import Planned
 from provisioner.cli.words import duration, paint, safe
 from provisioner.errors import HostError
-from provisioner.model.plan import Change, HostPlan, Phase, Plan
+from provisioner.model.plan import Change, HostPlan, Plan
 from provisioner.model.resource import AbsentFile, AbsentPackage, Guarded, KeptFile, Package, RunningDriver, Service
 from provisioner.model.transaction import Action, Move
 from provisioner.model.units import megabytes
@@ -60,7 +60,9 @@ def host_lines(plan: HostPlan, width: int) -> list[str]:
     lines += [f"{' ' * width}  why: {safe(reason)}" for reason in plan.reasons]
     for phase, words in phase_lines(plan):
         lines.append(f"    {phase.ljust(7)}  {words}")
-        lines += [f"             {safe(note)}" for change in plan.in_phase(phase) for note in change.notes]
+        lines += [
+            f"             {safe(note)}" for change in plan.changes if change.phase == phase for note in change.notes
+        ]
         if phase == "change":
             lines += [f"             {line}" for line in transaction_lines(plan)]
     return lines
@@ -187,7 +189,7 @@ def cost(plan: HostPlan) -> str:
     return " · ".join(parts)
 
 
-def phase_lines(plan: HostPlan) -> Iterable[tuple[Phase, str]]:
+def phase_lines(plan: HostPlan) -> Iterable[tuple[str, str]]:
     """Yield phase and what happens in it, in order."""
     fresh = [c for c in plan.changes if isinstance(c.moves, Package)]
     stage = _counted(plan.in_phase("stage"))
@@ -243,7 +245,7 @@ _DRAINS = {
 }
 
 
-def _drain_lines(plan: HostPlan) -> Iterable[tuple[Phase, str]]:
+def _drain_lines(plan: HostPlan) -> Iterable[tuple[str, str]]:
     """Yield how each client stops and what it may cost all the same, then that the host is out."""
     phase = "drain"
     for step in plan.drains:
