@@ -136,6 +136,9 @@ def _change(d: Difference, *, reboot: bool) -> Change:
     before = None if d.observed is UNKNOWN or isinstance(d.observed, Absent) else describe(d.observed)
     if isinstance(d.wanted, NoRunFile) and isinstance(d.observed, File):
         before = f"installed{f', {d.observed.content}' if d.observed.content else ''}"
+    after = describe(d.wanted)
+    if isinstance(d.wanted, Settings) and isinstance(d.observed, Settings):
+        before, after = (_keyed(values, d.keys) for values in (d.observed.values, d.wanted.values))
     return Change(
         phase=_phase(d.wanted, reboot=reboot),
         what=d.wanted.key,
