@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from pydantic import JsonValue
 
 from provisioner.model.capture import UNKNOWN
 from provisioner.model.history import Keep
@@ -37,7 +39,7 @@ from provisioner.model.resource import (
     Unit,
     WholePackages,
 )
-from provisioner.model.settings import merged, told
+from provisioner.model.settings import at, merged, told
 from provisioner.model.stack import HostLock
 from provisioner.plan.cost import not_serving_s
 
@@ -136,14 +138,14 @@ def _change(d: Difference, *, reboot: bool) -> Change:
     before = None if d.observed is UNKNOWN or isinstance(d.observed, Absent) else describe(d.observed)
     if isinstance(d.wanted, NoRunFile) and isinstance(d.observed, File):
         before = f"installed{f', {d.observed.content}' if d.observed.content else ''}"
-    after = describe(d.wanted)
+    after = _moved(d.wanted, d.observed) if isinstance(d.observed, Guarded) else describe(d.wanted)
     if isinstance(d.wanted, Settings) and isinstance(d.observed, Settings):
         before, after = (_keyed(values, d.keys) for values in (d.observed.values, d.wanted.values))
     return Change(
         phase=_phase(d.wanted, reboot=reboot),
         what=d.wanted.key,
         before=before,
-        after=_moved(d.wanted, d.observed) if isinstance(d.observed, Guarded) else describe(d.wanted),
+        after=after,
         wanted=d.wanted,
         keys=d.keys,
         content=_merged(d) if isinstance(d.wanted, Settings) else None,
@@ -155,6 +157,11 @@ def _merged(d: Difference) -> str:
     assert isinstance(d.wanted, Settings)
     theirs = d.observed.values if isinstance(d.observed, Settings) else {}
     return json.dumps(merged(theirs, d.wanted.values), indent=4, sort_keys=True) + "\n"
+
+
+def _keyed(values: Mapping[str, JsonValue], keys: Sequence[str]) -> str:
+    """Only what differs: the rest of an owner's file is nobody's news."""
+    return ", ".join(f"{key}={json.dumps(at(values, key))}" for key in keys)
 
 
 def _notes(d: Difference) -> tuple[str, ...]:

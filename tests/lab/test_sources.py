@@ -26,6 +26,7 @@ pytestmark = pytest.mark.lab
 
 HOST = "rig-src"
 SLOW = ("--timeout", "400")  # apt reads an index anew, on a machine that may be busy
+NOW = ("--yes", "--interrupt", *SLOW)  # no client of a network is on the host that could be asked whether a job runs
 QUIET = "sudo DEBIAN_FRONTEND=noninteractive"
 
 
@@ -121,7 +122,7 @@ def test_04_apply_puts_source_packages_pins_and_kernel_holds(operator: Sources) 
     plan = operator.said()
     assert "package source" in plan
     assert "systemd reloads" in plan
-    operator.run("apply", "--yes", *SLOW)
+    operator.run("apply", *NOW)
 
     assert operator.on(HOST, "cat /sys/module/nvidia/version").strip() == "580.159.03"
     held = operator.on(HOST, "apt-mark showhold").split()
@@ -144,7 +145,7 @@ def test_06_a_foreign_script_changes_daemon_json(operator: Sources) -> None:
     """The plan shows three sides; apply puts ours back and leaves what the script added."""
     operator.wish(driver_source="vendor", default_runtime="runc", cgroup_driver="cgroupfs")
     operator.run("resolve", *SLOW)
-    operator.run("apply", "--yes", *SLOW)
+    operator.run("apply", *NOW)
     operator.on(
         HOST,
         'sudo python3 -c \'import json; p="/etc/docker/daemon.json"; v=json.load(open(p));'
@@ -152,7 +153,7 @@ def test_06_a_foreign_script_changes_daemon_json(operator: Sources) -> None:
     )
     plan = operator.said()
     assert 'default-runtime: provision wrote "runc", "nvidia" stands there now, "runc" is wanted' in plan
-    operator.run("apply", "--yes", *SLOW)
+    operator.run("apply", *NOW)
 
     settings = json.loads(operator.on(HOST, "cat /etc/docker/daemon.json"))
     assert (settings["default-runtime"], settings["data-root"]) == ("runc", "/var/lib/docker")
@@ -169,7 +170,7 @@ def test_07_the_cgroup_driver_changes_under_a_running_container(operator: Source
     operator.wish(driver_source="vendor", default_runtime="runc", cgroup_driver="systemd")
     operator.run("resolve", *SLOW)
     assert "native.cgroupdriver=systemd" in operator.said()
-    operator.run("apply", "--yes", *SLOW)
+    operator.run("apply", *NOW)
 
     assert operator.on(HOST, "sudo docker info --format '{{.CgroupDriver}}'").strip() == "systemd"
     assert operator.on(HOST, "sudo docker inspect -f '{{.State.Running}}' held").strip() == "true"
@@ -241,14 +242,14 @@ def test_11_a_kernel_upgrade_with_headers(operator: Sources) -> None:
     host.reboot()
     assert operator.on(HOST, "uname -r").strip() == older
     operator.run("resolve", *SLOW)
-    operator.run("apply", "--yes", *SLOW)
+    operator.run("apply", *NOW)
     assert f"linux-image-{older}" in operator.on(HOST, "apt-mark showhold").split()
 
     operator.on(HOST, f"{apt} install linux-image-{newer}")
     assert f"blocked: kernel {newer} boots next" in operator.said()
     operator.on(HOST, f"{apt} install linux-headers-{newer}")
     operator.run("resolve", *SLOW)
-    operator.run("apply", "--yes", *SLOW)
+    operator.run("apply", *NOW)
     host.reboot()
 
     assert operator.on(HOST, "uname -r").strip() == newer

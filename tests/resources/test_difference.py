@@ -202,6 +202,7 @@ def test_what_a_foreign_script_changed_is_told_from_three_sides() -> None:
     [change] = host_plan("rig-01", lock, found, enrolled=True).changes
 
     assert change.keys == ("default-runtime",)
+    assert (change.before, change.after) == ('default-runtime="nvidia"', 'default-runtime="runc"')
     assert change.notes == ('default-runtime: provision wrote "runc", "nvidia" stands there now, "runc" is wanted',)
     assert json.loads(change.content or "") == {"live-restore": True, "default-runtime": "runc", "data-root": "/srv"}
 
