@@ -23,8 +23,7 @@ import pytest
 from provisioner.adapters.lab import Lab
 from provisioner.errors import Exit
 from tests.lab.nat import HOMES, HUB_NAME, NatLab
-from tests.lab.operator import Operator
-from tests.lab.test_story import LONG
+from tests.lab.operator import LONG, Operator
 
 pytestmark = pytest.mark.lab
 
