@@ -60,7 +60,7 @@ def ground(lab_factory: Callable[..., Lab], tmp_path_factory: pytest.TempPathFac
     found = Ground(operator)
     lock = operator.folder / "provision.lock"
     for name, driver in (("new", NEW), ("old", OLD)):
-        operator.want(HOST, networks=["akash"], driver=driver)
+        operator.want(HOST, networks=["golem"], driver=driver)
         found.locks[name] = lock.read_text(encoding="utf-8")
     found.clean["bare"] = found.now()
     operator.run("apply", "--yes")

@@ -41,7 +41,7 @@ def operator(lab_factory: Callable[..., Lab], tmp_path_factory: pytest.TempPathF
     lab = lab_factory(*(f"{name}={spec}" for name, (spec, _, _) in JOURNEYS.items()))
     found = Operator(lab, tmp_path_factory.mktemp("operator"))
     for name, (_, before, _) in JOURNEYS.items():
-        found.want(name, networks=["akash"], driver=before)
+        found.want(name, networks=["golem"], driver=before)
     yield found
 
 
@@ -77,7 +77,7 @@ def test_01_the_driver_before(operator: Operator, before: dict[str, str]) -> Non
 def test_02_there(operator: Operator) -> None:
     """The newer driver comes, the packages of another branch go, and the seconds are told host by host."""
     for name, (_, _, after) in JOURNEYS.items():
-        operator.want(name, networks=["akash"], driver=after)
+        operator.want(name, networks=["golem"], driver=after)
     result = json.loads(operator.run("apply", "--yes", "--json").partition("\n{")[2].join(["{", ""]))
 
     for name, (_, _, after) in JOURNEYS.items():
