@@ -62,7 +62,7 @@ def provision(*words: str) -> str:
 def resolved(branch: str) -> None:
     folder = ROOT / "group_vars"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "all.yml").write_text(f'provision_networks: [akash]\nprovision_driver: "{branch}"\n', encoding="utf-8")
+    (folder / "all.yml").write_text(f'provision_networks: [golem]\nprovision_driver: "{branch}"\n', encoding="utf-8")
     provision("resolve", "-i", str(INVENTORY), "-o", str(LOCK))
 
 

@@ -1,10 +1,9 @@
-"""What is put on a host runs there: every Python from 3.6, standard library, quick, and readable by the probe."""
+"""What is put on a host runs there: every Python from 3.6, standard library, and readable by the probe."""
 
 from __future__ import annotations
 
 import ast
 import json
-import resource
 import subprocess
 from pathlib import Path
 
@@ -63,15 +62,3 @@ def test_every_interpreter_runs_the_gate(python: Path, tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert "akash stays stopped: " in refused.stderr
     assert "Traceback" not in refused.stderr
-
-
-def test_the_gate_starts_quickly(tmp_path: Path) -> None:
-    """Under 300 ms of processor time for a start, imports and all; the second one, for the first compiles."""
-    gate = install(tmp_path)["provision-gate"]
-    for _ in range(2):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(["/usr/bin/python3", "-IS", gate, "observe"], capture_output=True, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    took = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    assert took < 0.3

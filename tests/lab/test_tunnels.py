@@ -23,10 +23,10 @@ import pytest
 from provisioner.adapters.lab import Lab
 from provisioner.errors import Exit
 from tests.lab.nat import HOMES, HUB_NAME, NatLab
-from tests.lab.operator import Operator
-from tests.lab.test_story import LONG
+from tests.lab.operator import LONG, Operator
 
-pytestmark = pytest.mark.lab
+# Not in the short form before it was seen to pass as a whole on an idle machine.
+pytestmark = [pytest.mark.lab, pytest.mark.skipif(not LONG, reason="long form: scripts/test --all")]
 
 CONFIRM_S = 30
 WRONG = 50 if LONG else 6
@@ -262,14 +262,18 @@ def _tries(op: Tunnels, rig: str, most: int = 4) -> int:
 
 @pytest.mark.parametrize("silent", [False, True], ids=["with-icmp", "silent"])
 def test_11_the_way_gets_narrower(op: Tunnels, silent: bool) -> None:
-    """1380 bytes in the middle; a router that says so, and one that drops and says nothing."""
+    """1380 bytes in the middle; a router that says so to the rig, and one that says nothing.
+
+    To the hub it says nothing in either case: a device here drops what is too large for it, as a bridge does. A whole
+    look at the rig, a hundred kilobytes and more each way over a new session, has to come through.
+    """
     rig, gate = "rig-b", "gate-b"
     op.nat.silent(gate, silent)
     op.nat.narrow(gate, 1380)
     try:
         began = time.monotonic()
-        while op.lab.host(rig).exec(["sh", "-c", LARGE]).rc != 0:
-            assert time.monotonic() - began < 180, "a long answer does not come through"
+        while subprocess.run(op.argv("facts", rig, "--timeout", "40"), cwd=op.folder, env=op.environment).returncode:
+            assert time.monotonic() - began < 240, "a long answer does not come through"
         op.figures[f"MTU 1380{', silent' if silent else ''}, {rig}"] = round(time.monotonic() - began, 1)
         assert "Every required check passed" in op.run("verify", rig)
     finally:
@@ -284,10 +288,6 @@ def test_12_the_hub_moves_to_another_address(op: Tunnels) -> None:
         op.back(rig, "hub moved")
     _let_this_machine_know(op)
     assert "Every required check passed" in op.run("verify", *HOMES)
-
-
-# 200 kB to the hub and nothing lost on the way: ssh would hang with large packets that vanish.
-LARGE = "ping -n -q -c 1 -W 2 10.87.0.1 >/dev/null && ping -n -q -c 3 -i 0.2 -W 2 -s 1372 10.87.0.1 >/dev/null"
 
 
 def _wrong_key(tunnel: dict[str, Any]) -> None:

@@ -16,7 +16,8 @@ from provisioner.errors import Exit
 from tests.lab.operator import LONG, Operator
 from tests.lab.state import record, state
 
-pytestmark = pytest.mark.lab
+# Not in the short form before it was seen to pass as a whole on an idle machine.
+pytestmark = [pytest.mark.lab, pytest.mark.skipif(not LONG, reason="long form: scripts/test --all")]
 
 # host → image and card, then the driver before and after
 JOURNEYS = {
@@ -41,7 +42,7 @@ def operator(lab_factory: Callable[..., Lab], tmp_path_factory: pytest.TempPathF
     lab = lab_factory(*(f"{name}={spec}" for name, (spec, _, _) in JOURNEYS.items()))
     found = Operator(lab, tmp_path_factory.mktemp("operator"))
     for name, (_, before, _) in JOURNEYS.items():
-        found.want(name, networks=["akash"], driver=before)
+        found.want(name, networks=["golem"], driver=before)
     yield found
 
 
@@ -77,8 +78,9 @@ def test_01_the_driver_before(operator: Operator, before: dict[str, str]) -> Non
 def test_02_there(operator: Operator) -> None:
     """The newer driver comes, the packages of another branch go, and the seconds are told host by host."""
     for name, (_, _, after) in JOURNEYS.items():
-        operator.want(name, networks=["akash"], driver=after)
-    result = json.loads(operator.run("apply", "--yes", "--json").partition("\n{")[2].join(["{", ""]))
+        operator.want(name, networks=["golem"], driver=after)
+    said = operator.run("apply", "--yes", "--json")
+    result, _ = json.JSONDecoder().raw_decode(said[said.index("{") :])
 
     for name, (_, _, after) in JOURNEYS.items():
         host = result["hosts"][name]

@@ -30,7 +30,9 @@ case "$1 $3" in
     *) echo "wg $*" >>"$NET/notes" ;;
 esac
 """
-IP = '#!/bin/sh\necho "$6" >"$NET/prov0/mtu"\n'
+IP = """#!/bin/sh
+if [ "$1" = route ]; then echo "ip $*" >>"$NET/notes"; else echo "$6" >"$NET/prov0/mtu"; fi
+"""
 SYSTEMCTL = '#!/bin/sh\necho "systemctl $*" >>"$NET/notes"\n'
 
 
@@ -131,6 +133,20 @@ def test_after_an_hour_the_full_size_is_tried_again(host: Host) -> None:
     host.set(fits=1500)
 
     assert host.keep()["mtu"] == 1420
+
+
+def test_a_hub_narrows_the_route_to_the_one_whose_path_is_narrow(host: Host) -> None:
+    """The others keep the full size, and so does the interface."""
+    path = host.folder / "tunnel.json"
+    config = json.loads(path.read_text())
+    config["peers"][0] |= {"endpoint": None, "host": "rig-01", "address": "10.87.0.2"}
+    path.write_text(json.dumps(config))
+    host.set(fits=1313)
+    host.keep()
+    host.keep()
+
+    assert host.notes == "ip route replace 10.87.0.2/32 dev prov0 mtu 1313\n"
+    assert (host.net / "prov0" / "mtu").read_text() == "1420\n"
 
 
 def test_without_a_tunnel_it_does_nothing(host: Host) -> None:

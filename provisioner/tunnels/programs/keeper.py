@@ -6,7 +6,8 @@ the probe reads. What it mends, when the far end that this host dials does not a
   the interface is gone              the unit is started again
   its name has another address now   the endpoint is set anew (WireGuard resolves a name once, when it starts)
   only small packets come through    the MTU of the interface is lowered to what does
-and once an hour it tries whether the MTU of the config comes through again.
+On a hub it looks at one of those that dial it each time, and gives the route to it an MTU of its own when only small
+packets come through. Once an hour it tries whether the full size comes through again.
 """
 
 import json
@@ -26,6 +27,7 @@ NOTES = os.environ.get("PROVISION_TUNNEL_NOTES", "/run/provision/tunnel.json")
 NET = os.environ.get("PROVISION_TUNNEL_NET", "/sys/class/net")
 SMALLEST = 576
 HOUR = 3600
+STALE = 180  # seconds after which a handshake is no sign of a session any more
 
 
 def output(*argv: str) -> "str | None":
@@ -112,6 +114,26 @@ def mend_size(interface: str, address: str, wanted: int, now: int, notes: "dict[
     return "MTU lowered from %d to %d: larger packets do not come through" % (now, size)
 
 
+def mend_route(interface: str, address: str, size: int, known: "dict[str, Any]") -> "str | None":
+    """The same for one of many that dial this host: its own path may be narrow, theirs need not be."""
+    route = ["ip", "route", "replace", address + ("/128" if ":" in address else "/32"), "dev", interface]
+    narrow = known.get(address)
+    if narrow and time.time() - narrow["at"] < HOUR:
+        return None
+    if narrow:
+        output(*route)
+    if ping(address, 3, size)[0] < 100:
+        if known.pop(address, None):
+            return "full size to %s again" % address
+        return None
+    if ping(address, 3, SMALLEST)[0] >= 100:
+        return None
+    fits = fitting(address, SMALLEST, size)
+    output(*route, "mtu", str(fits))
+    known[address] = {"mtu": fits, "at": time.time()}
+    return None if narrow else "route to %s narrowed to %d: larger packets do not come through" % (address, fits)
+
+
 def look_after(config: "dict[str, Any]", before: "dict[str, Any]") -> "dict[str, Any]":
     interface = config["interface"]
     notes = {"interface": interface, "peers": [], "acted": before.get("acted", [])[-9:]}  # type: dict[str, Any]
@@ -128,6 +150,9 @@ def look_after(config: "dict[str, Any]", before: "dict[str, Any]") -> "dict[str,
         acted("started %s again: its interface was gone" % config["unit"])
     lost_before = {peer["host"]: peer.get("lost_runs", 0) for peer in before.get("peers", [])}
     handshakes, endpoints = table(interface, "latest-handshakes"), table(interface, "endpoints")
+    notes["routes"] = before.get("routes") if isinstance(before.get("routes"), dict) else {}
+    dialling = [peer for peer in config["peers"] if peer.get("address") and not peer.get("endpoint")]
+    notes["turn"] = (before.get("turn", 0) + 1) % len(dialling) if dialling else 0
     for peer in config["peers"]:
         key = peer["public_key"]
         last = int(handshakes.get(key, "0"))
@@ -149,6 +174,11 @@ def look_after(config: "dict[str, Any]", before: "dict[str, Any]") -> "dict[str,
                 size = interface_mtu(interface)
                 if size is not None:
                     acted(mend_size(interface, peer["address"], config["mtu"], size, notes))
+        elif dialling and peer is dialling[notes["turn"]] and last and time.time() - last < STALE:
+            seen["loss_pct"], seen["rtt_ms"] = ping(peer["address"], 3)
+            size = interface_mtu(interface)
+            if seen["loss_pct"] < 100 and size is not None:
+                acted(mend_route(interface, peer["address"], size, notes["routes"]))
         notes["peers"].append(seen)
     notes["mtu"] = interface_mtu(interface)
     notes["at"] = int(time.time())
