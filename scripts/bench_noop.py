@@ -136,7 +136,11 @@ def peers(folder: Path) -> None:
         resources = [r for r in wanted(locks[host.name]) if stating(r)]
         described[host.name] = {
             "directories": [r.path for r in resources if isinstance(r, Directory)],
-            "files": {r.path: f"files/group_1{r.path}" for r in resources if isinstance(r, (File, Settings))},
+            "files": {
+                r.path: (f"files/group_1{r.path}", r.mode.lstrip("0") if isinstance(r, File) else "644")
+                for r in resources
+                if isinstance(r, (File, Settings))
+            },
             "packages": {r.name: r.version for r in resources if isinstance(r, Package)},
             "kernels": [r.kernel for r in resources if isinstance(r, KernelModule)],
             "held": [r.name for r in resources if isinstance(r, Package) and r.held],

@@ -11,8 +11,8 @@ WANTED = json.loads(Path("wanted.json").read_text(encoding="utf-8"))[host.name]
 server.shell(name="whole packages", commands=["dpkg --configure --pending"], _sudo=True)
 for folder in WANTED["directories"]:
     files.directory(name=f"folder {folder}", path=folder, mode="755", user="root", group="root", _sudo=True)
-for path, source in WANTED["files"].items():
-    files.put(name=f"file {path}", src=source, dest=path, mode="644", user="root", group="root", _sudo=True)
+for path, (source, mode) in WANTED["files"].items():
+    files.put(name=f"file {path}", src=source, dest=path, mode=mode, user="root", group="root", _sudo=True)
 apt.packages(
     name="packages",
     packages=[f"{name}={version}" if version else name for name, version in WANTED["packages"].items()],

@@ -5,9 +5,12 @@ from __future__ import annotations
 import secrets
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from provisioner.errors import BadInput
-from provisioner.render.project import Project
+
+if TYPE_CHECKING:  # rendering brings Jinja, which a plan with nothing to change never needs
+    from provisioner.render.project import Project
 
 
 class SystemClock:

@@ -25,7 +25,8 @@ from provisioner.errors import Exit
 from tests.lab.nat import HOMES, HUB_NAME, NatLab
 from tests.lab.operator import LONG, Operator
 
-pytestmark = pytest.mark.lab
+# Not in the short form before it was seen to pass as a whole on an idle machine.
+pytestmark = [pytest.mark.lab, pytest.mark.skipif(not LONG, reason="long form: scripts/test --all")]
 
 CONFIRM_S = 30
 WRONG = 50 if LONG else 6

@@ -16,7 +16,8 @@ from provisioner.errors import Exit
 from tests.lab.operator import LONG, Operator
 from tests.lab.state import record, state
 
-pytestmark = pytest.mark.lab
+# Not in the short form before it was seen to pass as a whole on an idle machine.
+pytestmark = [pytest.mark.lab, pytest.mark.skipif(not LONG, reason="long form: scripts/test --all")]
 
 # host → image and card, then the driver before and after
 JOURNEYS = {
@@ -78,7 +79,8 @@ def test_02_there(operator: Operator) -> None:
     """The newer driver comes, the packages of another branch go, and the seconds are told host by host."""
     for name, (_, _, after) in JOURNEYS.items():
         operator.want(name, networks=["golem"], driver=after)
-    result = json.loads(operator.run("apply", "--yes", "--json").partition("\n{")[2].join(["{", ""]))
+    said = operator.run("apply", "--yes", "--json")
+    result, _ = json.JSONDecoder().raw_decode(said[said.index("{") :])
 
     for name, (_, _, after) in JOURNEYS.items():
         host = result["hosts"][name]
