@@ -24,7 +24,8 @@ from provisioner.model.facts import (
 )
 from provisioner.model.history import HISTORY, NOW, Entry
 from provisioner.model.intent import Intent
-from provisioner.model.resource import Directory, File, SecretFile, Settings
+from provisioner.model.resource import CdiSpec, Directory, File, PackageSource, SecretFile, Settings
+from provisioner.model.source import LockedSource
 from provisioner.model.stack import Choice, HostLock, LockedPackage, Reason
 from provisioner.probe.request import Request
 from provisioner.resources.wanted import wanted
@@ -34,6 +35,16 @@ KERNEL = "6.1.0-50-amd64"
 DRIVER = "535.261.03"
 DRIVER_DEB = "535.261.03-1~deb12u1"
 UNITS = ("docker.service", "nvidia-persistenced.service", "provision-clients.target", "provision-watchdog.timer")
+
+
+SOURCE = LockedSource(
+    id="docker",
+    uri="https://docker.example/linux/debian",
+    suite="bookworm",
+    components=("stable",),
+    fingerprint="98D1F7E8DAA19B46D3FF0615D1EA9165F2BD78B2",
+    key="-----BEGIN PGP PUBLIC KEY BLOCK-----\n…\n-----END PGP PUBLIC KEY BLOCK-----\n",
+)
 
 
 def locked(name: str, version: str = DRIVER_DEB, unit: Any = "driver", **more: Any) -> LockedPackage:
@@ -110,6 +121,10 @@ def fitting_capture(lock: HostLock, host: str = "rig-01") -> Capture:
             files[resource.path] = resource.content
         if isinstance(resource, Settings):
             files[resource.path] = json.dumps(resource.values)
+        if isinstance(resource, CdiSpec):
+            files |= {"/etc/cdi/nvidia.yaml": None, "/var/run/cdi/nvidia.yaml": f"/lib/libcuda.so.{resource.version}\n"}
+        if isinstance(resource, PackageSource):
+            files |= {resource.source.path: resource.source.text, resource.source.key_path: resource.source.key}
     return Capture(host=host, taken_at=WHEN, probe="0.1.0", files=files, commands=commands)
 
 

@@ -20,12 +20,16 @@ from provisioner.model.intent import Policy
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.plan import DrainStep, HostPlan, Plan
 from provisioner.model.resource import (
+    CONTAINERD_FILES,
     AbsentFile,
+    CdiSpec,
+    ContainerdRuntime,
     Directory,
     File,
     Guarded,
     KeptFile,
     KeyPair,
+    PackageSource,
     PythonEnvironment,
     Resource,
     SecretFile,
@@ -34,12 +38,13 @@ from provisioner.model.resource import (
 )
 from provisioner.model.stack import HostLock, Lock
 from provisioner.plan.cost import not_serving_s
+from provisioner.plan.kernels import SIGNING, asks_for_a_key, boot_refusals, key_refusals
 from provisioner.plan.order import host_plan, plan_from
 from provisioner.plan.refuse import refusals
 from provisioner.plan.simulate import simulation
-from provisioner.probe.request import STATE, Command, Profile, Request
+from provisioner.probe.request import SOURCE_FILES, STATE, Command, Profile, Request
 from provisioner.resources.difference import difference
-from provisioner.resources.wanted import strangers, wanted
+from provisioner.resources.wanted import CDI_SPECS, beside_the_lock, wanted
 from provisioner.tunnels.kinds import tunnel_resources
 
 SIMULATION_LIMIT_S = 120
@@ -171,13 +176,21 @@ def interrupting(planned: Planned) -> Planned:
 def request_for(goal: Goal) -> Request:
     """Return what must be looked at to compare a host with its goal."""
     files = [r for r in goal.resources if isinstance(r, (AbsentFile, Directory, File, KeptFile, Settings))]
+    profile = STATE
+    sources = [r.source for r in goal.resources if isinstance(r, PackageSource)]
+    if sources:
+        profile = replace(
+            STATE, files=(*STATE.files, *SOURCE_FILES, *(path for s in sources for path in (s.path, s.key_path)))
+        )
     guarded = [r for r in goal.resources if isinstance(r, Guarded)]
     paths = [r.path for r in files] + [r.public for r in goal.resources if isinstance(r, KeyPair)]
     paths += [file.path for change in guarded for file in change.files if file.content is not None]
+    paths += CDI_SPECS if any(isinstance(r, CdiSpec) for r in goal.resources) else ()
+    paths += CONTAINERD_FILES if any(isinstance(r, ContainerdRuntime) for r in goal.resources) else ()
     stats = [r.path for r in goal.resources if isinstance(r, SecretFile)]
     units = [r.name for r in goal.resources if isinstance(r, Service)]
     return Request(
-        STATE,
+        profile,
         files=tuple(dict.fromkeys(paths)),
         units=(*units, *(name for change in guarded for name in (*change.units, *change.stop))),
         sums=(
@@ -198,10 +211,15 @@ def plan_for(seen: Seen, goal: Goal, signatures: Signatures) -> HostPlan:
     enrolled = goal.stack is not None and _enrolled(seen, goal.stack, signatures)
     if goal.stack is not None and not goal.undone:
         entry = goal.stack.entry
-        resources = (*goal.resources, *strangers(entry, seen.facts.packages))
+        resources = (*goal.resources, *beside_the_lock(entry, seen.facts))
         plan = host_plan(seen.host.name, entry, difference(resources, seen.facts, seen.capture), enrolled=enrolled)
-        waiting = _waiting(entry)
-        return plan.model_copy(update={"reasons": (*plan.reasons, waiting)}) if waiting and plan.changes else plan
+        refused, waiting = boot_refusals(plan, entry, seen.facts), _waiting(entry)
+        return plan.model_copy(
+            update={
+                "blocked": (*plan.blocked, *refused),
+                "reasons": (*plan.reasons, *([waiting] if waiting and plan.changes else [])),
+            }
+        )
     differences = difference(goal.resources, seen.facts, seen.capture)
     plan = plan_from(seen.host.name, differences, policy=goal.policy, networks=goal.networks, enrolled=enrolled)
     return plan.model_copy(update={"verified": goal.stack is not None, "takes_back": goal.undone})
@@ -238,18 +256,30 @@ def simulated(
     A plan whose transaction apt refuses, or that does what nobody asked for, is blocked.
     """
     lines = {name: line for name, plan in plans.items() if (line := simulation(plan)) is not None}
-    if not lines:
+    signed = {name for name, plan in plans.items() if asks_for_a_key(plan, seen[name].facts)}
+    asked = [name for name in plans if name in lines or name in signed]
+    if not asked:
         return dict(plans), {}
     requests = {
-        name: Request(Profile(commands=(Command(line, limit_s=SIMULATION_LIMIT_S, shell=True),)))
-        for name, line in lines.items()
+        name: Request(
+            Profile(
+                commands=(
+                    *([Command(lines[name], limit_s=SIMULATION_LIMIT_S, shell=True)] if name in lines else []),
+                    *([Command(SIGNING, shell=True)] if name in signed else []),
+                )
+            )
+        )
+        for name in asked
     }
-    again, failed = observe([seen[name].host for name in lines], requests, prober)
+    again, failed = observe([seen[name].host for name in asked], requests, prober)
     found = {name: plan for name, plan in plans.items() if name not in failed}
     for name, one in again.items():
-        answer = read_simulation(one.capture, lines[name])
+        answer = read_simulation(one.capture, lines[name]) if name in lines else UNKNOWN
         if answer is not UNKNOWN:
-            found[name] = _with(plans[name], answer, seen[name])
+            found[name] = _with(found[name], answer, seen[name])
+        if name in signed:
+            refused = key_refusals(one.capture.command(SIGNING))
+            found[name] = found[name].model_copy(update={"blocked": (*found[name].blocked, *refused)})
     return found, failed
 
 

@@ -35,6 +35,12 @@ class HostShell(Protocol):
     def run(self, host: InventoryHost, script: str, stdin: str = "") -> CommandOutput: ...
 
 
+class KeyReader(Protocol):
+    """Reads the public key of a package source from a file or an https address, armored. Raises BadInput."""
+
+    def read(self, where: str) -> str: ...
+
+
 class Paths(Protocol):
     """How hosts are reached once their tunnel is there, and where that is kept."""
 

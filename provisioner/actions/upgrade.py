@@ -48,7 +48,11 @@ def upgrade(
         for name, one in seen.items()
     }
     return Upgraded(
-        lock=make_lock({name: step.entry for name, step in steps.items()}, matrix.digest, before),
+        lock=make_lock(
+            {n: step.entry.model_copy(update={"sources": before.hosts[n].sources}) for n, step in steps.items()},
+            matrix.digest,
+            before,
+        ),
         program=client.name if client is not None else network,
         steps=steps,
         others=tuple(host.name for host in hosts if host not in serving),

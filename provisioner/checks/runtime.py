@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 
 from provisioner.checks.check import Check, NotMade, Seen, Verdict, cat, failed, found, not_applicable, passed
 from provisioner.checks.container import DOCKER, WORD, steps
 from provisioner.checks.units import UNIT_STATES, units
 from provisioner.model.stack import HostLock
 
+CDI_ETC = cat("/etc/cdi/nvidia.yaml")
+CDI_RUN = cat("/var/run/cdi/nvidia.yaml")
 DAEMON_JSON = cat("/etc/docker/daemon.json")
 
 STEPS = {
@@ -98,11 +101,27 @@ def container_runs(wanted: HostLock, seen: Seen) -> Verdict:
     return passed()
 
 
+def cdi_spec(wanted: HostLock, etc: Seen, run: Seen) -> Verdict:
+    """Engines read both folders; a spec of another driver mounts libraries that are not there."""
+    if wanted.cdi is None or wanted.toolkit is None or wanted.driver_version is None:
+        return not_applicable("the lock decides nothing about CDI")
+    texts = [seen.content for seen in (etc, run)]
+    there = [text for text in texts if text is not None]
+    if wanted.cdi.value == "absent":
+        return found(not there, "a spec is there, and the lock wants none" if there else "no spec")
+    named = sorted({version for text in there for version in LIBRARY.findall(text)})
+    right = named == [wanted.driver_version.value]
+    return found(right, f"names driver {', '.join(named)}" if named else "no spec names a driver's library")
+
+
+LIBRARY = re.compile(r"libcuda\.so\.(\d{3}\.[\d.]*\d)")
+
 CHECKS = (
     Check("docker-active", "Docker is running", active, (UNIT_STATES,)),
     Check("docker-enabled", "Docker starts at boot", enabled, (UNIT_STATES,)),
     Check("containerd-active", "containerd is running", containerd, (UNIT_STATES,)),
     Check("docker-answers", "Docker answers", answers, (DOCKER,)),
     Check("docker-config", "daemon.json can be read", configured, (DAEMON_JSON,)),
+    Check("cdi-spec", "The CDI spec is of the locked driver", cdi_spec, (CDI_ETC, CDI_RUN)),
     Check("container-runs", "A container really runs", container_runs, (DOCKER,)),
 )

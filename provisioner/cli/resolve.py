@@ -40,6 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from provisioner.actions.resolve import resolve
     from provisioner.adapters import inventory
+    from provisioner.adapters.keys import KeyFiles
     from provisioner.adapters.names import resolves
     from provisioner.cli.views.resolve import resolved_json, resolved_text
     from provisioner.cli.wiring import prober_for
@@ -55,7 +56,14 @@ def run(args: argparse.Namespace) -> int:
     hosts, prober = prober_for(_named(hosts, args), args)
     before = lockfile.before(args.lock)
     resolved = resolve(
-        hosts, matrix, prober=prober, before=before, assumptions=assumptions, unify=args.unify, resolves=resolves
+        hosts,
+        matrix,
+        prober=prober,
+        keys=KeyFiles(),
+        before=before,
+        assumptions=assumptions,
+        unify=args.unify,
+        resolves=resolves,
     )
     # An old answer must not pass for a new one: a host that no longer resolves loses its entry.
     says = resolved.stacks or (before is not None and before.hosts.keys() & resolved.unresolvable.keys())

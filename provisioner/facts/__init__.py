@@ -28,6 +28,7 @@ def read(capture: Capture, *, now: datetime | None = None) -> HostFacts:
     kernels = kernel.read(capture)
     installed, patterns = packages.read(capture)
     services = units.read(capture)
+    known_sources = sources.read(capture)
     return HostFacts(
         host=capture.host,
         taken_at=capture.taken_at,
@@ -49,7 +50,8 @@ def read(capture: Capture, *, now: datetime | None = None) -> HostFacts:
         clock_skew_s=machine.clock_skew_s(capture, now or capture.taken_at),
         boot_identity=machine.boot_identity(capture),
         virtualization=machine.virtualization(capture),
-        components=sources.read(capture),
+        components=sources.components(known_sources),
+        sources=known_sources,
         tunnel=tunnel.read(capture, kernels.running),
     )
 

@@ -394,6 +394,31 @@ class Runtime(Entry):
     services: tuple[str, ...] = ()
 
 
+Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-F]{40}([0-9A-F]{24})?$")]
+
+
+class Repository(Claim):
+    """Where a package source lies for some OS releases, and the key that signs it."""
+
+    os: tuple[Id, ...] = Field(min_length=1)
+    uri: Annotated[str, StringConstraints(pattern=r"^https://\S+$")]
+    suite: str
+    """`codename` stands for the release's own, such as bookworm; `/` is a folder without suites."""
+    components: tuple[str, ...] = ()
+    key: Annotated[str, StringConstraints(pattern=r"^https://\S+$")]
+    """Where the vendor publishes the key."""
+    fingerprint: Fingerprint | None
+    """Of the primary key; null: not confirmed, so whoever wants the source has to state it."""
+
+
+class PackageSource(Entry):
+    """A vendor's own package repository (`sources/docker.yaml`)."""
+
+    name: Text
+    provides: tuple[Literal["driver", "cuda", "engine", "toolkit"], ...] = Field(min_length=1)
+    repositories: tuple[Repository, ...] = Field(min_length=1)
+
+
 class ClientVersion(Frozen):
     """One release of a network's client."""
 
@@ -676,5 +701,6 @@ ROOMS: dict[str, type[Entry]] = {
     "tunnels": TunnelKind,
     "container-images": ContainerImages,
     "rules": Rule,
+    "sources": PackageSource,
 }
 """The folders of `matrix/` and the class of what lies in each."""

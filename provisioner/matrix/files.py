@@ -31,6 +31,7 @@ ROOM_NAMES = (
     "os",
     "rules",
     "runtimes",
+    "sources",
     "tunnels",
 )
 _OTHER_FOLDERS = {"cases", "failures"}

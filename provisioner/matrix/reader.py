@@ -12,6 +12,7 @@
     matrix.tunnels["wireguard"].carries           # also .breaks: networks that such a tunnel can't serve
     matrix.container_images["cuda-12.4"].requirements
     matrix.rules["minor-version-compatibility"].figures
+    matrix.sources["docker"].repositories         # .uri, .key, .fingerprint per OS release
     matrix.digest                                 # sha256 of the canonical content; comments and layout do not count
 
     matrix.gpus_with_pci("10de", "2684", "10de:1b1d")  # models with the id (and that board): none, one or several
@@ -47,6 +48,7 @@ from provisioner.matrix.entries import (
     GpuModel,
     Network,
     OsRelease,
+    PackageSource,
     Rule,
     Runtime,
     TunnelKind,
@@ -90,6 +92,7 @@ class Rooms:
     tunnels: Mapping[str, TunnelKind]
     container_images: Mapping[str, ContainerImages]
     rules: Mapping[str, Rule]
+    sources: Mapping[str, PackageSource]
 
     def room(self, name: str) -> Mapping[str, Entry]:
         """The entries of a folder of `matrix/`: `matrix.room("container-images")`."""

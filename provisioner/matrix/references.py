@@ -47,6 +47,10 @@ def references(r: Rooms) -> Iterator[Reference]:
     for release_of in r.os.values():
         for n, target in enumerate(release_of.unsupported_architectures):
             yield Reference("os", release_of.id, ("unsupported_architectures", n), "architectures", target)
+    for source in r.sources.values():
+        for n, repository in enumerate(source.repositories):
+            for k, target in enumerate(repository.os):
+                yield Reference("sources", source.id, ("repositories", n, "os", k), "os", target)
     for runtime in r.runtimes.values():
         for n, target in enumerate(runtime.conflicts_with):
             yield Reference("runtimes", runtime.id, ("conflicts_with", n), "runtimes", target)

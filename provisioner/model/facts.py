@@ -94,6 +94,17 @@ class OfferedPackage:
     size: int
     depends: str = ""  # Pre-Depends and Depends as written, joined by ", "
     origin: str = ""  # release suite when known, such as bookworm-backports
+    flat: bool = False  # from a folder without suites, as NVIDIA's repositories are; a distribution's never is
+
+
+@dataclass(frozen=True)
+class SourceEntry:
+    """A package source that is switched on, and the file it stands in; `/` as suite is a folder without suites."""
+
+    path: str
+    uri: str
+    suite: str
+    components: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -203,6 +214,7 @@ class HostFacts:
     clock_skew_s: float | Unknown  # host minus controller
     boot_identity: str | Unknown  # changes with every boot, also of a system container
     virtualization: str | Unknown | None = None
+    sources: tuple[SourceEntry, ...] | Unknown = UNKNOWN  # package sources that are switched on
     components: tuple[str, ...] | Unknown = ()  # components of the apt sources, such as non-free
     dpkg_interrupted: bool | Unknown = UNKNOWN  # its journal is left, or a package was cut short while it was unpacked
     package_patterns: tuple[str, ...] = ("*",)  # names that were looked at; what they do not cover is unknown

@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from provisioner.model.tunnel import Tunnel
+
+
+class SourceWish(BaseModel):
+    """A package source that a host is to have: an id of matrix/sources, or one of your own when `uri` is given too.
+
+    A bare word in the inventory is the id. What is left out comes from the matrix. A folder on the host is `copy:/…`:
+    of `file:` sources apt keeps no archive that could be compared with the lock.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=40)]
+    uri: Annotated[str, Field(pattern=r"^(https?://|copy:/)[A-Za-z0-9._~:/@%+$()\[\]-]+$")] | None = None
+    suite: Annotated[str, Field(pattern=r"^[A-Za-z0-9._/~-]+$")] | None = None
+    components: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]+$")], ...] | None = None
+    key: str | None = Field(default=None, description="a file on the controller or an https address")
+    fingerprint: str | None = Field(default=None, description="of the key; spaces are left out")
+
+    @field_validator("fingerprint")
+    @classmethod
+    def _without_spaces(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        bare = "".join(value.split()).upper()
+        if not re.fullmatch(r"[0-9A-F]{40}|[0-9A-F]{64}", bare):
+            raise ValueError("a fingerprint has 40 or 64 hexadecimal digits; the short key id is not enough")
+        return bare
 
 
 class Policy(BaseModel):
@@ -20,11 +48,38 @@ class Policy(BaseModel):
         description="what to do with a driver branch past its end of life when a newer one fits",
     )
     forbid_branches: tuple[str, ...] = ()
+    sources: tuple[SourceWish, ...] = Field(
+        default=(), description="package sources that the host is to have besides the distribution's"
+    )
+    driver_source: Literal["auto", "distribution", "vendor"] = Field(
+        default="auto",
+        description="where the driver comes from: auto takes the better of what is offered, whoever offers it",
+    )
+    cgroup_driver: Literal["auto", "systemd", "cgroupfs"] = Field(
+        default="auto", description="of Docker; auto follows the networks, and leaves it alone where none minds"
+    )
+    default_runtime: Literal["auto", "runc", "nvidia"] = Field(
+        default="auto", description="of Docker; auto leaves it as it is"
+    )
+    hold_kernel: bool = Field(default=True, description="whether kernels are held together with the driver")
     rollback: Literal["auto", "never"] = Field(
         default="auto", description="whether a change of the stack is taken back when the host does not pass after it"
     )
     history: int = Field(default=3, ge=1, le=50, description="how many of the last changes a host keeps")
     history_mib: int = Field(default=4096, ge=256, description="MiB that a host keeps of them in all")
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _bare_words(cls, value: Any) -> Any:
+        """`[docker]` means `[{id: docker}]`; an id that stands twice is an error."""
+        if not isinstance(value, (list, tuple)):
+            return value
+        wishes = [{"id": item} if isinstance(item, str) else item for item in value]
+        ids = [item.get("id") if isinstance(item, dict) else getattr(item, "id", None) for item in wishes]
+        twice = next((one for one in ids if ids.count(one) > 1), None)
+        if twice is not None:
+            raise ValueError(f"the source {twice} stands twice")
+        return wishes
 
 
 class PowerPolicy(BaseModel):

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from provisioner.model.history import Keep
-from provisioner.model.resource import AbsentPackage, KernelModule, Package, Resource, WholePackages
+from provisioner.model.resource import AbsentPackage, KernelModule, Package, Resource, Service, WholePackages
 from provisioner.model.stack import HostLock
 from provisioner.model.transaction import Move
 
@@ -27,6 +27,7 @@ class Change(BaseModel):
     after: str
     wanted: Resource
     keys: tuple[str, ...] = ()  # what differs; empty when the resource is absent
+    notes: tuple[str, ...] = ()  # what somebody else changed since provision wrote it
     content: str | None = None  # the text of the file as it will be, where the owner's part is merged in
 
     @property
@@ -85,6 +86,16 @@ class HostPlan(BaseModel):
     def moving(self) -> tuple[Package | AbsentPackage, ...]:
         """The packages that go into the one transaction."""
         return tuple(package for change in self.changes if (package := change.moves) is not None)
+
+    @property
+    def reloads(self) -> bool:
+        """Whether systemd reads its units anew: packages with units make it do so, and so do units of ours."""
+        return any(
+            (change.moves is not None and change.moves.unit != "kernel")
+            or isinstance(change.wanted, Service)
+            or "/systemd/system/" in getattr(change.wanted, "path", "")
+            for change in self.changes
+        )
 
     @property
     def module_source(self) -> Package | None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from provisioner.model.capture import UNKNOWN, Unknown
 from provisioner.model.facts import Flavour
+from provisioner.model.source import LockedSource
 
 Unit = Literal["kernel", "driver", "compat", "runtime", "toolkit", "other"]
 """What must move together; `other` packages came along with one of them."""
@@ -82,6 +83,30 @@ class AbsentFile(_Kind):
         return f"file {self.path}"
 
 
+class PackageSource(_Kind):
+    """A package source in two files: where it lies, and the key that must sign it. In force before any transaction."""
+
+    kind: Literal["package-source"] = "package-source"
+    source: LockedSource
+
+    @property
+    def key(self) -> str:
+        return f"package source {self.source.id}"
+
+
+class ReplacedSource(_Kind):
+    """A file of somebody else that names a package source of the lock: apt refuses two keys for one address."""
+
+    kind: Literal["replaced-source"] = "replaced-source"
+    path: str
+    by: str
+    also: tuple[str, ...] = ()  # other addresses in the same file, which must not be lost
+
+    @property
+    def key(self) -> str:
+        return f"file {self.path}"
+
+
 class PythonEnvironment(_Kind):
     """An environment of a network's Python client, made from a list of requirements with this SHA-256."""
 
@@ -111,6 +136,12 @@ class Settings(_Kind):
     path: str
     values: dict[str, JsonValue]
     restarts: tuple[str, ...] = ()
+    wrote: dict[str, JsonValue] | None = None  # of an observed one: what provision wrote there last
+
+    @property
+    def wrote_path(self) -> str:
+        """Where the host keeps what provision wrote: without it nobody could tell whose a value is."""
+        return f"/var/lib/provision/wrote{self.path.replace('/', '-')}"
 
     @property
     def key(self) -> str:
@@ -149,6 +180,27 @@ class AbsentPackage(_Kind):
         return f"package {self.name}"
 
 
+class Hold(_Kind):
+    """A package that stays at whatever version it has: kernels, so that none comes for which there is no module."""
+
+    kind: Literal["hold"] = "hold"
+    name: str
+
+    @property
+    def key(self) -> str:
+        return f"hold {self.name}"
+
+
+class NoRunFile(_Kind):
+    """No driver of NVIDIA's own installer lies beside the packages: it would overwrite them, and they it."""
+
+    kind: Literal["no-run-file"] = "no-run-file"
+
+    @property
+    def key(self) -> str:
+        return "driver of NVIDIA's installer (.run)"
+
+
 class WholePackages(_Kind):
     """No package is left half-installed; `interrupted` when dpkg must finish before apt can say anything true."""
 
@@ -172,6 +224,31 @@ class KernelModule(_Kind):
     @property
     def key(self) -> str:
         return f"module nvidia for {self.kernel}"
+
+
+CONTAINERD_FILES = ("/etc/containerd/config.toml", "/etc/containerd/conf.d/99-nvidia.toml")
+"""The owner's configuration, and the drop-in of NVIDIA's toolkit (nvidia-ctk's default place)."""
+
+
+class ContainerdRuntime(_Kind):
+    """containerd knows the nvidia runtime: NVIDIA's drop-in is there, and the owner's configuration imports it."""
+
+    kind: Literal["containerd-runtime"] = "containerd-runtime"
+
+    @property
+    def key(self) -> str:
+        return "containerd's nvidia runtime"
+
+
+class CdiSpec(_Kind):
+    """The description of the GPUs for container engines, made from the driver of this version."""
+
+    kind: Literal["cdi-spec"] = "cdi-spec"
+    version: str
+
+    @property
+    def key(self) -> str:
+        return "CDI spec"
 
 
 class Service(_Kind):
@@ -284,12 +361,18 @@ Resource = Annotated[
     | File
     | KeptFile
     | AbsentFile
+    | PackageSource
     | PythonEnvironment
+    | ReplacedSource
     | Settings
     | Package
     | AbsentPackage
+    | Hold
+    | NoRunFile
     | WholePackages
     | KernelModule
+    | CdiSpec
+    | ContainerdRuntime
     | Service
     | RunningDriver
     | Tool

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from provisioner.model.intent import Intent
+from provisioner.model.source import LockedSource
 from provisioner.model.tunnel import Tunnel, TunnelLock
 
 
@@ -64,6 +65,10 @@ class HostLock(BaseModel):
     packages: tuple[LockedPackage, ...] = ()
     warnings: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()  # what a network asks for that facts do not show: for checks and installers
+    cgroup_driver: Literal["systemd", "cgroupfs"] | None = None  # of Docker; None: as its owner has it
+    default_runtime: Literal["runc", "nvidia"] | None = None  # of Docker; None: as its owner has it
+    sources: tuple[LockedSource, ...] = ()  # package sources that must be there before the packages
+    vendor_driver: bool = False  # the driver comes from NVIDIA's own repository, not from the distribution's
     module_options: tuple[str, ...] = ()  # lines for modprobe.d that this flavour needs on these cards
     tunnel: TunnelLock | None = None
 

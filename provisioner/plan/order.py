@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from pydantic import JsonValue
 
 from provisioner.model.capture import UNKNOWN
 from provisioner.model.history import Keep
@@ -13,23 +15,31 @@ from provisioner.model.resource import (
     Absent,
     AbsentFile,
     AbsentPackage,
+    CdiSpec,
+    ContainerdRuntime,
     Difference,
     Directory,
     File,
     Guarded,
+    Hold,
     KeptFile,
     KernelModule,
     KeyPair,
+    NoRunFile,
     Package,
+    PackageSource,
     PythonEnvironment,
+    ReplacedSource,
     Resource,
     RunningDriver,
     SecretFile,
     Service,
     Settings,
     Tool,
+    Unit,
     WholePackages,
 )
+from provisioner.model.settings import at, merged, told
 from provisioner.model.stack import HostLock
 from provisioner.plan.cost import not_serving_s
 
@@ -48,6 +58,7 @@ def plan_from(
     """Return the plan that makes up for differences, wherever the wish comes from."""
     seen = [d for d in differences if not d.unseen]
     blocked = [_unseen(d) for d in differences if d.unseen]
+    blocked += [_not_alone(d.wanted) for d in seen if isinstance(d.wanted, ReplacedSource) and d.wanted.also]
     reboot = any(isinstance(d.wanted, RunningDriver) for d in seen)
     if reboot and policy.reboot == "never":
         blocked.append("a reboot is due to load the driver, and provision_policy.reboot is never")
@@ -77,25 +88,34 @@ _RANK: dict[Phase, int] = {"stage": 0, "drain": 1, "change": 2, "reboot": 3, "gu
 
 def _phase(wanted: Resource, *, reboot: bool) -> Phase:
     """Only what no running job can notice is staged; the rest waits for the drain."""
-    if isinstance(wanted, Directory) or (isinstance(wanted, (File, KeptFile, AbsentFile)) and wanted.pins):
+    if isinstance(wanted, (Directory, PackageSource, ReplacedSource)) or (
+        isinstance(wanted, (File, KeptFile, AbsentFile)) and wanted.pins
+    ):
         return "stage"
     if isinstance(wanted, Guarded):
         return "guard"
-    if isinstance(wanted, RunningDriver) or (isinstance(wanted, Service) and wanted.after_reboot and reboot):
+    if (
+        isinstance(wanted, RunningDriver)
+        or (isinstance(wanted, CdiSpec) and reboot)
+        or (isinstance(wanted, Service) and wanted.after_reboot and reboot)
+    ):
         return "reboot"
     return "change"
+
+
+_JOBS_USE: tuple[Unit, ...] = ("driver", "runtime", "toolkit")
 
 
 def _interrupts(change: Change) -> bool:
     """Whether the change can end a running job: packages of driver and runtime, their settings, a reboot."""
     wanted = change.wanted
     if isinstance(wanted, Package):
-        return wanted.unit in ("driver", "runtime") and change.moves is not None
+        return wanted.unit in _JOBS_USE and change.moves is not None
     if isinstance(wanted, AbsentPackage):
-        return wanted.unit in ("driver", "runtime")
+        return wanted.unit in _JOBS_USE
     if isinstance(wanted, (KeptFile, AbsentFile)):
         return bool(wanted.restarts)
-    return isinstance(wanted, (Settings, RunningDriver, WholePackages))
+    return isinstance(wanted, (ContainerdRuntime, NoRunFile, Settings, RunningDriver, WholePackages))
 
 
 def _unseen(d: Difference) -> str:
@@ -107,23 +127,48 @@ def _unseen(d: Difference) -> str:
     return f"{d.wanted.key} could not be seen"
 
 
+def _not_alone(wanted: ReplacedSource) -> str:
+    return (
+        f"{wanted.path} names the package source {wanted.by} beside {', '.join(wanted.also)}: apt refuses two keys for "
+        "one address; take the line out of that file by hand"
+    )
+
+
 def _change(d: Difference, *, reboot: bool) -> Change:
     before = None if d.observed is UNKNOWN or isinstance(d.observed, Absent) else describe(d.observed)
+    if isinstance(d.wanted, NoRunFile) and isinstance(d.observed, File):
+        before = f"installed{f', {d.observed.content}' if d.observed.content else ''}"
+    after = _moved(d.wanted, d.observed) if isinstance(d.observed, Guarded) else describe(d.wanted)
+    if isinstance(d.wanted, Settings) and isinstance(d.observed, Settings):
+        before, after = (_keyed(values, d.keys) for values in (d.observed.values, d.wanted.values))
     return Change(
         phase=_phase(d.wanted, reboot=reboot),
         what=d.wanted.key,
         before=before,
-        after=_moved(d.wanted, d.observed) if isinstance(d.observed, Guarded) else describe(d.wanted),
+        after=after,
         wanted=d.wanted,
         keys=d.keys,
         content=_merged(d) if isinstance(d.wanted, Settings) else None,
+        notes=_notes(d),
     )
 
 
 def _merged(d: Difference) -> str:
     assert isinstance(d.wanted, Settings)
     theirs = d.observed.values if isinstance(d.observed, Settings) else {}
-    return json.dumps({**theirs, **d.wanted.values}, indent=4, sort_keys=True) + "\n"
+    return json.dumps(merged(theirs, d.wanted.values), indent=4, sort_keys=True) + "\n"
+
+
+def _keyed(values: Mapping[str, JsonValue], keys: Sequence[str]) -> str:
+    """Only what differs: the rest of an owner's file is nobody's news."""
+    return ", ".join(f"{key}={json.dumps(at(values, key))}" for key in keys)
+
+
+def _notes(d: Difference) -> tuple[str, ...]:
+    if isinstance(d.wanted, Settings) and isinstance(d.observed, Settings):
+        seen = d.observed
+        return told(d.keys, wrote=seen.wrote, there=seen.values, wanted=d.wanted.values)
+    return ()
 
 
 def describe(resource: Resource) -> str:
@@ -134,10 +179,22 @@ def describe(resource: Resource) -> str:
         return f"{'enabled' if resource.enabled else 'not enabled'}, {'active' if resource.active else 'not active'}"
     if isinstance(resource, (KernelModule, RunningDriver)):
         return f"{resource.version} ({resource.flavour})" if resource.version else "none"
+    if isinstance(resource, CdiSpec):
+        return f"of driver {resource.version}"
     if isinstance(resource, AbsentPackage):
         return "not installed"
+    if isinstance(resource, ContainerdRuntime):
+        return "configured by nvidia-ctk, in a drop-in"
+    if isinstance(resource, Hold):
+        return "held"
+    if isinstance(resource, NoRunFile):
+        return "taken away by its own uninstaller; a rollback cannot bring it back"
     if isinstance(resource, AbsentFile):
         return "not there"
+    if isinstance(resource, PackageSource):
+        return f"{resource.source.uri}, signed by …{resource.source.fingerprint[-16:]}"
+    if isinstance(resource, ReplacedSource):
+        return f"replaced by the package source {resource.by} of the lock"
     if isinstance(resource, PythonEnvironment):
         return f"requirements {resource.sha256[:12]}, pinned by hash (python3-venv is installed for it)"
     if isinstance(resource, KeptFile):

@@ -1,11 +1,20 @@
-"""The command that lets a host's own apt simulate a plan's transaction, with the pins that will be in force then."""
+"""The command that lets a host's own apt simulate a plan's transaction, with the pins and sources in force by then."""
 
 from __future__ import annotations
 
 import shlex
 
 from provisioner.model.plan import HostPlan
-from provisioner.model.resource import AbsentFile, AbsentPackage, File, KeptFile, Package
+from provisioner.model.resource import (
+    AbsentFile,
+    AbsentPackage,
+    File,
+    KeptFile,
+    Package,
+    PackageSource,
+    ReplacedSource,
+)
+from provisioner.model.source import preview
 from provisioner.model.transaction import argv
 
 _FOLDER = "/etc/apt/preferences.d"
@@ -19,32 +28,40 @@ def simulation(plan: HostPlan) -> str | None:
     # Without a lock: a look must not stand in the way of somebody's apt, nor need root.
     words = argv(packages, "--simulate", "--option", "Debug::NoLocking=true")
     pins = [c.wanted for c in plan.changes if c.wanted.key.startswith(f"file {_FOLDER}/")]
-    if not pins:
+    sources = [c.wanted.source for c in plan.changes if isinstance(c.wanted, PackageSource)]
+    replaced = [c.wanted.path for c in plan.changes if isinstance(c.wanted, ReplacedSource)]
+    if not pins and not sources:
         return _asking(shlex.join(words), packages)
-    lines = ["d=$(mktemp -d) || exit 1; trap 'rm -rf \"$d\"' EXIT", f'cp -p {_FOLDER}/* "$d" 2>/dev/null']
+    if sources:
+        lines = preview(sources, replaced)
+        lines.append('p="$d/preferences"; mkdir "$p"')
+    else:
+        lines = ["p=$(mktemp -d) || exit 1; trap 'rm -rf \"$p\"' EXIT"]
+    lines.append(f'cp -p {_FOLDER}/* "$p" 2>/dev/null')
     for pin in pins:
         assert isinstance(pin, (File, KeptFile, AbsentFile))
         name = pin.path.rpartition("/")[2]
         if isinstance(pin, File):
-            lines.append(f'printf %s {shlex.quote(pin.content)} >"$d/{name}"')
+            lines.append(f'printf %s {shlex.quote(pin.content)} >"$p/{name}"')
         elif isinstance(pin, KeptFile):
-            lines.append(f'cp {shlex.quote(pin.source)} "$d/{name}"')
+            lines.append(f'cp {shlex.quote(pin.source)} "$p/{name}"')
         else:
-            lines.append(f'rm -f "$d/{name}"')
+            lines.append(f'rm -f "$p/{name}"')
     at = words.index("install")
-    call = shlex.join(words[:at]) + ' --option Dir::Etc::PreferencesParts="$d" ' + shlex.join(words[at:])
-    return "; ".join([*lines, _asking(call, packages)])
+    options = ' "$@"' if sources else ""
+    call = shlex.join(words[:at]) + options + ' --option Dir::Etc::PreferencesParts="$p" ' + shlex.join(words[at:])
+    return "; ".join([*lines, _asking(call, packages, options)])
 
 
 RELATIONS = "# relations"
 
 
-def _asking(call: str, packages: tuple[Package | AbsentPackage, ...]) -> str:
+def _asking(call: str, packages: tuple[Package | AbsentPackage, ...], options: str = "") -> str:
     """What apt says, and where something would go, which relations it has with what would come."""
     coming = [f"{p.name}={p.version}" for p in packages if isinstance(p, Package) and p.archive is None]
     archives = [p.archive for p in packages if isinstance(p, Package) and p.archive is not None]
     fields = "^(Package|Provides|Conflicts|Breaks|Replaces):"
-    asked = [f"apt-cache show --no-all-versions $gone {shlex.join(coming)}"]
+    asked = [f"apt-cache{options} show --no-all-versions $gone {shlex.join(coming)}"]
     asked += [f"dpkg-deb --field {shlex.quote(path)}" for path in archives]
     return (
         f"export LC_ALL=C; said=$({call}); code=$?; printf '%s\\n' \"$said\"; [ $code -eq 0 ] || exit $code; "

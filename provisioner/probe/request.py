@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
+from provisioner.model.source import LockedSource, preview
+
 DPKG = r"dpkg-query -W -f='${Package}\t${Version}\t${db:Status-Abbrev}\n'"
 
 
@@ -111,12 +113,13 @@ Each unit that is named costs systemd a millisecond, so those that a plan compar
 """
 
 
+SOURCE_FILES = ("/etc/apt/sources.list", "/etc/apt/sources.list.d/*.list", "/etc/apt/sources.list.d/*.sources")
+"""Where apt's sources stand; a plan reads them only where the lock names a source."""
+
 FULL = Profile(
     files=(
         *STATE.files,
-        "/etc/apt/sources.list",
-        "/etc/apt/sources.list.d/*.list",
-        "/etc/apt/sources.list.d/*.sources",
+        *SOURCE_FILES,
         "/etc/apt/preferences",
         "/etc/apt/apt.conf.d/50unattended-upgrades",
         "/etc/containerd/config.toml",
@@ -187,11 +190,15 @@ FULL = Profile(
         "docker-cli",
         "docker-ce",
         "docker-ce-cli",
+        "docker-buildx-plugin",
+        "docker-compose-plugin",
         "containerd",
         "containerd.io",
         "runc",
         "podman",
         "cuda-compat-*",
+        "cuda-drivers",
+        "cuda-drivers-*",
         "glx-alternative-*",
         "update-glx",
         "wireguard-tools",
@@ -322,17 +329,27 @@ def units_command(units: tuple[str, ...]) -> Command:
     )
 
 
-def offers_command(names: tuple[str, ...]) -> Command:
+def offers_command(
+    names: tuple[str, ...], sources: tuple[LockedSource, ...] = (), replaced: tuple[str, ...] = ()
+) -> Command:
     """What the host's own sources offer: stanzas with checksums, then versions with their suites.
 
     One shell runs apt-cache step by step, because apt instances side by side would each build apt's cache anew.
-    Descriptions are left out (they are most of the text), and so are debug packages.
+    Descriptions are left out (they are most of the text), and so are debug packages. With `sources` apt is asked as
+    if they stood on the host already, in place of the files `replaced`.
     """
     pattern = "|".join(name.replace(".", "[.]").replace("+", "[+]").replace("*", ".*") for name in names)
     fields = "^(Package|Version|Source|Architecture|SHA256|Size|Depends|Pre-Depends|Provides):|^$"
-    return Command(
-        f"set -- $(apt-cache pkgnames | grep -E '^({pattern})$' | grep -vE -- '-dbg(sym)?$' | sort); "
-        f'apt-cache show "$@" | grep -E \'{fields}\'; apt-cache madison "$@"',
-        limit_s=60,
-        shell=True,
+    if not sources:
+        return Command(
+            f"set -- $(apt-cache pkgnames | grep -E '^({pattern})$' | grep -vE -- '-dbg(sym)?$' | sort); "
+            f'apt-cache show "$@" | grep -E \'{fields}\'; apt-cache madison "$@"',
+            limit_s=60,
+            shell=True,
+        )
+    asked = (
+        f"n=$(apt-cache \"$@\" pkgnames | grep -E '^({pattern})$' | grep -vE -- '-dbg(sym)?$' | sort)",
+        f"apt-cache \"$@\" show $n | grep -E '{fields}'",
+        'apt-cache "$@" madison $n',
     )
+    return Command("; ".join([*preview(sources, replaced), *asked]), limit_s=180, shell=True)

@@ -18,17 +18,25 @@ from provisioner.model.paths import data_dir
 from provisioner.model.plan import Change, DrainStep, HostPlan, Phase
 from provisioner.model.requirements import requirements
 from provisioner.model.resource import (
+    CONTAINERD_FILES,
     AbsentFile,
     AbsentPackage,
+    CdiSpec,
+    ContainerdRuntime,
     Directory,
     File,
     Guarded,
+    Hold,
     KeptFile,
     KernelModule,
     KeyPair,
+    NoRunFile,
     Package,
+    PackageSource,
     PythonEnvironment,
+    ReplacedSource,
     Resource,
+    RunningDriver,
     SecretFile,
     Service,
     Settings,
@@ -36,6 +44,7 @@ from provisioner.model.resource import (
     Unit,
     WholePackages,
 )
+from provisioner.model.source import KEYRINGS
 from provisioner.model.transaction import argv
 from provisioner.model.units import megabytes
 from provisioner.render.templates import fill
@@ -106,9 +115,9 @@ def _playbook(group: Group, plan: HostPlan, *, run: str, made_by: str, made_at: 
     plays = [
         _play("stage", _stage(plan, group.name, run, files)),
         {"title": TITLES["drain"], "static": "drain.yml", "drains": _drains(plan)} if plan.drain else None,
-        _play("change", [*_change(plan, group.name, files), *_cleared(plan)]),
+        _play("change", [*_change(plan, group.name, files), *_cleared(plan), *_boot_guard(plan)]),
         {"title": TITLES["reboot"], "static": "reboot.yml", "drains": []} if plan.reboot else None,
-        _play("ready", [_service(c) for c in plan.in_phase("reboot") if isinstance(c.wanted, Service)]),
+        _play("ready", _ready(plan.in_phase("reboot"))),
         _play("guard", _guarded(plan, group.name, run, files)),
     ]
     text = fill(
@@ -125,6 +134,21 @@ def _playbook(group: Group, plan: HostPlan, *, run: str, made_by: str, made_at: 
     )
     files[group.playbook] = text + "\n"
     return files
+
+
+def _boot_guard(plan: HostPlan) -> list[str]:
+    """A reboot into a kernel without the module leaves a host without GPU, and nobody near it."""
+    running = [c.wanted for c in plan.changes if isinstance(c.wanted, RunningDriver) and c.wanted.version]
+    return [fill("tasks/boot_guard.yml.j2", version=driver.version) for driver in running if plan.reboot]
+
+
+def _ready(changes: Sequence[Change]) -> list[str]:
+    services = [_service(change) for change in changes if isinstance(change.wanted, Service)]
+    return services + _specs(changes)
+
+
+def _specs(changes: Sequence[Change]) -> list[str]:
+    return [fill("tasks/cdi_spec.yml.j2", change=change) for change in changes if isinstance(change.wanted, CdiSpec)]
 
 
 TITLES = {
@@ -172,7 +196,10 @@ def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[
     tasks = [_keep(plan, plan.keep, group, run, files)] if plan.keep is not None and plan.changes else []
     if plan.takes_back:
         tasks.append(fill("tasks/reopen.yml.j2", marks=[f"{HISTORY}/{run}/done" for run in plan.takes_back]))
+    tasks += _sources(plan.in_phase("stage"), group, files)
     tasks += _files_and_folders(plan.in_phase("stage"), group, files)
+    if plan.reloads:
+        tasks.append(fill("tasks/device_links.yml.j2"))
     packages = plan.moving
     fetched = [p for p in packages if isinstance(p, Package) and p.archive is None]
     kept = [p for p in packages if isinstance(p, Package) and p.archive is not None]
@@ -194,6 +221,22 @@ def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[
     return tasks + _prebuilt(plan)
 
 
+def _sources(changes: Sequence[Change], group: str, files: dict[str, str]) -> list[str]:
+    """Files of others go first: apt reads nothing at all while two keys stand for one address."""
+    tasks = [
+        fill("tasks/replaced_source.yml.j2", wanted=change.wanted)
+        for change in changes
+        if isinstance(change.wanted, ReplacedSource)
+    ]
+    for change in changes:
+        if isinstance(change.wanted, PackageSource):
+            source = change.wanted.source
+            names = {"key": _source(source.key_path, group), "text": _source(source.path, group)}
+            files[names["key"]], files[names["text"]] = source.key, source.text
+            tasks.append(fill("tasks/package_source.yml.j2", source=source, names=names, folder=KEYRINGS))
+    return tasks
+
+
 def _prebuilt(plan: HostPlan) -> list[str]:
     """The module is most of the time that a change takes; with DKMS already there it is built before the drain."""
     source = plan.module_source
@@ -208,9 +251,13 @@ def _cleared(plan: HostPlan) -> list[str]:
     return [fill("tasks/prebuilt_used.yml.j2", folder=BUILD)] if plan.module_source is not None else []
 
 
+_PLAIN = {"initramfs": False, "pins": False, "restarts": []}
+
+
 def _keep(plan: HostPlan, keep: Keep, group: str, run: str, files: dict[str, str]) -> str:
     """Return the task that keeps what the plan replaces: a program that stands whole in the run's folder."""
-    named = {c.wanted.name: c.wanted.unit for c in plan.changes if isinstance(c.wanted, (Package, AbsentPackage))}
+    named: dict[str, Unit] = {c.wanted.name: "kernel" for c in plan.changes if isinstance(c.wanted, Hold)}
+    named |= {c.wanted.name: c.wanted.unit for c in plan.changes if isinstance(c.wanted, (Package, AbsentPackage))}
     moves = plan.transaction or ()
     files_of = [c.wanted for c in plan.changes if isinstance(c.wanted, Settings) or _is_kept_file(c.wanted)]
     spec = {
@@ -225,7 +272,13 @@ def _keep(plan: HostPlan, keep: Keep, group: str, run: str, files: dict[str, str
                 "restarts": list(f.restarts) if isinstance(f, Settings) else [],
             }
             for f in files_of
-        },
+        }
+        | {path: {"initramfs": False, "pins": True, "restarts": []} for path in _source_files(plan)}
+        | {
+            path: {**_PLAIN, "restarts": ["containerd.service"]}
+            for path in (CONTAINERD_FILES if any(isinstance(c.wanted, ContainerdRuntime) for c in plan.changes) else ())
+        }
+        | {f.wrote_path: dict(_PLAIN) for f in files_of if isinstance(f, Settings)},
         "units": {
             c.wanted.name: {"after_reboot": c.wanted.after_reboot}
             for c in plan.changes
@@ -239,6 +292,16 @@ def _keep(plan: HostPlan, keep: Keep, group: str, run: str, files: dict[str, str
     program = (Path(__file__).parent / "keep.py").read_text(encoding="utf-8")
     files[source] = f"{program}\n\nmain({pprint.pformat(spec, width=120, sort_dicts=False)})\n"
     return fill("tasks/keep.yml.j2", source=source, folder=f"{HISTORY}/{run}")
+
+
+def _source_files(plan: HostPlan) -> list[str]:
+    found: list[str] = []
+    for change in plan.changes:
+        if isinstance(change.wanted, PackageSource):
+            found += [change.wanted.source.path, change.wanted.source.key_path]
+        elif isinstance(change.wanted, ReplacedSource):
+            found.append(change.wanted.path)
+    return found
 
 
 def _is_kept_file(wanted: Resource) -> TypeGuard[File]:
@@ -258,6 +321,7 @@ def _change(plan: HostPlan, group: str, files: dict[str, str]) -> list[str]:
         if isinstance(change.wanted, WholePackages)
     ]
     tasks += _files_and_folders(changes, group, files)
+    tasks += [fill("tasks/run_file.yml.j2") for change in changes if isinstance(change.wanted, NoRunFile)]
     tasks += _packages(changes)
     tasks += _restored(changes, after_packages=True)
     if _needs_initramfs(changes):
@@ -268,6 +332,7 @@ def _change(plan: HostPlan, group: str, files: dict[str, str]) -> list[str]:
         if isinstance(change.wanted, KernelModule)
     ]
     tasks += _settings(changes, group, files)
+    tasks += [fill("tasks/containerd_runtime.yml.j2") for c in changes if isinstance(c.wanted, ContainerdRuntime)]
     tools = [c.wanted.name for c in changes if isinstance(c.wanted, Tool)]
     if tools:
         # After the packages: what they bring along would make apt's transaction another one than the plan has shown.
@@ -275,7 +340,7 @@ def _change(plan: HostPlan, group: str, files: dict[str, str]) -> list[str]:
     tasks += [fill("tasks/key_pair.yml.j2", change=c) for c in changes if isinstance(c.wanted, KeyPair)]
     tasks += [fill("tasks/secret_file.yml.j2", change=c) for c in changes if isinstance(c.wanted, SecretFile)]
     tasks += [_service(change) for change in changes if isinstance(change.wanted, Service)]
-    return tasks
+    return tasks + _specs(changes)
 
 
 def _files_and_folders(changes: Sequence[Change], group: str, files: dict[str, str]) -> list[str]:
@@ -318,7 +383,9 @@ def _source(path: str, group: str) -> str:
 def _packages(changes: Sequence[Change]) -> list[str]:
     moving = [package for change in changes if (package := change.moves) is not None]
     wanted = [(c.wanted, c.keys) for c in changes if isinstance(c.wanted, Package)]
-    if not moving and not wanted:
+    held = [package.name for package, _ in wanted if package.held]
+    held += [change.wanted.name for change in changes if isinstance(change.wanted, Hold)]
+    if not moving and not wanted and not held:
         return []
     units = sorted({package.unit for package in moving}, key=get_args(Unit).index)
     gone = sum(isinstance(package, AbsentPackage) for package in moving)
@@ -330,7 +397,7 @@ def _packages(changes: Sequence[Change]) -> list[str]:
             title=title + (" (module builds take minutes)" if "driver" in units and gone < len(moving) else ""),
             argv=argv(moving) if moving else (),
             automatic=[p.name for p in moving if isinstance(p, Package) and p.auto],
-            held=[package.name for package, _ in wanted if package.held],
+            held=held,
             released=[package.name for package, keys in wanted if not package.held and "held" in keys],
         )
     ]
@@ -352,7 +419,9 @@ def _settings(changes: Sequence[Change], group: str, files: dict[str, str]) -> l
             source = _source(change.wanted.path, group)
             files[source] = change.content or ""
             folder = str(PurePosixPath(change.wanted.path).parent)
-            tasks.append(fill("tasks/settings.yml.j2", change=change, source=source, folder=folder))
+            wrote = _source(change.wanted.wrote_path, group)
+            files[wrote] = json.dumps(change.wanted.values, indent=4, sort_keys=True) + "\n"
+            tasks.append(fill("tasks/settings.yml.j2", change=change, source=source, folder=folder, wrote=wrote))
             tasks += [fill("tasks/restart.yml.j2", unit=unit) for unit in change.wanted.restarts]
     return tasks
 

@@ -142,6 +142,11 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
     "no-gpu": lambda c: f"There is no NVIDIA GPU on this host's PCI bus to serve {c.about} with",
     "driver-not-offered": _not_offered,
     "wanted-driver": lambda c: f"the request wants driver {c.about}",
+    "wanted-driver-source": lambda c: (
+        "the request wants the driver from NVIDIA's own repository"
+        if c.about == "vendor"
+        else "the request wants the distribution's own driver"
+    ),
     "wanted-modules": lambda c: f"the request wants {c.about} kernel modules",
     "wanted-cuda": lambda c: f"the request wants CUDA {c.about} or higher",
     "wanted-client": lambda c: f"the request pins {c.about}",
@@ -407,8 +412,8 @@ def _headline(conflict: Conflict) -> str:
 
 
 _REQUESTED = {
-    "wanted-driver", "wanted-modules", "wanted-cuda", "wanted-client", "wanted-runtime", "wanted-toolkit", "wanted-cdi",
-    "cdi-without-toolkit",
+    "wanted-driver", "wanted-driver-source", "wanted-modules", "wanted-cuda", "wanted-client", "wanted-runtime",
+    "wanted-toolkit", "wanted-cdi", "cdi-without-toolkit",
 }  # fmt: skip
 
 

@@ -81,6 +81,7 @@ class Offers:
     """The package sources of the host by name; each (name, version) once."""
 
     by_name: Mapping[str, tuple[OfferedPackage, ...]]
+    with_vendor: bool = False  # some come from a folder without suites
 
     def named(self, name: str) -> tuple[OfferedPackage, ...]:
         return self.by_name.get(name, ())
@@ -189,7 +190,8 @@ def _index(offers: Iterable[OfferedPackage], architecture: str) -> Offers:
             # One version in two suites is one package; the suite that is no backport speaks for it.
             if offer.version not in known or is_backport(known[offer.version]):
                 known[offer.version] = offer
-    return Offers({name: tuple(versions.values()) for name, versions in found.items()})
+    flat = any(offer.flat for versions in found.values() for offer in versions.values())
+    return Offers({name: tuple(versions.values()) for name, versions in found.items()}, flat)
 
 
 def _kernels(facts: HostFacts) -> tuple[tuple[str, ...], str | None]:
@@ -246,6 +248,8 @@ def _offered(os: str, offers: Offers, packages: Mapping[str, Package], matrix: M
                 known = (branch.id, offer.name, offer.version, names.flavour)
                 if version.partition(".")[0] != branch.branch or known in seen:
                     continue
+                if not _same_side(offer, names, offers):
+                    continue
                 # An open module package has a source of its own; the set names that of the driver.
                 foreign = names.source is not None and offer.source not in ("", names.source)
                 if foreign and names.flavour == "proprietary":
@@ -265,6 +269,16 @@ def _offered(os: str, offers: Offers, packages: Mapping[str, Package], matrix: M
                 )
 
 
+def _same_side(offer: OfferedPackage, names: DriverPackages, offers: Offers) -> bool:
+    """Whether an offer can be of this set: NVIDIA's own repository calls packages as Debian does.
+
+    What is not known of an offer does not part it from its set, as long as nothing here comes from NVIDIA's.
+    """
+    if offer.flat:
+        return names.origin == "nvidia"
+    return names.origin != "nvidia" or not (offer.origin or offers.with_vendor)
+
+
 def _default_first(names: DriverPackages, rank: int) -> int:
     """The distribution's own line before its tesla lines, those before a vendor's repository."""
     if names.origin == "nvidia":
@@ -280,7 +294,7 @@ def root_offer(name: str, driver: OfferedPackage, names: DriverPackages, offers:
     if name in names.independent:
         return _of_the_branch(name, driver, offers) or offers.newest(name)
     wanted = upstream(driver.version)
-    same = [offer for offer in offers.named(name) if upstream(offer.version) == wanted]
+    same = [o for o in offers.named(name) if upstream(o.version) == wanted and o.flat == driver.flat]
     exact = [offer for offer in same if offer.version == driver.version]
     fitting = exact or sorted(same, key=lambda o: (is_backport(o), o.version))
     return fitting[0] if fitting else None

@@ -140,7 +140,7 @@ def _kept_or_newest(name: str, host: Host) -> OfferedPackage | None:
     return host.offers.newest(name)
 
 
-def kernel_unit(host: Host, kernels: Iterable[str]) -> tuple[LockedPackage, ...]:
+def kernel_unit(host: Host, kernels: Iterable[str], *, hold: bool = True) -> tuple[LockedPackage, ...]:
     """Headers of each kernel, and the meta package that brings those of the kernel that boots next."""
     chosen: dict[str, OfferedPackage] = {}
     for release in kernels:
@@ -158,7 +158,7 @@ def kernel_unit(host: Host, kernels: Iterable[str]) -> tuple[LockedPackage, ...]
         if metas:
             meta = max(metas, key=lambda o: (not is_backport(o), debian(o.version)))
             chosen[meta.name] = meta
-    return _locked(chosen.values(), "kernel", hold=False)
+    return _locked(chosen.values(), "kernel", hold=hold)
 
 
 def _locked(offers: Iterable[OfferedPackage], unit: Unit, hold: bool = True) -> tuple[LockedPackage, ...]:

@@ -12,7 +12,8 @@ from provisioner.resolve.rules import COMPAT, CUDA, DRIVER
 from provisioner.resolve.solver import Rule
 
 _FIRST = (
-    "network-wants", "not-seen", "networks-conflict", "opposite-wishes", "wanted-driver", "wanted-modules",
+    "network-wants", "not-seen", "networks-conflict", "opposite-wishes", "wanted-driver",
+    "wanted-driver-source", "wanted-modules",
     "wanted-cuda", "network-needs-driver", "forbidden-branches", "refuse-ended", "no-reboot", "no-headers",
     "kernel-floor", "cuda-ceiling", "card-driver", "card-floor", "card-flavour", "card-unknown",
     "driver-not-offered", "compat-refused", "compat-unknown", "compat-not-offered", "wanted-runtime", "wanted-toolkit",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from provisioner.matrix.reader import Matrix
 from provisioner.matrix.specifier import Answer, judge
@@ -90,7 +91,7 @@ def lock_of(model: Model, solution: tuple[int, ...], matrix: Matrix) -> HostLock
         words = (("version", driver.package.version if driver.package is not None else ""),)
         warnings += [Claim("left-behind", name, words, (Source("host: packages"),)) for name in left]
         kernels = tuple(k for k in host.kernels if k == host.next_boot or has_headers(host, k))
-        locked += packages.kernel_unit(host, kernels)
+        locked += packages.kernel_unit(host, kernels, hold=model.intent.policy.hold_kernel)
     if compat is not None:
         locked += packages.compat_unit(compat)
     if runtime is not None:
@@ -99,11 +100,14 @@ def lock_of(model: Model, solution: tuple[int, ...], matrix: Matrix) -> HostLock
     if toolkit is not None:
         locked += packages.toolkit_unit(toolkit)
     warnings += _about_the_os(host, matrix)
+    chosen = _driver_choices(model, solution, driver)
     return HostLock(
         os=host.os,
         gpus=tuple(card.id for card in host.cards),
         intent=model.intent,
-        **_driver_choices(model, solution, driver),
+        driver_branch=chosen.branch,
+        driver_version=chosen.version,
+        modules=chosen.modules,
         cuda=_cuda(level, driver, compat, model, solution),
         runtime=_choice_of(container_reasons.runtime(runtime, model, solution, matrix)),
         toolkit=_choice_of(container_reasons.toolkit(model, toolkit, solution, matrix)),
@@ -114,12 +118,24 @@ def lock_of(model: Model, solution: tuple[int, ...], matrix: Matrix) -> HostLock
         packages=tuple(sorted(locked, key=lambda p: (p.unit, p.name))),
         warnings=_told(claim for claim in warnings if claim.kind != "not-checked"),
         unchecked=_told(claim for claim in warnings if claim.kind == "not-checked"),
+        cgroup_driver=_cgroup_driver(model.intent, options),
+        default_runtime=None if model.intent.policy.default_runtime == "auto" else model.intent.policy.default_runtime,
+        vendor_driver=driver is not None and driver.package is not None and driver.package.flat,
         module_options=_module_options(driver, host),
     )
 
 
 def _told(claims: Iterable[Claim]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(explain.warning(claim) for claim in claims))
+
+
+def _cgroup_driver(intent: Intent, options: Iterable[Option]) -> Literal["systemd", "cgroupfs"] | None:
+    """What the request says, else what a network's own installer would set."""
+    asked = intent.policy.cgroup_driver
+    if asked != "auto":
+        return asked
+    wishes = [r.value for option in options for r in option.wishes.get("cgroup_driver", ()) if r.forbids]
+    return "cgroupfs" if "cgroupfs" in wishes else "systemd" if "systemd" in wishes else None
 
 
 def _module_options(driver: Driver | None, host: Host) -> tuple[str, ...]:
@@ -144,9 +160,18 @@ def _choice(value: str, *because: Claim, not_newer: tuple[Claim, ...] = ()) -> C
     )
 
 
-def _driver_choices(model: Model, solution: tuple[int, ...], driver: Driver | None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Chosen:
+    """The three choices that a driver is; None when there is none."""
+
+    branch: Choice | None = None
+    version: Choice | None = None
+    modules: Choice | None = None
+
+
+def _driver_choices(model: Model, solution: tuple[int, ...], driver: Driver | None) -> _Chosen:
     if driver is None or driver.package is None:
-        return {"driver_branch": None, "driver_version": None, "modules": None}
+        return _Chosen()
     because = reasons.driver_because(model, driver)
     newer = reasons.not_newer(model, driver, solution)
     same_branch = tuple(c for place, c in newer if place == driver.branch.branch)
@@ -157,11 +182,11 @@ def _driver_choices(model: Model, solution: tuple[int, ...], driver: Driver | No
         (("package", driver.package.name),),
         (entry("drivers", driver.branch, driver.branch.id),),
     )
-    return {
-        "driver_branch": _choice(driver.branch.branch, *_of_branch(because), not_newer=other_branch),
-        "driver_version": _choice(driver.version.text, *_of_patch(because), not_newer=same_branch),
-        "modules": _choice(driver.flavour, carried),
-    }
+    return _Chosen(
+        branch=_choice(driver.branch.branch, *_of_branch(because), not_newer=other_branch),
+        version=_choice(driver.version.text, *_of_patch(because), not_newer=same_branch),
+        modules=_choice(driver.flavour, carried),
+    )
 
 
 def _of_branch(because: tuple[Claim, ...]) -> tuple[Claim, ...]:

@@ -230,6 +230,17 @@ class Rules:
                 lambda d: not driver.allows(d.version),
                 none=True,
             )
+        if policy.driver_source != "auto":
+            vendor = policy.driver_source == "vendor"
+            self.forbid_drivers(
+                Claim(
+                    "wanted-driver-source",
+                    policy.driver_source,
+                    (),
+                    (Source("request: provision_policy.driver_source"),),
+                ),
+                lambda d: d.package is not None and d.package.flat != vendor,
+            )
         if self.intent.modules != "auto":
             self.forbid_drivers(
                 Claim("wanted-modules", self.intent.modules, (), (Source("request: provision_modules"),)),

@@ -13,10 +13,15 @@ from provisioner.model.resource import (
     AbsentPackage,
     Difference,
     Guarded,
+    Hold,
+    NoRunFile,
     Package,
+    PackageSource,
+    ReplacedSource,
     Resource,
     Settings,
 )
+from provisioner.model.settings import lacking
 from provisioner.resources.observed import observed
 
 
@@ -35,10 +40,16 @@ def difference(wanted: Iterable[Resource], facts: HostFacts, capture: Capture) -
 
 
 def _keys(wanted: Resource, actual: Any, facts: HostFacts) -> tuple[str, ...]:
-    if isinstance(wanted, (AbsentFile, AbsentPackage)):
+    if isinstance(wanted, Hold):
+        return () if actual == wanted else ("held",)
+    if isinstance(wanted, (AbsentFile, AbsentPackage, NoRunFile)):
         return () if actual == wanted else ("present",)
+    if isinstance(wanted, PackageSource):
+        return () if actual == wanted else ("content",)
+    if isinstance(wanted, ReplacedSource):
+        return ("present",)
     if isinstance(wanted, Settings):
-        return tuple(sorted(key for key, value in wanted.values.items() if actual.values.get(key) != value))
+        return lacking(actual.values, wanted.values)
     if isinstance(wanted, Package):
         keys = tuple(key for key in ("version", "held") if getattr(wanted, key) != getattr(actual, key))
         found = facts.package(wanted.name)

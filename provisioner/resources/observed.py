@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
+
+from pydantic import JsonValue
 
 from provisioner.model.capture import UNKNOWN, Capture, Unknown
 from provisioner.model.facts import HostFacts
 from provisioner.model.resource import (
     ABSENT,
+    CONTAINERD_FILES,
     AbsentFile,
     AbsentPackage,
+    CdiSpec,
+    ContainerdRuntime,
     Directory,
     File,
     Guarded,
+    Hold,
     KeptFile,
     KernelModule,
     KeyPair,
+    NoRunFile,
     Observed,
     Package,
+    PackageSource,
     PythonEnvironment,
+    ReplacedSource,
     Resource,
     RunningDriver,
     SecretFile,
@@ -28,6 +38,8 @@ from provisioner.model.resource import (
     Tool,
     WholePackages,
 )
+from provisioner.model.settings import lacking
+from provisioner.resources.wanted import CDI_SPECS
 
 
 def observed(wanted: Resource, facts: HostFacts, capture: Capture) -> Observed:
@@ -38,6 +50,10 @@ def observed(wanted: Resource, facts: HostFacts, capture: Capture) -> Observed:
         return _kept(wanted, capture)
     if isinstance(wanted, AbsentFile):
         return _absent_file(wanted, capture)
+    if isinstance(wanted, PackageSource):
+        return _source(wanted, capture)
+    if isinstance(wanted, ReplacedSource):
+        return File(path=wanted.path, content="")
     if isinstance(wanted, Directory):
         return _directory(wanted, capture)
     if isinstance(wanted, PythonEnvironment):
@@ -48,8 +64,16 @@ def observed(wanted: Resource, facts: HostFacts, capture: Capture) -> Observed:
         return _absent_package(wanted, facts)
     if isinstance(wanted, WholePackages):
         return _whole(facts)
+    if isinstance(wanted, Hold):
+        return _hold(wanted, facts)
+    if isinstance(wanted, NoRunFile):
+        return UNKNOWN if facts.driver.run_file_install is UNKNOWN else _run_file(wanted, facts)
     if isinstance(wanted, KernelModule):
         return _module(wanted, facts)
+    if isinstance(wanted, ContainerdRuntime):
+        return _containerd(wanted, capture)
+    if isinstance(wanted, CdiSpec):
+        return _cdi(wanted, capture)
     if isinstance(wanted, Service):
         return _service(wanted, facts, capture)
     if isinstance(wanted, Tool):
@@ -82,8 +106,29 @@ def _file(wanted: File | Settings, capture: Capture) -> Observed:
     # which the probe left out a secret: written back, it would lose it.
     if not isinstance(values, dict):
         return UNKNOWN
-    as_wanted = all(values.get(key) == value for key, value in wanted.values.items())
-    return wanted.model_copy(update={"values": values}) if as_wanted or wanted.path not in capture.redacted else UNKNOWN
+    if lacking(values, wanted.values) and wanted.path in capture.redacted:
+        return UNKNOWN
+    return wanted.model_copy(update={"values": values, "wrote": _wrote(wanted, capture)})
+
+
+def _wrote(wanted: Settings, capture: Capture) -> dict[str, JsonValue] | None:
+    text = capture.file(wanted.wrote_path)
+    try:
+        values = json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def _source(wanted: PackageSource, capture: Capture) -> Observed:
+    text, key = capture.file(wanted.source.path), capture.file(wanted.source.key_path)
+    if text is UNKNOWN or key is UNKNOWN:
+        return UNKNOWN
+    if text is None and key is None:
+        return ABSENT
+    if text == wanted.source.text and key == wanted.source.key:
+        return wanted
+    return File(path=wanted.source.path, content=text or "")
 
 
 def sum_command(path: str) -> str:
@@ -154,6 +199,22 @@ def _absent_package(wanted: AbsentPackage, facts: HostFacts) -> Observed:
     return Package(name=found.name, version=found.version, held=found.held, unit=wanted.unit)
 
 
+def _hold(wanted: Hold, facts: HostFacts) -> Observed:
+    found = facts.package(wanted.name)
+    if found is UNKNOWN:
+        return UNKNOWN
+    if found is None or found.held:
+        return wanted
+    return Package(name=found.name, version=found.version, held=False, unit="kernel")
+
+
+def _run_file(wanted: NoRunFile, facts: HostFacts) -> Observed:
+    if not facts.driver.run_file_install:
+        return wanted
+    library = facts.driver.library
+    return File(path="/usr/bin/nvidia-uninstall", content="" if library is UNKNOWN else library or "")
+
+
 def _whole(facts: HostFacts) -> Observed:
     if facts.packages is UNKNOWN or facts.dpkg_interrupted is UNKNOWN:
         return UNKNOWN
@@ -175,6 +236,29 @@ def _module(wanted: KernelModule, facts: HostFacts) -> Observed:
     return KernelModule(kernel=build.kernel, version=build.version, flavour=build.flavour)
 
 
+def _cdi(wanted: CdiSpec, capture: Capture) -> Observed:
+    """A spec mounts libraries by their real names, which end in the driver's version."""
+    texts = [capture.file(path) for path in CDI_SPECS]
+    if any(text is UNKNOWN for text in texts):
+        return UNKNOWN
+    versions = {version for text in texts if isinstance(text, str) for version in _LIBRARY.findall(text)}
+    if not versions:
+        return ABSENT
+    return wanted if versions == {wanted.version} else CdiSpec(version=", ".join(sorted(versions)))
+
+
+def _containerd(wanted: ContainerdRuntime, capture: Capture) -> Observed:
+    """The drop-in names the runtime's program, and `imports` of the configuration has its folder."""
+    config, drop_in = (capture.file(path) for path in CONTAINERD_FILES)
+    if config is UNKNOWN or drop_in is UNKNOWN:
+        return UNKNOWN
+    imported = re.search(r"^imports\s*=\s*\[[^\]]*/etc/containerd/conf\.d/", config or "", re.MULTILINE)
+    return wanted if imported and "nvidia-container-runtime" in (drop_in or "") else ABSENT
+
+
+_LIBRARY = re.compile(r"/lib(?:cuda|nvidia-ml)\.so\.(\d{3}\.\d+(?:\.\d+)?)")
+
+
 def _service(wanted: Service, facts: HostFacts, capture: Capture) -> Observed:
     if facts.units is UNKNOWN or wanted.name not in facts.units:
         # A unit of our own comes with a file of our own: looked for and not there, and neither is the unit.
@@ -182,7 +266,7 @@ def _service(wanted: Service, facts: HostFacts, capture: Capture) -> Observed:
         return ABSENT if ours and capture.file(f"/etc/systemd/system/{wanted.name}") is None else UNKNOWN
     unit = facts.units[wanted.name]
     if unit.load == "not-found":
-        return ABSENT
+        return ABSENT if wanted.enabled or wanted.active else wanted
     # "static" and the like cannot be enabled and need not be: something else starts them.
     enabled = wanted.enabled if unit.enabled in ("static", "indirect", "generated") else unit.enabled == "enabled"
     return wanted.model_copy(update={"enabled": enabled, "active": unit.active in ("active", "reloading")})

@@ -9,6 +9,7 @@ from provisioner.model.history import HISTORY, KeptPackage, Record
 from provisioner.model.resource import (
     AbsentFile,
     AbsentPackage,
+    CdiSpec,
     KeptFile,
     KernelModule,
     Package,
@@ -43,6 +44,9 @@ def undo(records: Sequence[Record], kernels: Sequence[str] | Unknown) -> tuple[R
             for kernel in before.kernels
             if kernels is not UNKNOWN and kernel in kernels
         ]
+        # A spec names libraries of one driver; left as it is it would mount files that have gone.
+        if before.cdi is not None and before.cdi.value == "present" and before.toolkit is not None:
+            resources.append(CdiSpec(version=before.driver_version.value))
     resources += [
         Service(name=name, enabled=unit.enabled, active=unit.active, after_reboot=unit.after_reboot)
         for name, unit in sorted(units.items())

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 
 from pydantic import JsonValue
 
 from provisioner.host import programs
 from provisioner.model.capture import UNKNOWN, Unknown
 from provisioner.model.driver_package import branch_of
-from provisioner.model.facts import Flavour
+from provisioner.model.facts import Flavour, HostFacts, SourceEntry
 from provisioner.model.facts import Package as Installed
 from provisioner.model.requirements import digest, requirements
 from provisioner.model.resource import (
+    AbsentFile,
     AbsentPackage,
+    CdiSpec,
+    ContainerdRuntime,
     Directory,
     File,
+    Hold,
     KernelModule,
+    NoRunFile,
     Package,
+    PackageSource,
     PythonEnvironment,
+    ReplacedSource,
     Resource,
     RunningDriver,
     SecretFile,
@@ -28,6 +37,7 @@ from provisioner.model.resource import (
     Settings,
     WholePackages,
 )
+from provisioner.model.source import LockedSource, same_place
 from provisioner.model.stack import HostLock, LockedPackage
 
 STATE = "/var/lib/provision"
@@ -36,6 +46,9 @@ UNATTENDED = "/etc/apt/apt.conf.d/52provision-unattended-upgrades"
 NOUVEAU = "/etc/modprobe.d/provision-nouveau.conf"
 MODULE_OPTIONS = "/etc/modprobe.d/provision-nvidia.conf"
 DOCKER_SETTINGS = "/etc/docker/daemon.json"
+DEV_CHAR_RULE = "/etc/udev/rules.d/71-provision-nvidia-dev-char.rules"
+CDI_SPECS = ("/etc/cdi/nvidia.yaml", "/var/run/cdi/nvidia.yaml")
+CDI_REFRESH = ("nvidia-cdi-refresh.path", "nvidia-cdi-refresh.service")
 CLIENTS_TARGET = "/etc/systemd/system/provision-clients.target"
 CLIENT_UNIT = "/etc/systemd/system/provision-client@.service"
 UNITS = "/etc/systemd/system"
@@ -51,6 +64,10 @@ CLIENTS = f"{programs.FOLDER}/clients"
 # foreign repository with a higher number cannot win against the lock.
 PIN_PRIORITY = 1001
 
+# Packages that only NVIDIA's repository has, and that pull its driver in. The names of Debian begin alike
+# (nvidia-open-kernel-dkms), so the patterns end in digits.
+VENDOR_ROOTS = "cuda-drivers cuda-drivers-[0-9]* nvidia-open nvidia-open-[0-9]* nvidia-driver-pinning-[0-9]*"
+
 # live-restore keeps containers running while the daemon restarts, so an upgrade of docker.io ends no job.
 DOCKER_VALUES: dict[str, JsonValue] = {"live-restore": True}
 
@@ -58,9 +75,10 @@ DOCKER_VALUES: dict[str, JsonValue] = {"live-restore": True}
 def wanted(lock: HostLock) -> tuple[Resource, ...]:
     """Return the resources in the order in which they would be put in place."""
     resources: list[Resource] = [Directory(path=STATE), WholePackages()]
+    resources += [PackageSource(source=source) for source in lock.sources]
     held = [package for package in lock.packages if package.hold]
     if held:
-        resources.append(File(path=PREFERENCES, content=preferences(held), pins=True))
+        resources.append(File(path=PREFERENCES, content=preferences(held, vendor_driver=lock.vendor_driver), pins=True))
         resources.append(File(path=UNATTENDED, content=unattended(held), pins=True))
     if lock.driver_version is not None:
         resources.append(File(path=NOUVEAU, content=NOUVEAU_TEXT, rebuilds_initramfs=True))
@@ -87,10 +105,13 @@ def wanted(lock: HostLock) -> tuple[Resource, ...]:
             for kernel in lock.kernels
         ]
     if lock.engine.startswith("docker"):
-        resources.append(Settings(path=DOCKER_SETTINGS, values=DOCKER_VALUES, restarts=("docker.service",)))
+        resources.append(Settings(path=DOCKER_SETTINGS, values=docker_values(lock), restarts=("docker.service",)))
         resources.append(Service(name="docker.service"))
     elif lock.engine == "containerd":
+        if lock.toolkit is not None:
+            resources.append(ContainerdRuntime())
         resources.append(Service(name="containerd.service"))
+    resources += _cdi(lock)
     resources += _gate(lock)
     resources += _watchdog(lock)
     resources += _secrets(lock)
@@ -100,10 +121,67 @@ def wanted(lock: HostLock) -> tuple[Resource, ...]:
         if (listed := requirements(network)) is not None
     ]
     if running is not None:
+        if lock.toolkit is not None:
+            resources.append(File(path=DEV_CHAR_RULE, content=DEV_CHAR_TEXT, pins=True))
         resources.append(running)
         if any(package.name.startswith("nvidia") and "persistenced" in package.name for package in lock.packages):
             resources.append(Service(name="nvidia-persistenced.service", after_reboot=True))
     return tuple(resources)
+
+
+def docker_values(lock: HostLock) -> dict[str, JsonValue]:
+    """Return what Docker's daemon.json must hold: what the lock decided, and nothing that it left open.
+
+    `features.cdi` is known from Docker 25.0 on, and CDI is on without it from 28.2 (matrix/runtimes/docker-ce).
+    """
+    values: dict[str, JsonValue] = dict(DOCKER_VALUES)
+    if lock.toolkit is not None:
+        values["runtimes"] = {"nvidia": {"args": [], "path": "nvidia-container-runtime"}}
+    if lock.default_runtime is not None:
+        values["default-runtime"] = lock.default_runtime
+    if lock.cgroup_driver is not None:
+        values["exec-opts"] = [f"native.cgroupdriver={lock.cgroup_driver}"]
+    version = _engine_version(lock)
+    if lock.cdi is not None and version >= (25,) and (lock.cdi.value == "absent" or version < (28, 2)):
+        values["features"] = {"cdi": lock.cdi.value == "present"}
+    return values
+
+
+def _engine_version(lock: HostLock) -> tuple[int, ...]:
+    """`docker-ce 5:28.5.2-1~debian.12~bookworm` is (28, 5, 2); () where it is not said."""
+    said = lock.runtime.value.partition(" ")[2] if lock.runtime is not None else ""
+    match = re.match(r"(?:\d+:)?(\d+)\.(\d+)\.?(\d+)?", said)
+    return tuple(int(part) for part in match.groups() if part) if match else ()
+
+
+def _cdi(lock: HostLock) -> list[Resource]:
+    """Specs of just the locked driver where CDI is on; none, and nobody who would write one, where it is off."""
+    if lock.cdi is None or lock.toolkit is None or lock.driver_version is None:
+        return []
+    if lock.cdi.value == "present":
+        return [CdiSpec(version=lock.driver_version.value)]
+    return [
+        *(Service(name=name, enabled=False, active=False) for name in CDI_REFRESH),
+        *(AbsentFile(path=path) for path in CDI_SPECS),
+    ]
+
+
+def replaced_sources(lock: HostLock, entries: tuple[SourceEntry, ...] | Unknown) -> tuple[ReplacedSource, ...]:
+    """Return the files of others that name a source of the lock."""
+    return () if entries is UNKNOWN else replaced_by(lock.sources, entries)
+
+
+def replaced_by(sources: Sequence[LockedSource], entries: Sequence[SourceEntry]) -> tuple[ReplacedSource, ...]:
+    """Return the files of others that name one of the sources, each once."""
+    mine = {same_place(source.uri): source for source in sources}
+    ours = {source.path for source in sources}
+    found = []
+    for path in dict.fromkeys(entry.path for entry in entries if entry.path not in ours):
+        uris = tuple(dict.fromkeys(same_place(entry.uri) for entry in entries if entry.path == path))
+        named = [mine[uri].id for uri in uris if uri in mine]
+        if named:
+            found.append(ReplacedSource(path=path, by=named[0], also=tuple(uri for uri in uris if uri not in mine)))
+    return tuple(found)
 
 
 def _gate(lock: HostLock) -> list[Resource]:
@@ -175,7 +253,9 @@ def clients_target(networks: Iterable[str]) -> str:
 def strangers(lock: HostLock, installed: dict[str, Installed] | Unknown) -> tuple[AbsentPackage, ...]:
     """Return the packages of other driver branches; two branches side by side build two modules for one card.
 
-    What the lock names stays; so do tools that Debian builds apart, which serve any branch.
+    What the lock names stays; so do tools that Debian builds apart, which serve any branch. Of a driver from NVIDIA's
+    own repository nothing else stays: what the distribution built beside it would mix, in whatever version. The other
+    way round, the packages go by which that repository brought its driver.
     """
     if lock.driver_version is None or installed is UNKNOWN:
         return ()
@@ -184,8 +264,71 @@ def strangers(lock: HostLock, installed: dict[str, Installed] | Unknown) -> tupl
     return tuple(
         AbsentPackage(name=package.name)
         for package in sorted(installed.values(), key=lambda p: p.name)
-        if package.name not in locked and branch_of(package.name, package.version) not in (None, mine)
+        if package.name not in locked and _strange(package, mine, vendor=lock.vendor_driver)
     )
+
+
+def beside_the_lock(lock: HostLock, facts: HostFacts) -> tuple[Resource, ...]:
+    """Return what a host must have, or must not, because of what it is now: the lock cannot know of it."""
+    return (
+        *replaced_sources(lock, facts.sources),
+        *strangers(lock, facts.packages),
+        *_other_engines(lock, facts.packages),
+        *_other_kernels(lock, facts),
+        *_held_kernels(lock, facts.packages),
+        *((NoRunFile(),) if lock.driver_version is not None and facts.driver.run_file_install is True else ()),
+    )
+
+
+# matrix/runtimes/docker-ce: Docker's packages and the distribution's can't be installed together.
+_EXCLUDES = {
+    "docker-ce": ("docker.io", "docker-cli", "containerd", "runc"),
+    "docker-io": ("docker-ce", "docker-ce-cli", "docker-ce-rootless-extras", "containerd.io"),
+}
+
+
+def _other_engines(lock: HostLock, installed: dict[str, Installed] | Unknown) -> tuple[AbsentPackage, ...]:
+    """The engine that makes way for the locked one: in the same transaction, and named in the plan."""
+    if installed is UNKNOWN:
+        return ()
+    locked = {package.name for package in lock.packages}
+    names = [name for name in _EXCLUDES.get(lock.engine, ()) if name in installed and name not in locked]
+    return tuple(AbsentPackage(name=name, unit="runtime") for name in names)
+
+
+def _other_kernels(lock: HostLock, facts: HostFacts) -> tuple[KernelModule, ...]:
+    """A kernel that came after the lock was made and boots next: its module is built where it has headers."""
+    release, headers = facts.kernel.next_boot, facts.kernel.headers
+    if lock.driver_version is None or lock.modules is None or release is UNKNOWN or release in lock.kernels:
+        return ()
+    if headers is UNKNOWN or release not in headers:
+        return ()
+    return (KernelModule(kernel=release, version=lock.driver_version.value, flavour=flavour_of(lock.modules.value)),)
+
+
+def _held_kernels(lock: HostLock, installed: dict[str, Installed] | Unknown) -> tuple[Hold, ...]:
+    """Kernels move only with the driver: held, so that no upgrade brings one without a module."""
+    if lock.driver_version is None or installed is UNKNOWN or not lock.intent.policy.hold_kernel:
+        return ()
+    locked = {package.name for package in lock.packages}
+    return tuple(Hold(name=name) for name in sorted(installed) if name not in locked and _KERNEL.match(name))
+
+
+# Headers of one release come and go with it; what has no release in its name brings the next one.
+_KERNEL = re.compile(r"linux-(image|modules|modules-extra|modules-nvidia)-|linux-headers-(?!\d)|linux-generic(-|$)")
+# The other flavour's module package of the same branch would be built beside the locked one.
+_MODULES = re.compile(
+    r"nvidia(-tesla(-\d+)?|-legacy-\w+)?(-open)?-kernel(-open)?-dkms|nvidia-dkms(-\d+)?(-server)?(-open)?"
+)
+
+
+def _strange(package: Installed, branch: str, *, vendor: bool) -> bool:
+    if not vendor and any(fnmatchcase(package.name, root) for root in VENDOR_ROOTS.split()):
+        return True
+    if _MODULES.fullmatch(package.name):
+        return True
+    its = branch_of(package.name, package.version)
+    return its is not None and (vendor or its != branch)
 
 
 def flavour_of(value: str) -> Flavour:
@@ -193,8 +336,12 @@ def flavour_of(value: str) -> Flavour:
     return "open" if value == "open" else "proprietary"
 
 
-def preferences(packages: list[LockedPackage]) -> str:
-    """Return an apt_preferences(5) file that pins each package at its version, one stanza per version."""
+def preferences(packages: list[LockedPackage], *, vendor_driver: bool = False) -> str:
+    """Return an apt_preferences(5) file that pins each package at its version, one stanza per version.
+
+    A host keeps one driver source: where the driver is the distribution's, the packages by which NVIDIA's own
+    repository brings one cannot be installed, whoever asks for them.
+    """
     by_version: dict[str, list[str]] = defaultdict(list)
     for package in packages:
         by_version[package.version].append(package.name)
@@ -202,6 +349,8 @@ def preferences(packages: list[LockedPackage]) -> str:
         f"Package: {' '.join(sorted(names))}\nPin: version {version}\nPin-Priority: {PIN_PRIORITY}\n"
         for version, names in sorted(by_version.items())
     ]
+    if not vendor_driver and any(package.unit == "driver" for package in packages):
+        stanzas.append(f"Package: {VENDOR_ROOTS}\nPin: version *\nPin-Priority: -1\n")
     return HEADER.format(comment="#") + "\n" + "\n".join(stanzas)
 
 
@@ -221,6 +370,14 @@ NOUVEAU_TEXT = (
     HEADER.format(comment="#")
     + "# nouveau binds the card before the NVIDIA module can, when the initramfs or udev loads it first.\n"
     + "blacklist nouveau\noptions nouveau modeset=0\n"
+)
+
+# What NVIDIA's documents advise against containers that lose their GPUs when systemd reloads (troubleshooting, "Failed
+# to initialize NVML"): runc finds a device node by its numbers in /dev/char, where the driver makes no links.
+DEV_CHAR_TEXT = (
+    HEADER.format(comment="#")
+    + 'ACTION=="add", DEVPATH=="/bus/pci/drivers/nvidia", '
+    + 'RUN+="/usr/bin/nvidia-ctk system create-dev-char-symlinks --create-all"\n'
 )
 
 CLIENTS_TARGET_TEXT = (

@@ -18,7 +18,7 @@ from provisioner.checks import container, driver, packages, runtime, system, tun
 from provisioner.checks.check import Check, Seen, Verdict
 from provisioner.checks.table import CHECKS
 from provisioner.model.intent import Intent
-from provisioner.model.stack import HostLock
+from provisioner.model.stack import Choice, HostLock
 from provisioner.tunnels.assign import assign
 from tests.tunnel_world import hub, key, spoke
 from tests.world import DRIVER, DRIVER_DEB, KERNEL, entry
@@ -73,7 +73,8 @@ ABSENT = Seen(1, "", "cat: /some/file: No such file or directory\n")
 PING = "5 packets transmitted, 5 received, 0% packet loss, time 803ms\nrtt min/avg/max/mdev = 1.1/1.5/2.0/0.2 ms\n"
 LOST = "5 packets transmitted, 0 received, 100% packet loss, time 1000ms\n"
 TUNNEL = assign([spoke("rig-01", path_mtu=1500), hub()])["rig-01"]
-JOINED = entry(intent=Intent(tunnel=spoke("rig-01").wish), tunnel=TUNNEL)
+SPECS = {"cdi": Choice(value="present"), "toolkit": Choice(value="nvidia-container-toolkit 1.20.0-1")}
+JOINED = entry(intent=Intent(tunnel=spoke("rig-01").wish), tunnel=TUNNEL, **SPECS)
 
 # What a host that is exactly as locked answers.
 FITTING: dict[str, Seen] = {
@@ -97,6 +98,8 @@ FITTING: dict[str, Seen] = {
     packages.INTERRUPTED: ok(""),
     packages.LOCKS: ok("file 77 /var/lib/dpkg/lock\nlock 1: POSIX  ADVISORY  WRITE 9 08:01:78 0 EOF\n"),
     units.UNIT_STATES: ok(UNITS),
+    runtime.CDI_ETC: ABSENT,
+    runtime.CDI_RUN: ok(f"hostPath: /usr/lib/x86_64-linux-gnu/libcuda.so.{DRIVER}\n"),
     runtime.DAEMON_JSON: ok('{"live-restore": true}\n'),
     container.DOCKER: docker(),
     system.CLOCK: Seen(0, "1000.500000000\n", sent=1000.4, answered=1000.6),
@@ -250,6 +253,9 @@ FAULTS: list[tuple[str, dict[str, Seen], str, str]] = [
     ("docker-config", {"DAEMON_JSON": ABSENT}, "passed", "no daemon.json"),
     ("docker-config", {"DAEMON_JSON": ok("{,}")}, "failed", "not JSON"),
     ("docker-config", {"DAEMON_JSON": ok("[]")}, "failed", "not an object"),
+    ("cdi-spec", {"CDI_RUN": ABSENT}, "failed", "no spec names a driver's library"),
+    ("cdi-spec", {"CDI_ETC": ok("hostPath: /x/libcuda.so.535.216.03\n")}, "failed", "535.216.03, 535.261.03"),
+    ("cdi-spec", {"CDI_ETC": Seen(1, "", "cat: Permission denied")}, "unknown", "Permission denied"),
     (
         "container-runs",
         {"DOCKER": docker(start=(500, '{"message": "OCI runtime create failed: cgroup"}'))},
@@ -417,3 +423,14 @@ def test_docker_is_asked_over_its_socket(tmp_path: Path) -> None:
         "GET /containers/provision",
         "DELETE /containers/provision",
     ]
+
+
+def test_where_cdi_is_off_no_spec_may_lie_there() -> None:
+    """Lium's hosts go through the hook; a spec that is left over would win."""
+    off = entry(cdi=Choice(value="absent"), toolkit=SPECS["toolkit"])
+    check = next(check for check in CHECKS if check.id == "cdi-spec")
+    spec = ok("hostPath: /x/libcuda.so.535.216.03\n")
+
+    assert check.make(off, (ABSENT, ABSENT)).status == "passed"
+    assert check.make(off, (ABSENT, spec)).status == "failed"
+    assert check.make(entry(), (ABSENT, spec)).status == "not-applicable"

@@ -330,7 +330,30 @@ def test_deb822_sources() -> None:
         "# old\nTypes: deb\nEnabled: no\nComponents: non-free\n\nTypes: deb-src\nComponents: source\n"
     )
 
-    assert sources.parse_deb822(text) == ["main", "contrib"]
+    assert list(sources.parse_deb822(text)) == [("http://mirror.example/debian", "trixie", ("main", "contrib"))]
+
+
+def test_one_line_sources_of_vendors() -> None:
+    """Options in brackets, a folder without suites, a comment behind."""
+    text = (
+        "deb [signed-by=/usr/share/keyrings/x.gpg] https://nvidia.example/stable/deb/$(ARCH) /\n"
+        "# deb http://off.example x main\ndeb https://docker.example/linux/debian bookworm stable # ours\n"
+    )
+
+    assert list(sources.parse_list(text)) == [
+        ("https://nvidia.example/stable/deb/$(ARCH)", "/", ()),
+        ("https://docker.example/linux/debian", "bookworm", ("stable",)),
+    ]
+
+
+def test_offers_of_a_folder_without_suites() -> None:
+    """apt-cache madison leaves the suite out; that tells a vendor's package from the distribution's."""
+    text = (
+        " cuda-drivers | 580.95.05-1 | https://nvidia.example/debian12/x86_64  Packages\n"
+        "       runc | 1.1.5 | http://mirror.example/debian bookworm/main amd64 Packages\n"
+    )
+
+    assert offers.parse_madison(text) == {("cuda-drivers", "580.95.05-1"): "/", ("runc", "1.1.5"): "bookworm"}
 
 
 def test_failed_units_need_a_listing_of_all() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 
 from provisioner.model.facts import HostFacts, Package
 from provisioner.model.intent import Intent, Policy
 from provisioner.model.plan import PHASES, HostPlan
+from provisioner.model.resource import ReplacedSource
 from provisioner.model.stack import HostLock
 from provisioner.plan.order import host_plan
+from provisioner.plan.simulate import simulation
 from provisioner.resources.difference import difference
 from provisioner.resources.wanted import wanted
 from tests import world
@@ -108,3 +111,52 @@ def test_unreadable_settings_block() -> None:
         "set live-restore=true there by hand",
     )
     assert not found.up_to_date
+
+
+def test_a_package_source_is_staged_before_apt_is_asked() -> None:
+    """Writing it costs nothing; a host that has it as locked is left alone."""
+    lock = world.entry(sources=(world.SOURCE,))
+    there = plan(world.fitting_facts(lock), lock)
+    missing = plan(world.bare_facts(), lock, bare=True, enrolled=False)
+
+    assert there.up_to_date
+    [change] = [c for c in missing.changes if c.what == "package source docker"]
+    assert (change.phase, change.before) == ("stage", None)
+    assert change.after == "https://docker.example/linux/debian, signed by …D1EA9165F2BD78B2"
+
+
+def test_a_source_that_was_changed_is_put_back() -> None:
+    lock = world.entry(sources=(world.SOURCE,))
+    capture = world.fitting_capture(lock)
+    files = {**capture.files, world.SOURCE.key_path: "another key"}
+    found = difference(wanted(lock), world.fitting_facts(lock), capture.model_copy(update={"files": files}))
+
+    assert [(d.wanted.key, d.keys) for d in found] == [("package source docker", ("content",))]
+
+
+def test_a_file_that_names_more_than_our_source_blocks() -> None:
+    """Two keys for one address would stop apt, and the rest of the file is not ours to lose."""
+    wish = ReplacedSource(path="/etc/apt/sources.list", by="docker", also=("http://mirror.example/debian",))
+    found = host_plan("rig-01", LOCK, difference([wish], FACTS, world.fitting_capture(LOCK)), enrolled=True)
+
+    assert found.blocked == (
+        "/etc/apt/sources.list names the package source docker beside http://mirror.example/debian: apt refuses two "
+        "keys for one address; take the line out of that file by hand",
+    )
+
+
+def test_apt_is_asked_with_the_source_that_is_not_there_yet() -> None:
+    """The simulation reads a copy of the sources with the new one in it, and none of what it replaces."""
+    lock = world.entry(sources=(world.SOURCE,))
+    old = ReplacedSource(path="/etc/apt/sources.list.d/docker.list", by="docker")
+    resources = (*wanted(lock), old)
+    found = host_plan(
+        "rig-01", lock, difference(resources, world.bare_facts(), world.bare_capture(lock)), enrolled=False
+    )
+    line = simulation(found)
+
+    assert line is not None
+    assert 'rm -f "$d/parts/docker.list"' in line
+    assert "apt-get --yes" in line
+    assert '"$@" --option Dir::Etc::PreferencesParts="$p"' in line
+    assert subprocess.run(["sh", "-n", "-c", line], check=False).returncode == 0

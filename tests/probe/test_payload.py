@@ -6,10 +6,12 @@ import json
 import zlib
 from dataclasses import replace
 from datetime import datetime, timezone
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
 
+from provisioner.matrix.reader import load
 from provisioner.probe.payload import Garbled, capture_from, payload
 from provisioner.probe.request import FULL, STATE, Request
 
@@ -94,3 +96,15 @@ def test_requests_are_told_apart() -> None:
     """An added file changes what travels."""
     assert payload(Request(STATE)) != payload(Request(STATE, files=("/etc/x",)))
     assert payload(Request(STATE)) != payload(Request(replace(STATE, width=1)))
+
+
+def test_every_package_that_the_matrix_installs_is_asked_about() -> None:
+    """A set of which one name is never asked about can never be chosen, and nothing would say why."""
+    matrix = load()
+    names = {name for branch in matrix.drivers.values() for one in branch.packages for name in one.install}
+    names |= {one.kernel_package for branch in matrix.drivers.values() for one in branch.packages}
+    deb = [one for runtime in matrix.runtimes.values() for one in runtime.packages if one.origin != "fedora"]
+    names |= {name for one in deb for name in one.install}
+
+    missing = {name for name in names if not any(fnmatchcase(name, pattern) for pattern in FULL.offers)}
+    assert missing == set()

@@ -6,6 +6,7 @@ import ast
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import pytest
 import yaml
 from jinja2 import UndefinedError
 
+from provisioner.model.facts import Package as Installed
 from provisioner.model.plan import Change, DrainStep, HostPlan
-from provisioner.model.resource import AbsentFile, AbsentPackage, KeptFile, Package, Service
+from provisioner.model.resource import CONTAINERD_FILES, AbsentFile, AbsentPackage, KeptFile, Package, Service
+from provisioner.model.stack import Choice
 from provisioner.model.transaction import Move
 from provisioner.plan.order import host_plan
 from provisioner.render.project import Project, project
@@ -329,15 +332,79 @@ def test_the_way_back_takes_nothing_from_the_network() -> None:
     assert run.files["files/group_1/SHA256SUMS"] == f"{'b' * 64}  /kept/nvidia-smi_535.216.03-1_amd64.deb\n"
     assert not [task["name"] for task in stage if "index" in task["name"] or "download" in str(task)]
     assert [task["name"] for task in change] == [
-        "Remove /etc/modprobe.d/provision-nouveau.conf, which was not there before",
+        "Remove /etc/modprobe.d/provision-nouveau.conf",
         "Disable provision-clients.target, which was not there before",
-        "Remove /etc/systemd/system/provision-clients.target, which was not there before",
+        "Remove /etc/systemd/system/provision-clients.target",
         "Install 1 and remove 1 packages of driver (module builds take minutes)",
         "Release 1 packages",
         "Put /etc/docker/daemon.json back",
         "Restart docker.service, which reads its settings only at start",
         "Stop docker.service",
     ]
+
+
+def test_a_package_source_comes_before_the_index_with_its_key() -> None:
+    """Key, source, index: in this order, and both files are kept for the way back."""
+    run = rendered(bare_plan(sources=(world.SOURCE,)))
+    stage = yaml.safe_load(run.files["group_1.yml"])[0]["tasks"]
+    names = [task["name"] for task in stage]
+
+    key = names.index("Write the key of docker (98D1F7E8DAA19B46D3FF0615D1EA9165F2BD78B2)")
+    assert key < names.index("Write the package source docker") < names.index("Stage the package index")
+    assert run.files[f"files/group_1{world.SOURCE.path}"] == world.SOURCE.text
+    assert run.files[f"files/group_1{world.SOURCE.key_path}"] == world.SOURCE.key
+    assert repr(world.SOURCE.path) in run.files["files/group_1/keep.py"]
+
+
+def test_links_come_first_and_specs_last() -> None:
+    """Device links while the host serves, before anything that makes systemd reload; the spec when the driver runs."""
+    toolkit = Choice(value="nvidia-container-toolkit 1.20.0-1")
+    plan = bare_plan(toolkit=toolkit, cdi=Choice(value="present"))
+    plays = yaml.safe_load(rendered(plan).files["group_1.yml"])
+    names = {play["name"]: [task["name"] for task in play.get("tasks", ())] for play in plays}
+
+    stage = names["Stage while serving"]
+    links = next(n for n, name in enumerate(stage) if name.startswith("Link the GPUs in /dev/char"))
+    assert links < stage.index("Stage the package index")
+    assert names["Start what needs the driver"][-1] == "Make the CDI spec anew for driver 535.261.03"
+
+
+def test_a_plan_without_reload_makes_no_links() -> None:
+    """A hold that is put back touches no unit."""
+    lock = world.entry()
+    facts = world.fitting_facts(lock)
+    assert isinstance(facts.packages, dict)
+    loose = {**facts.packages, "nvidia-smi": Installed("nvidia-smi", world.DRIVER_DEB, held=False)}
+    differences = difference(wanted(lock), replace(facts, packages=loose), world.fitting_capture(lock))
+    run = rendered(host_plan("rig-01", lock, differences, enrolled=True))
+
+    assert "/dev/char" not in run.files["group_1.yml"]
+
+
+def test_the_last_task_before_a_reboot_looks_for_the_module() -> None:
+    """A kernel that came in between, or a build that left nothing, ends the run before the reboot."""
+    plays = yaml.safe_load(rendered(bare_plan()).files["group_1.yml"])
+    change = next(play for play in plays if play["name"] == "Change the host")
+    guard = change["tasks"][-1]
+
+    assert guard["name"] == "Check that the kernel that boots next has the module of driver 535.261.03"
+    script = guard["ansible.builtin.shell"]["cmd"]
+    assert subprocess.run(["sh", "-n"], input=script, text=True, check=False).returncode == 0
+    assert plays[plays.index(change) + 1]["name"] == "Reboot into the new driver"
+
+
+def test_containerd_is_configured_by_nvidias_own_program_and_kept_first() -> None:
+    """Both files are kept, with the unit that reads them."""
+    lock = world.entry(
+        runtime=Choice(value="containerd 1.7.24"), toolkit=Choice(value="nvidia-container-toolkit 1.20.0-1")
+    )
+    capture = world.bare_capture(lock)
+    capture = capture.model_copy(update={"files": {**capture.files, **dict.fromkeys(CONTAINERD_FILES)}})
+    found = difference(wanted(lock), world.bare_facts(), capture)
+    run = rendered(host_plan("rig-01", lock, found, enrolled=False))
+
+    assert "- --runtime=containerd" in run.files["group_1.yml"]
+    assert "'/etc/containerd/config.toml': {" in run.files["files/group_1/keep.py"]
 
 
 def test_the_module_is_built_before_the_drain_where_dkms_is_there_already() -> None:
@@ -349,7 +416,7 @@ def test_the_module_is_built_before_the_drain_where_dkms_is_there_already() -> N
     assert build["name"].startswith(f"Build the NVIDIA modules for {world.KERNEL} while the host serves")
     archive = f"/var/cache/apt/archives/nvidia-kernel-dkms_{world.DRIVER_DEB}_amd64.deb"
     assert archive in build["ansible.builtin.shell"]["cmd"]
-    assert change[-1]["name"].startswith("Clear away")
+    assert change[-2]["name"].startswith("Clear away")
 
     first = Move(name="dkms", action="install", after="3.0.10", origin="Debian:12/oldstable")
     assert plan.transaction is not None

@@ -135,7 +135,7 @@ class Nobody:
 
 
 def test_a_fleet_is_told_that_fewer_would_do(fleet: list[InventoryHost]) -> None:
-    resolved = action.resolve(fleet, worlds.matrix(), prober=Nobody())  # type: ignore[arg-type]  # never asked
+    resolved = action.resolve(fleet, worlds.matrix(), prober=Nobody(), keys=Nobody())  # type: ignore[arg-type]  # never asked
 
     text = resolved_text(resolved, explained=False, written="provision.lock", next_command="provision plan")
     assert "2 of 2 hosts resolved, 2 different stacks (1 would do: --unify) · lock provision.lock\n" in text
@@ -143,7 +143,7 @@ def test_a_fleet_is_told_that_fewer_would_do(fleet: list[InventoryHost]) -> None
 
 
 def test_unify_gives_one_stack_and_says_why(fleet: list[InventoryHost]) -> None:
-    resolved = action.resolve(fleet, worlds.matrix(), prober=Nobody(), unify=True)  # type: ignore[arg-type]  # never asked
+    resolved = action.resolve(fleet, worlds.matrix(), prober=Nobody(), keys=Nobody(), unify=True)  # type: ignore[arg-type]  # never asked
 
     assert {name: lock.driver_version.value for name, lock in resolved.stacks.items() if lock.driver_version} == {
         "rig-01": "535.216.03",
@@ -159,5 +159,5 @@ def test_unify_gives_one_stack_and_says_why(fleet: list[InventoryHost]) -> None:
             ("request: --unify",),
         )
     ]
-    again = action.resolve(list(reversed(fleet)), worlds.matrix(), prober=Nobody(), unify=True)  # type: ignore[arg-type]  # never asked
+    again = action.resolve(list(reversed(fleet)), worlds.matrix(), prober=Nobody(), keys=Nobody(), unify=True)  # type: ignore[arg-type]  # never asked
     assert lock_text(again.lock) == lock_text(resolved.lock)

@@ -10,6 +10,8 @@ import pytest
 
 from provisioner.model.capture import UNKNOWN, Capture, CommandOutput
 from provisioner.model.facts import HostFacts, ModuleBuild, Package, UnitState
+from provisioner.model.resource import CONTAINERD_FILES, CdiSpec, ContainerdRuntime, Service
+from provisioner.plan.order import host_plan
 from provisioner.resources.difference import difference
 from provisioner.resources.wanted import DOCKER_SETTINGS, PREFERENCES, UNATTENDED, wanted
 from tests import world
@@ -159,3 +161,73 @@ def test_host_without_driver_wants_none() -> None:
     lock = world.entry(driver_version=None, driver_branch=None, modules=None, packages=(), kernels=())
 
     assert not [r.key for r in wanted(lock) if "driver" in r.key or "module" in r.key or "nouveau" in r.key]
+
+
+SPEC = "containerEdits:\n  mounts:\n    - hostPath: /usr/lib/x86_64-linux-gnu/libcuda.so.{}\n"
+
+
+@pytest.mark.parametrize(
+    ("etc", "run", "found"),
+    [
+        (None, SPEC.format(world.DRIVER), None),
+        (None, None, "absent"),
+        (SPEC.format("535.216.03"), SPEC.format(world.DRIVER), "535.216.03, 535.261.03"),
+        (SPEC.format(world.DRIVER), None, None),
+    ],
+)
+def test_a_cdi_spec_of_another_driver_is_a_difference(etc: str | None, run: str | None, found: str | None) -> None:
+    """Every spec must be of the driver: engines read both folders, and a stale one mounts libraries that are gone."""
+    lock = world.entry()
+    files = {"/etc/cdi/nvidia.yaml": etc, "/var/run/cdi/nvidia.yaml": run}
+    capture = world.fitting_capture(lock).model_copy(update={"files": files})
+    seen = difference([CdiSpec(version=world.DRIVER)], world.fitting_facts(lock), capture)
+
+    told = [getattr(d.observed, "version", "absent") for d in seen]
+    assert told == ([] if found is None else [found])
+
+
+def test_what_a_foreign_script_changed_is_told_from_three_sides() -> None:
+    """We wrote runc; the script made it nvidia; the lock wants runc. What it added stays."""
+    lock = world.entry(default_runtime="runc")
+    capture = world.fitting_capture(lock)
+    path = "/etc/docker/daemon.json"
+    theirs = {"live-restore": True, "default-runtime": "nvidia", "data-root": "/srv"}
+    wrote = {"live-restore": True, "default-runtime": "runc"}
+    files = {
+        **capture.files,
+        path: json.dumps(theirs),
+        "/var/lib/provision/wrote-etc-docker-daemon.json": json.dumps(wrote),
+    }
+    found = difference(wanted(lock), world.fitting_facts(lock), capture.model_copy(update={"files": files}))
+    [change] = host_plan("rig-01", lock, found, enrolled=True).changes
+
+    assert change.keys == ("default-runtime",)
+    assert (change.before, change.after) == ('default-runtime="nvidia"', 'default-runtime="runc"')
+    assert change.notes == ('default-runtime: provision wrote "runc", "nvidia" stands there now, "runc" is wanted',)
+    assert json.loads(change.content or "") == {"live-restore": True, "default-runtime": "runc", "data-root": "/srv"}
+
+
+def test_a_unit_that_is_not_there_is_off_already() -> None:
+    """An older toolkit has no unit that refreshes specs."""
+    facts = world.fitting_facts(world.entry())
+    units = {"nvidia-cdi-refresh.path": UnitState("nvidia-cdi-refresh.path", "not-found", "inactive", "")}
+    off = Service(name="nvidia-cdi-refresh.path", enabled=False, active=False)
+
+    assert difference([off], replace(facts, units=units), world.fitting_capture(world.entry())) == ()
+
+
+@pytest.mark.parametrize(
+    ("config", "drop_in", "there"),
+    [
+        ('version = 2\nimports = ["/etc/containerd/conf.d/*.toml"]\n', "BinaryName = nvidia-container-runtime", True),
+        ("version = 2\n", "BinaryName = nvidia-container-runtime", False),
+        ('imports = ["/etc/containerd/conf.d/*.toml"]\n', None, False),
+        (None, None, False),
+    ],
+)
+def test_containerd_knows_the_nvidia_runtime_or_not(config: str | None, drop_in: str | None, there: bool) -> None:
+    """Drop-in and import belong together: one without the other does nothing."""
+    files = dict(zip(CONTAINERD_FILES, (config, drop_in), strict=True))
+    capture = CAPTURE.model_copy(update={"files": files})
+
+    assert (difference([ContainerdRuntime()], FACTS, capture) == ()) is there

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from provisioner.model.history import HISTORY, Record
+from provisioner.model.history import HISTORY, Record, Stack
 from provisioner.model.resource import (
     AbsentFile,
     AbsentPackage,
+    CdiSpec,
     KeptFile,
     KernelModule,
     Package,
     RunningDriver,
     Service,
 )
+from provisioner.model.stack import Choice
 from provisioner.resources.undo import undo
 from tests import world
 
@@ -98,3 +100,12 @@ def test_modules_of_the_stack_before_for_kernels_that_are_still_there() -> None:
     modules = [resource.kernel for resource in found.values() if isinstance(resource, KernelModule)]
     assert modules == [world.KERNEL]
     assert keys(record("r1"))["running driver"] == RunningDriver(version=None, flavour=None)
+
+
+def test_a_cdi_spec_goes_back_with_the_driver() -> None:
+    """One of the newer driver would mount libraries that are gone."""
+    entry = world.entry(cdi=Choice(value="present"), toolkit=Choice(value="nvidia-container-toolkit 1.20.0-1"))
+    before = Stack(entry=entry, matrix="m").model_dump(mode="json")
+
+    assert keys(record("r1", **{"from": before}))["CDI spec"] == CdiSpec(version=world.DRIVER)
+    assert "CDI spec" not in keys(record("r1"))

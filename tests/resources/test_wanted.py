@@ -14,20 +14,28 @@ import pytest
 
 from provisioner.host import programs
 from provisioner.model.capture import UNKNOWN
+from provisioner.model.facts import Package as Installed
+from provisioner.model.facts import SourceEntry
 from provisioner.model.intent import Intent, PowerPolicy
-from provisioner.model.resource import ABSENT, File, Package, Service
+from provisioner.model.resource import ABSENT, AbsentPackage, File, Package, ReplacedSource, Service
 from provisioner.model.stack import Choice
 from provisioner.resources.observed import observed
 from provisioner.resources.wanted import (
     CLIENT_UNIT_TEXT,
     CLIENTS,
+    beside_the_lock,
     clients_target,
+    docker_values,
     preferences,
+    replaced_sources,
+    strangers,
     unattended,
     wanted,
     watchdog_config,
 )
-from tests.world import entry, fitting_capture, fitting_facts, locked
+from tests.world import DRIVER_DEB, SOURCE, entry, fitting_capture, fitting_facts, locked
+
+TOOLKIT = Choice(value="nvidia-container-toolkit 1.20.0-1")
 
 
 def test_preferences_pin_each_package_at_its_version() -> None:
@@ -40,7 +48,47 @@ def test_preferences_pin_each_package_at_its_version() -> None:
         "Package: docker.io\nPin: version 20.10.24+dfsg1-1\nPin-Priority: 1001\n"
         "\n"
         "Package: libcuda1 nvidia-smi\nPin: version 535.261.03-1~deb12u1\nPin-Priority: 1001\n"
+        "\n"
+        "Package: cuda-drivers cuda-drivers-[0-9]* nvidia-open nvidia-open-[0-9]* nvidia-driver-pinning-[0-9]*\n"
+        "Pin: version *\nPin-Priority: -1\n"
     )
+
+
+def test_a_driver_of_nvidias_own_repository_may_have_its_roots() -> None:
+    """What brings that driver is kept away only where the driver is the distribution's."""
+    assert "cuda-drivers" not in preferences([locked("nvidia-smi")], vendor_driver=True)
+    assert "cuda-drivers" not in preferences([locked("docker.io", "1", "runtime")])
+
+
+def test_a_move_to_another_driver_source_takes_away_what_would_mix() -> None:
+    """There: all of the distribution's driver that the new source does not have. Back: what only the vendor has."""
+    lock = entry(vendor_driver=True)
+    found = {
+        "nvidia-smi": Installed("nvidia-smi", DRIVER_DEB, held=True),
+        "nvidia-alternative": Installed("nvidia-alternative", DRIVER_DEB, held=True),
+        "nvidia-modprobe": Installed("nvidia-modprobe", DRIVER_DEB, held=False),
+        "cuda-drivers": Installed("cuda-drivers", "535.261.03-1", held=False),
+    }
+
+    assert [p.name for p in strangers(lock, found)] == ["nvidia-alternative"]
+    assert [p.name for p in strangers(entry(), found)] == ["cuda-drivers"]
+
+
+def test_a_file_of_somebody_else_with_the_same_address_makes_way() -> None:
+    """apt refuses two keys for one address; what else stands in the file is told, so that it is not lost."""
+    lock = entry(sources=(SOURCE,))
+    entries = (
+        SourceEntry("/etc/apt/sources.list.d/docker.list", "https://docker.example/linux/debian/", "bookworm"),
+        SourceEntry("/etc/apt/sources.list", "http://mirror.example/debian", "bookworm"),
+        SourceEntry("/etc/apt/sources.list", "https://docker.example/linux/debian", "bookworm"),
+        SourceEntry(SOURCE.path, SOURCE.uri, "bookworm"),
+    )
+
+    assert replaced_sources(lock, entries) == (
+        ReplacedSource(path="/etc/apt/sources.list.d/docker.list", by="docker"),
+        ReplacedSource(path="/etc/apt/sources.list", by="docker", also=("http://mirror.example/debian",)),
+    )
+    assert replaced_sources(lock, UNKNOWN) == ()
 
 
 def test_unattended_upgrades_takes_regular_expressions() -> None:
@@ -75,6 +123,53 @@ def test_the_toolkit_is_installed_and_held_like_the_rest() -> None:
 
     assert set(found) == set(names)
     assert all(package.held and package.version == "1.19.1-1" for package in found.values())
+
+
+@pytest.mark.parametrize(
+    ("runtime", "cdi", "features"),
+    [
+        ("docker.io 20.10.24+dfsg1-1", "present", None),
+        ("docker.io 26.1.5+dfsg1-9", "present", {"cdi": True}),
+        ("docker-ce 5:28.5.2-1~debian.12~bookworm", "present", None),
+        ("docker-ce 5:28.5.2-1~debian.12~bookworm", "absent", {"cdi": False}),
+    ],
+)
+def test_dockers_cdi_is_said_only_where_it_knows_of_it(runtime: str, cdi: str, features: object) -> None:
+    """Known from 25.0 on, and on by itself from 28.2."""
+    lock = entry(runtime=Choice(value=runtime), cdi=Choice(value=cdi), toolkit=TOOLKIT)
+
+    assert docker_values(lock).get("features") == features
+
+
+def test_docker_gets_what_the_lock_decided_and_nothing_else() -> None:
+    """Cgroup driver and default runtime are the owner's where the lock leaves them open."""
+    assert docker_values(entry()) == {"live-restore": True}
+    assert docker_values(entry(toolkit=TOOLKIT, cgroup_driver="cgroupfs", default_runtime="nvidia")) == {
+        "live-restore": True,
+        "runtimes": {"nvidia": {"args": [], "path": "nvidia-container-runtime"}},
+        "default-runtime": "nvidia",
+        "exec-opts": ["native.cgroupdriver=cgroupfs"],
+    }
+
+
+def test_specs_follow_the_driver_or_are_gone() -> None:
+    """On: a spec of just this driver. Off: no spec, and nobody who would write one."""
+    on = [r.key for r in wanted(entry(toolkit=TOOLKIT, cdi=Choice(value="present")))]
+    off = [r.key for r in wanted(entry(toolkit=TOOLKIT, cdi=Choice(value="absent")))]
+
+    assert "CDI spec" in on
+    assert "CDI spec" not in off
+    assert {"file /etc/cdi/nvidia.yaml", "service nvidia-cdi-refresh.path"} <= set(off)
+
+
+def test_the_engine_that_makes_way_is_named() -> None:
+    """Docker's own packages and Debian's exclude each other; containers stop, so nobody should learn it from apt."""
+    facts = fitting_facts(entry())
+    lock = entry(runtime=Choice(value="docker-ce 5:29.3.0-1"), packages=(locked("docker-ce", "5:29.3.0-1", "runtime"),))
+
+    gone = [r for r in beside_the_lock(lock, facts) if isinstance(r, AbsentPackage) and r.unit == "runtime"]
+    assert [r.name for r in gone] == ["docker.io"]
+    assert not [r for r in beside_the_lock(entry(), facts) if isinstance(r, AbsentPackage)]
 
 
 def test_a_power_policy_brings_its_unit() -> None:

@@ -20,6 +20,7 @@ from provisioner.matrix.entries import (
     GpuModel,
     Network,
     OsRelease,
+    PackageSource,
     Rule,
     Runtime,
     TunnelKind,
@@ -128,6 +129,10 @@ def _rule(e: Rule) -> str:
     return f"{e.about} · {e.title}"
 
 
+def _source(e: PackageSource) -> str:
+    return f"{e.title} · {', '.join(e.provides)} · {sum(len(r.os) for r in e.repositories)} releases"
+
+
 _SUMMARIES: dict[str, Callable[[Any], str]] = {
     "drivers": _driver,
     "cuda": _cuda,
@@ -140,6 +145,7 @@ _SUMMARIES: dict[str, Callable[[Any], str]] = {
     "tunnels": _tunnel,
     "container-images": _images,
     "rules": _rule,
+    "sources": _source,
 }
 
 

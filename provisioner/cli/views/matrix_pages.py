@@ -69,6 +69,11 @@ _INTRO: dict[str, tuple[str, str]] = {
         "The `NVIDIA_REQUIRE_CUDA` strings that NVIDIA's CUDA images carry. Alternatives are separated by "
         "spaces; within one, every condition between commas must hold.",
     ),
+    "sources": (
+        "Package sources",
+        "Repositories of NVIDIA and Docker that `provision_policy.sources` can name: where they lie for each OS "
+        "release, and the fingerprint of the key that signs them.",
+    ),
     "rules": (
         "Rules",
         "Statements over many entries, which explanations cite.",

@@ -29,6 +29,7 @@ _DECIDES = {
     "gpus": "what a card with these PCI ids is, so which branches, kernel modules and CUDA levels it takes",
     "os": "which packages can be chosen on this release, when it counts as ended, and which repair an upgrade of it is",
     "runtimes": "which packages a container engine is, and from which version on it is safe and does what is wanted",
+    "sources": "where a source that the request names lies for this release, and which key must sign it",
     "networks": "what of a host is needed (rules stacks out) or wanted (warns) when it serves this network",
     "conflicts": "whether two networks may share a host",
     "tunnels": "whether a network can be served when its customers come in by a tunnel of this kind",

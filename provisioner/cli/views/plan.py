@@ -60,6 +60,9 @@ def host_lines(plan: HostPlan, width: int) -> list[str]:
     lines += [f"{' ' * width}  why: {safe(reason)}" for reason in plan.reasons]
     for phase, words in phase_lines(plan):
         lines.append(f"    {phase.ljust(7)}  {words}")
+        lines += [
+            f"             {safe(note)}" for change in plan.changes if change.phase == phase for note in change.notes
+        ]
         if phase == "change":
             lines += [f"             {line}" for line in transaction_lines(plan)]
     return lines
@@ -160,6 +163,8 @@ _KINDS = {
     "absent-file": "file",
     "absent-package": "package",
     "kernel-module": "kernel module",
+    "package-source": "package source",
+    "replaced-source": "file",
     "key-pair": "key",
     "secret-file": "secret",
 }
@@ -197,6 +202,10 @@ def phase_lines(plan: HostPlan) -> Iterable[tuple[str, str]]:
     change = _counted(plan.in_phase("change"))
     if plan.transaction:
         change.append(_moved(plan.transaction))
+    if change and plan.reloads:
+        change.append(
+            "systemd reloads" + ("" if plan.drain else " (containers keep their GPUs: linked in /dev/char first)")
+        )
     if change:
         yield "change", ", ".join(change)
     if plan.reboot:
