@@ -205,6 +205,18 @@ FAULTS: list[tuple[str, dict[str, Seen], str, str]] = [
         "failed",
         "not active",
     ),
+    ("fabric-manager", {}, "not-applicable", "no NVSwitch"),
+    ("fabric-manager", {"PCI": ok("0000:01:00.0\nswitch 0000:05:00.0\n")}, "passed", "1 NVSwitch bridges"),
+    ("gpu-count", {"PCI": ok("0000:01:00.0\nswitch 0000:05:00.0\n")}, "passed", "1 on the PCI bus, 1 in NVML"),
+    (
+        "fabric-manager",
+        {
+            "PCI": ok("0000:01:00.0\nswitch 0000:05:00.0\n"),
+            "UNIT_STATES": ok(UNITS.replace("fabricmanager.service\nLoadState=loaded", "fabricmanager.service\nLoadState=not-found")),
+        },
+        "failed",
+        "nvidia-fabricmanager is not installed",
+    ),
     ("secure-boot", {"SECURE_BOOT": ok("   6   0   0   0   1\n")}, "failed", f"not signed for {KERNEL}"),
     ("secure-boot", {"SECURE_BOOT": ok("   6   0   0   0   0\n")}, "passed", "off"),
     ("secure-boot", {"SECURE_BOOT": Seen(3, "")}, "unknown", "cannot be read"),
