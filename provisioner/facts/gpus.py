@@ -56,18 +56,19 @@ def nvswitches(capture: Capture) -> int | Unknown:
     """
     paths = matching(capture, f"{_ROOT}/*/vendor")
     if paths is not UNKNOWN:
-        count = 0
+        count: int = 0
         for path in paths:
             vendor, kind = _hex(capture.file(path)), _hex(capture.file(f"{path.rpartition('/')[0]}/class"))
             if vendor is UNKNOWN or (vendor == NVIDIA and kind is UNKNOWN):
                 return UNKNOWN
-            count += vendor == NVIDIA and str(kind)[:4] == _SWITCH
+            if vendor == NVIDIA and kind is not UNKNOWN and kind[:4] == _SWITCH:
+                count += 1
         return count
     found = _listing(capture)
     if found is UNKNOWN:
         return UNKNOWN
     heads = [_HEAD.match(block) for block in re.split(r"\n(?=\S)", found[1])]
-    return sum(head is not None and head[2] == _SWITCH and head[3].lower() == NVIDIA for head in heads)
+    return sum(1 for head in heads if head and head[2] == _SWITCH and head[3].lower() == NVIDIA)
 
 
 def _hex(text: str | Unknown | None) -> str | Unknown:

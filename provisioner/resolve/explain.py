@@ -158,8 +158,8 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
         f"the kernel that boots next, {c.about}, has no headers on disk and this host's sources offer none"
     ),
     "fabric-manager-not-offered": lambda c: (
-        f"the cards are wired through {c.about} NVSwitch bridge{'s' if c.about != '1' else ''} and need the fabric manager "
-        f"of exactly their driver's version; this host's package sources offer none for {c.word('lacking')}"
+        f"the cards are wired through {c.about} NVSwitch bridge{'s' if c.about != '1' else ''} and need the fabric "
+        f"manager of exactly their driver's version; this host's package sources offer none for {c.word('lacking')}"
     ),
     "running-without-headers": lambda c: (
         f"the running kernel {c.about} has no headers any more: the driver is built for {c.word('next')}, "

@@ -222,16 +222,12 @@ class Rules:
             lambda d: d.package is None,
         )
         if needs_fabric_manager(self.host):
+            lacking = dict.fromkeys(d.version.text for d in offered if not self._has_fabric_manager(d))
             self.forbid_drivers(
                 Claim(
                     "fabric-manager-not-offered",
                     str(self.host.facts.nvswitches),
-                    (
-                        (
-                            "lacking",
-                            ", ".join(dict.fromkeys(d.version.text for d in offered if not self._has_fabric_manager(d))),
-                        ),
-                    ),
+                    (("lacking", ", ".join(lacking)),),
                     (from_host("PCI bus"), from_host("package sources")),
                 ),
                 lambda d: d.package is not None and not self._has_fabric_manager(d),
