@@ -157,6 +157,10 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
     "no-headers": lambda c: (
         f"the kernel that boots next, {c.about}, has no headers on disk and this host's sources offer none"
     ),
+    "fabric-manager-not-offered": lambda c: (
+        f"the cards are wired through {c.about} NVSwitch bridge{'s' if c.about != '1' else ''} and need the fabric "
+        f"manager of exactly their driver's version; this host's package sources offer none for {c.word('lacking')}"
+    ),
     "running-without-headers": lambda c: (
         f"the running kernel {c.about} has no headers any more: the driver is built for {c.word('next')}, "
         f"which boots next, and loads after a reboot"
@@ -402,6 +406,8 @@ def _headline(conflict: Conflict) -> str:
         return f"No driver drives {_listed(list(dict.fromkeys(cards)))} together."
     if cards:
         return f"No driver that this host is offered drives {cards[0]}."
+    if "fabric-manager-not-offered" in kinds:
+        return "The cards are wired through NVSwitch, and no driver on offer has its fabric manager beside it."
     if "no-headers" in kinds:
         return "The driver can't be built for the kernel that boots next."
     if who and "driver-not-offered" in kinds:
