@@ -504,6 +504,10 @@ EDITS: dict[str, Callable[[Edit], str]] = {
     "allow-ended": lambda e: "accept a driver past its end of life (provision_policy.past_end_of_life: upgrade)",
     "allow-reboot": lambda e: "allow a reboot (provision_policy.reboot: allow)",
     "component": lambda e: f"enable {e.value} in the package sources",
+    "source": lambda e: (
+        f"add the {e.word('title')} ({e.value}) to the package sources"
+        + (", stating its key's fingerprint" if e.word("fingerprint") else "")
+    ),
     "boot-kernel": lambda e: f"boot into kernel {e.value}, whose headers are offered",
     "runtime": lambda e: f"use {e.value} as runtime",
     "free-toolkit": lambda e: f"let the container toolkit be chosen (provision_toolkit is {e.value})",
@@ -605,6 +609,7 @@ def _to_do(host: str, first: Edit) -> str:
         "runtime": "provision_runtime",
         "free-toolkit": "provision_toolkit",
         "free-cdi": "provision_cdi",
+        "source": "provision_policy.sources",
     }.get(first.kind)
     again = f"provision resolve {host}"
     if key is None:
