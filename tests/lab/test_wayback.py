@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.skipif(not LONG, reason="long form: s
 # host → image and card, then the driver before and after
 JOURNEYS = {
     "rig-12": ("bookworm:rtx-3090", "535.216.03", "535.261.03"),
-    **({"rig-47": ("bookworm:gtx-1080", "470", "535")} if LONG else {}),
+    **({"rig-47": ("bookworm:rtx-3090", "470", "535")} if LONG else {}),
     **({"rig-13": ("trixie:rtx-4090", "535", "550")} if LONG else {}),
 }
 # Breaks the runtime while the newer driver is loaded: only a check after the change can see it.
