@@ -72,7 +72,7 @@ WantedBy=multi-user.target
 """
 
 # panic: a kernel that cannot go on restarts the host, and initramfs-tools does so too when there is no root.
-DROP_IN_TEXT = """# Written by provision: the kernel that is tried boots once, the default stays. Goes when the trial ends.
+DROP_IN_TEXT = """# Written by provision: a kernel is tried once, the default stays. Goes when the trial ends.
 GRUB_DEFAULT=saved
 GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX panic=30"
 """

@@ -251,6 +251,7 @@ class HostFacts:
     tunnel: TunnelFacts = TunnelFacts()
     trial: TrialFacts | Unknown | None = UNKNOWN  # None: there is none
     enrolled_before: bool | Unknown = UNKNOWN  # it keeps the stack that it was last enrolled with
+    nvswitches: int | Unknown = UNKNOWN  # NVSwitch bridges on the PCI bus
 
     def package(self, name: str) -> Package | Unknown | None:
         """Return the package, None when it is not installed, UNKNOWN when it was not looked at."""

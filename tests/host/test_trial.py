@@ -22,7 +22,9 @@ START: dict[str, Any] = {
 }  # fmt: skip
 
 
-def then(state: dict[str, Any], boot: str, up_s: float, *, hard: str = "", soft: str = "") -> tuple[dict[str, Any], str]:
+def then(
+    state: dict[str, Any], boot: str, up_s: float, *, hard: str = "", soft: str = ""
+) -> tuple[dict[str, Any], str]:
     return trial.decide(state, boot, up_s, [hard] if hard else [], [soft] if soft else [])
 
 
@@ -137,7 +139,9 @@ def test_whatever_happens_a_change_is_taken_back_once_at_most(events: list[Any],
     assert reboots <= begun
 
 
-@given(wrong=st.sampled_from(["", "hard", "soft"]), fails=st.booleans(), wants=st.booleans(), limit=st.integers(1, 86400))
+@given(
+    wrong=st.sampled_from(["", "hard", "soft"]), fails=st.booleans(), wants=st.booleans(), limit=st.integers(1, 86400)
+)
 def test_a_trial_that_nobody_comes_back_to_ends(wrong: str, fails: bool, wants: bool, limit: int) -> None:
     """On a host that does what it is told, within the limit and some minutes."""
     state, boot, up_s, spent = {**START, "limit_s": limit}, 1, 5.0, 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ from provisioner.errors import Exit
 from tests.lab.conftest import ssh
 
 BIN = Path(sys.executable).parent
+ASKING = ("resolve", "plan", "apply", "verify", "rollback")
+"""Commands that look at hosts: apt's own answer can take minutes on a machine that CI shares with others."""
 LONG = bool(os.environ.get("PROVISION_LONG"))
 
 
@@ -32,7 +35,8 @@ class Operator:
         }
 
     def argv(self, command: str, *words: str) -> list[str]:
-        return [str(BIN / "provision"), command, *words, "-i", str(self.inventory)]
+        patience = ("--timeout", "400") if command in ASKING and "--timeout" not in words else ()
+        return [str(BIN / "provision"), command, *words, *patience, "-i", str(self.inventory)]
 
     def run(self, command: str, *words: str, code: int = Exit.OK) -> str:
         """Run a command to its end and return what it printed; the exit code must be `code`."""
@@ -78,3 +82,17 @@ class Operator:
         text = "".join(f"provision_{key}: {json.dumps(value)}\n" for key, value in variables.items())
         (folder / f"{host}.yml").write_text(text, encoding="utf-8")
         self.run("resolve", "--limit", host)
+
+
+def kill_tree(running: subprocess.Popen[str]) -> None:
+    """The command and all it started: ansible-playbook forks, and would go on for minutes by itself."""
+    found = [running.pid]
+    for pid in found:
+        children = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout
+        found += [int(child) for child in children.split()]
+    for pid in found:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    running.communicate(timeout=60)

@@ -21,7 +21,9 @@ from tests.lab.operator import LONG
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.skipif(not LONG, reason="long form: scripts/test --all"),
-    pytest.mark.skipif(bool(vm.missing_tools()), reason=f"needs {', '.join(vm.missing_tools())}: scripts/setup --vm"),
+    pytest.mark.skipif(
+        bool(vm.missing_tools()), reason=f"needs {', '.join(vm.missing_tools())}: PROVISION_LONG=1 scripts/setup --dev"
+    ),
 ]
 
 RUN = "20261125T000000Z-0001"
@@ -162,7 +164,7 @@ def test_a_kernel_that_comes_up_is_confirmed_and_becomes_the_default(machine: Ma
 
 
 def test_a_kernel_that_panics_leaves_the_host_on_the_one_before(machine: Machine) -> None:
-    """Its boot image is broken: it panics, restarts by itself, and GRUB takes the older one, which stays the default."""
+    """Its boot image is broken: it panics, restarts by itself, and GRUB takes the older one, which stays."""
     armed, looked, end = machine.play("broken")
     log = (machine.folder / "broken.log").read_text(errors="replace")
 

@@ -35,7 +35,8 @@ for last; do :; done
 apt-get install -qq -y --no-install-recommends "$first" "$last"
 """
 DEFAULTS = 'GRUB_DEFAULT=0\nGRUB_TIMEOUT=0\nGRUB_TERMINAL=console\nGRUB_CMDLINE_LINUX="console=ttyS0"\n'
-FIRST_CONFIG = """menuentry first {{
+FIRST_CONFIG = """set timeout=0
+menuentry first {{
     search --no-floppy --fs-uuid --set=root {uuid}
     linux /boot/vmlinuz-{kernel} root=UUID={uuid} ro console=ttyS0
     initrd /boot/initrd.img-{kernel}
@@ -84,7 +85,23 @@ def disk(root: Path, path: Path) -> None:
         out.truncate(size)
     blocks = (size - FIRST * SECTOR) // 4096
     options = f"offset={FIRST * SECTOR},nodiscard"
-    run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-U", UUID, "-E", options, "-d", str(root), str(path), str(blocks))
+    run(
+        "mke2fs",
+        "-q",
+        "-F",
+        "-t",
+        "ext4",
+        "-b",
+        "4096",
+        "-U",
+        UUID,
+        "-E",
+        options,
+        "-d",
+        str(root),
+        str(path),
+        str(blocks),
+    )
     boot = (root / "usr/lib/grub/i386-pc/boot.img").read_bytes()
     core = (root / "boot/grub/core.img").read_bytes()
     assert len(core) < (FIRST - 1) * SECTOR
