@@ -6,6 +6,7 @@ boot loader's part is in test_trial_kernel, since a container has none.
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -89,6 +90,7 @@ def test_01_nobody_comes_back(ground: Ground) -> None:
     ground.died_during_the_reboot()
     assert ground.came_to("back") == "back"
 
+    print(ground.on("ls -la /var/lib/provision/history; journalctl -u provision-trial -o cat"))
     assert ground.now() == ground.before
     assert record(ground.operator, HOST)
     assert ground.operator.lab.host(HOST).exec("/usr/local/sbin/provision-gate check golem").rc == 0
@@ -107,12 +109,16 @@ def test_03_a_controller_that_comes_back_confirms(ground: Ground) -> None:
     """Killed again; the same command given again finds nothing to change, verifies, enrols: nothing of it is left."""
     ground.wish(15)
     ground.died_during_the_reboot()
+    print(ground.on("ls -la /var/lib/provision/history; cat /var/lib/provision/history/*/record.json | cut -c1-300"))
     assert ground.came_to("sound") == "sound"
+    print(ground.on("ls -la /var/lib/provision/history"))
     assert "is on trial" in ground.operator.run("plan")
     ground.operator.run("apply", "--yes")
 
     assert NEW in ground.on("cat /sys/module/nvidia/version")
     assert ground.on(LEFT) == ""
+    kept = json.loads(ground.operator.run("history", HOST, "--json"))["hosts"][HOST]
+    assert [entry["done"] for entry in kept] == [True, True], ground.on("ls -laR /var/lib/provision/history")
     ground.operator.run("rollback", HOST, "--yes")
     assert ground.now() == ground.before
 
