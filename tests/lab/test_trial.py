@@ -30,7 +30,7 @@ LEFT = "ls -d /var/lib/provision/trial /etc/systemd/system/provision-trial.servi
 # A card that does not answer with the newer driver: the host's own checks see it.
 DEAF = """#!/bin/sh
 grep -q {version} /sys/module/nvidia/version && {{ echo "Unable to determine the device handle"; exit 255; }}
-exec {real} "$@"
+exec /usr/bin/nvidia-smi "$@"
 """
 
 
@@ -45,6 +45,7 @@ class Ground:
         return state(self.operator, HOST)
 
     def on(self, command: str) -> str:
+        """What a command gives, as root."""
         return self.operator.lab.host(HOST).exec(command).stdout
 
     def wish(self, minutes: int) -> None:
@@ -90,7 +91,6 @@ def test_01_nobody_comes_back(ground: Ground) -> None:
     ground.died_during_the_reboot()
     assert ground.came_to("back") == "back"
 
-    print(ground.on("ls -la /var/lib/provision/history; journalctl -u provision-trial -o cat"))
     assert ground.now() == ground.before
     assert record(ground.operator, HOST)
     assert ground.operator.lab.host(HOST).exec("/usr/local/sbin/provision-gate check golem").rc == 0
@@ -109,9 +109,7 @@ def test_03_a_controller_that_comes_back_confirms(ground: Ground) -> None:
     """Killed again; the same command given again finds nothing to change, verifies, enrols: nothing of it is left."""
     ground.wish(15)
     ground.died_during_the_reboot()
-    print(ground.on("ls -la /var/lib/provision/history; cat /var/lib/provision/history/*/record.json | cut -c1-300"))
     assert ground.came_to("sound") == "sound"
-    print(ground.on("ls -la /var/lib/provision/history"))
     assert "is on trial" in ground.operator.run("plan")
     ground.operator.run("apply", "--yes")
 
@@ -125,14 +123,12 @@ def test_03_a_controller_that_comes_back_confirms(ground: Ground) -> None:
 
 def test_04_the_hosts_own_checks(ground: Ground) -> None:
     """The card does not answer with the newer driver: the host does not wait for anybody."""
-    real = ground.on("readlink -f $(command -v nvidia-smi)").strip()
-    ground.on(
-        f"dpkg-divert --local --rename --add {real} && cat >{real} <<'EOF'\n"
-        f"{DEAF.format(version=NEW, real=real + '.distrib')}\nEOF\nchmod 755 {real}"
-    )
+    ground.wish(15)
+    path = "/usr/local/bin/nvidia-smi"
+    ground.on(f"cat >{path} <<'EOF'\n{DEAF.format(version=NEW)}\nEOF\nchmod 755 {path}")
     ground.died_during_the_reboot()
     assert ground.came_to("back") == "back"
-    ground.on(f"rm {real}; dpkg-divert --local --rename --remove {real}")
+    ground.on(f"rm {path}")
 
     assert ground.now() == ground.before
     assert record(ground.operator, HOST)
@@ -141,6 +137,7 @@ def test_04_the_hosts_own_checks(ground: Ground) -> None:
 
 def test_05_a_run_without_a_fault(ground: Ground) -> None:
     """Confirmed by the run itself; a controller that takes the change back ends the trial first."""
+    ground.wish(15)
     ground.operator.run("apply", "--yes")
     assert ground.on(LEFT) == ""
     ground.operator.run("rollback", HOST, "--yes")
