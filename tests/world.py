@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from provisioner.facts.history import read as read_history
+from provisioner.facts.trial import STATE as TRIAL
 from provisioner.model.capture import UNKNOWN, Capture, CommandOutput
 from provisioner.model.facts import (
     DriverFacts,
@@ -274,6 +275,7 @@ class Rig:
         folders = {r.path for r in compared if isinstance(r, Directory)}
         files: dict[str, str | None] = {path: self.files.get(path) for path in asked if path not in folders}
         files["/var/lib/provision/enrolment.json"] = self.files.get("/var/lib/provision/enrolment.json")
+        files[TRIAL] = self.files.get(TRIAL)
         files["/etc/os-release"] = 'ID=debian\nVERSION_ID="12"\nVERSION_CODENAME=bookworm\nPRETTY_NAME="Debian 12"\n'
         files["/sys/module/nvidia/version"] = f"{self.loaded}\n" if self.loaded else None
         files["/proc/driver/nvidia/version"] = (
@@ -285,6 +287,11 @@ class Rig:
             else CommandOutput(rc=1)
             for path, mode in asked.items()
         }
+        commands[f"ls -d {NOW}"] = (
+            CommandOutput(rc=0, stdout=f"{NOW}\n")
+            if NOW in self.files
+            else CommandOutput(rc=2, stderr="No such file or directory")
+        )
         for path in request.sums if request is not None else ():
             digest = hashlib.sha256(self.files.get(path, "").encode()).hexdigest()
             commands[f"sha256sum {path}"] = CommandOutput(rc=0, stdout=f"{digest}  {path}\n")

@@ -42,6 +42,7 @@ from provisioner.plan.kernels import SIGNING, asks_for_a_key, boot_refusals, key
 from provisioner.plan.order import host_plan, plan_from
 from provisioner.plan.refuse import refusals
 from provisioner.plan.simulate import simulation
+from provisioner.plan.trial import notes_of, trial_of
 from provisioner.probe.request import SOURCE_FILES, STATE, Command, Profile, Request
 from provisioner.resources.difference import difference
 from provisioner.resources.wanted import CDI_SPECS, beside_the_lock, wanted
@@ -218,11 +219,15 @@ def plan_for(seen: Seen, goal: Goal, signatures: Signatures) -> HostPlan:
             update={
                 "blocked": (*plan.blocked, *refused),
                 "reasons": (*plan.reasons, *([waiting] if waiting and plan.changes else [])),
+                "trial": trial_of(plan, goal.policy, seen.facts),
+                "notes": notes_of(seen.facts),
             }
         )
     differences = difference(goal.resources, seen.facts, seen.capture)
     plan = plan_from(seen.host.name, differences, policy=goal.policy, networks=goal.networks, enrolled=enrolled)
-    return plan.model_copy(update={"verified": goal.stack is not None, "takes_back": goal.undone})
+    return plan.model_copy(
+        update={"verified": goal.stack is not None, "takes_back": goal.undone, "notes": notes_of(seen.facts)}
+    )
 
 
 def _waiting(entry: HostLock) -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+from provisioner.host import trial as trial_program
+
 FOLDER = "/usr/local/lib/provision"
 GATE = "/usr/local/sbin/provision-gate"
 CLIENT = "/usr/local/sbin/provision-client"
 WATCHDOG = "/usr/local/sbin/provision-watchdog"
 POWER = "/usr/local/sbin/provision-power"
+TRIAL = ("grub", "fallback", "trial")
 MODULES = ("ed25519", "nvml", "gate", "client", "ladder", "power", "watchdog")
 
 _HERE = Path(__file__).parent
@@ -36,6 +39,13 @@ def modules() -> dict[str, str]:
     """Path on the host -> text. The project's own names are kept, so that the same import works on both sides."""
     texts = {name: (_HERE / f"{name}.py").read_text(encoding="utf-8") for name in MODULES}
     return {f"{FOLDER}/provisioner/host/{name}.py": text for name, text in texts.items()}
+
+
+def trial() -> dict[str, str]:
+    """Path below the folder of a trial -> text: a copy of its own, for the change may take other programs back."""
+    texts = {f"provisioner/host/{name}.py": (_HERE / f"{name}.py").read_text(encoding="utf-8") for name in TRIAL}
+    purpose = "Goes back by itself unless the host is sound and somebody confirms."
+    return texts | {"run": _COMMAND.format(purpose=purpose, folder=trial_program.FOLDER, module="trial")}
 
 
 def commands() -> dict[str, str]:

@@ -65,6 +65,12 @@ class Policy(BaseModel):
     rollback: Literal["auto", "never"] = Field(
         default="auto", description="whether a change of the stack is taken back when the host does not pass after it"
     )
+    trial_min: int = Field(
+        default=15,
+        ge=0,
+        le=1440,
+        description="minutes after its boot until the host goes back by itself when nobody confirms; 0: never",
+    )
     history: int = Field(default=3, ge=1, le=50, description="how many of the last changes a host keeps")
     history_mib: int = Field(default=4096, ge=256, description="MiB that a host keeps of them in all")
 

@@ -57,6 +57,21 @@ class DrainStep(BaseModel):
     penalty: str | None = None
 
 
+class Trial(BaseModel):
+    """The change is tried across its reboot: the host takes it back by itself unless it is sound and is confirmed.
+
+    `once`: the kernel that GRUB boots once; None: the kernel that runs boots again, or `note` says why it is not tried.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    minutes: int  # from the boot
+    what: str  # `driver 535.216.03 → 535.261.03`
+    driver: str | None  # that has to be loaded then
+    once: str | None = None
+    note: str = ""
+
+
 class HostPlan(BaseModel):
     """All that one host needs. `blocked` says why nothing may be done; then the changes are only for reading."""
 
@@ -73,8 +88,10 @@ class HostPlan(BaseModel):
     enrolled: bool = False  # a record for this very lock is on the host
     keep: Keep | None = None  # what is replaced is kept on the host; None: the plan itself takes a change back
     takes_back: tuple[str, ...] = ()  # runs whose changes the plan undoes, oldest first
+    trial: Trial | None = None
     verified: bool = True  # False: it had no stack then that it could be verified against, and was not enrolled
     reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what the host did by itself since, or will do
     blocked: tuple[str, ...] = ()
 
     @property

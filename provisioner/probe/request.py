@@ -69,6 +69,7 @@ STATE = Profile(
         "/etc/default/grub.d/*.cfg",
         "/boot/grub/grub.cfg",
         "/boot/grub/grubenv",
+        "/proc/mounts",
         "/etc/modprobe.d/*.conf",
         "/lib/modprobe.d/*nvidia*",
         "/lib/modprobe.d/*nouveau*",
@@ -81,6 +82,7 @@ STATE = Profile(
         "/var/lib/provision/*.json",
         "/var/lib/provision/enrolment.json",
         "/var/lib/provision/journal.json",
+        "/var/lib/provision/trial/state.json",
         "/run/provision/tunnel.json",
         "/etc/wireguard/prov0.conf",
         "/var/lib/provision/guard.json",
@@ -93,6 +95,7 @@ STATE = Profile(
         "/lib/modules/*/kernel/nvidia-*/nvidia.ko*",
         "/lib/modules/*/kernel/drivers/video/nvidia.ko*",
         "/usr/bin/nvidia-uninstall",
+        "/var/lib/provision/history/now.json",
     ),
     folders=("/boot", "/var/lib/dpkg/updates"),
     links=(

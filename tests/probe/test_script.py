@@ -247,3 +247,20 @@ def test_text_without_secrets_is_unchanged(text: str) -> None:
     cleaned = script.without_secrets(text)
 
     assert cleaned == text or "***" in cleaned
+
+
+def test_the_record_of_a_change_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lock entry has a key `secrets`, which says where they come from: without the rest nothing could go back."""
+    text = json.dumps({"from": {"entry": {"intent": {"secrets": [{"name": "hotkey"}], "toolkit": "auto"}}}})
+    record = tmp_path / "history" / "r1" / "record.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(text)
+    other = tmp_path / "other.json"
+    other.write_text(text)
+    monkeypatch.setattr(script, "RECORDS", f"{tmp_path}/history/")
+    found: dict[str, str | None] = {}
+    script.read_file(str(record), found)
+    script.read_file(str(other), found)
+
+    assert found[str(record)] == text
+    assert found[str(other)] != text

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from provisioner.actions.plan import Planned
 from provisioner.cli.words import duration, paint, safe
 from provisioner.errors import HostError
-from provisioner.model.plan import Change, HostPlan, Plan
+from provisioner.model.plan import Change, HostPlan, Plan, Trial
 from provisioner.model.resource import AbsentFile, AbsentPackage, Guarded, KeptFile, Package, RunningDriver, Service
 from provisioner.model.transaction import Action, Move
 from provisioner.model.units import megabytes
@@ -22,10 +22,11 @@ def plan_text(planned: Planned, *, seconds: float, lock: str, next_command: str)
     head = f"{_hosts(len(planned.seen))} observed in {seconds:.1f} s · matrix {plan.matrix[:12]} · lock {lock}"
     if not differing and not planned.failed:
         waiting = [p for p in plan.hosts.values() if not p.enrolled]
+        notes = "".join(f"\n  {p.host}: {safe(note)}" for p in plan.hosts.values() for note in p.notes)
         if not waiting:
-            return f"{head}\nNothing to change: {_all(plan.hosts)} as locked, and enrolled."
+            return f"{head}\nNothing to change: {_all(plan.hosts)} as locked, and enrolled.{notes}"
         names = ", ".join(p.host for p in waiting)
-        return f"{head}\nNothing to change, but not enrolled yet: {names}\n\nNext: {next_command}"
+        return f"{head}\nNothing to change, but not enrolled yet: {names}{notes}\n\nNext: {next_command}"
     lines = [f"{head} ({_differ(len(differing), len(plan.hosts))})", ""]
     width = max(len(name) for name in [*plan.hosts, *planned.failed])
     for host_plan in plan.hosts.values():
@@ -52,10 +53,12 @@ def _all(hosts: Mapping[str, HostPlan]) -> str:
 def host_lines(plan: HostPlan, width: int) -> list[str]:
     """Return one host's part of the screen."""
     name = paint(plan.host.ljust(width), "bold")
+    notes = [f"{' ' * width}  {paint('note', 'yellow')}: {safe(note)}" for note in plan.notes]
     if plan.up_to_date:
-        return [f"{name}  up to date" + ("" if plan.enrolled else ", not enrolled yet: verify, then enrol")]
+        return [f"{name}  up to date" + ("" if plan.enrolled else ", not enrolled yet: verify, then enrol"), *notes]
     lines = [f"{name}  {headline(plan)}"]
     lines[0] = _spread(lines[0], cost(plan))
+    lines += notes
     lines += [f"{' ' * width}  {paint('blocked', 'red')}: {safe(line)}" for line in plan.blocked]
     lines += [f"{' ' * width}  why: {safe(reason)}" for reason in plan.reasons]
     for phase, words in phase_lines(plan):
@@ -211,12 +214,21 @@ def phase_lines(plan: HostPlan) -> Iterable[tuple[str, str]]:
     if plan.reboot:
         units = [c.wanted.name for c in plan.in_phase("reboot") if isinstance(c.wanted, Service)]
         yield "reboot", "once" + (f", then start {', '.join(units)}" if units else "")
+        if plan.trial is not None:
+            yield "", trial_words(plan.trial)
     for guarded in plan.in_phase("guard"):
         if isinstance(guarded.wanted, Guarded):
             way = f"over {guarded.wanted.path}" if guarded.wanted.path else "over a new session"
             yield "guard", f"{_one(guarded)}; back by itself in {guarded.wanted.confirm_s} s unless confirmed {way}"
     if not plan.blocked:
         yield "verify", "all checks, then enrol" if plan.verified else "look again; it was not enrolled then"
+
+
+def trial_words(trial: Trial) -> str:
+    """Return what the host does by itself after the reboot."""
+    once = f"GRUB boots kernel {trial.once} once; " if trial.once else ""
+    tail = f"; {trial.note}" if trial.note else ""
+    return safe(f"{once}on trial: back by itself unless sound and confirmed within {trial.minutes} min{tail}")
 
 
 def _fetched(fresh: Sequence[Change], plan: HostPlan) -> str:
