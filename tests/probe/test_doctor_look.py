@@ -44,6 +44,7 @@ def test_no_command_changes_anything() -> None:
         "grep -m",
         "grep -e",
         "grep -hoE",
+        "sed -nE",
     }
     lines = [command.line for command in Request(DOCTOR).commands]
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
+from datetime import timezone
 
 from provisioner.doctor.facts.driver import LOCKSTEP, named
 from provisioner.doctor.facts.fact import UNSEEN, Fact, Seen
 from provisioner.doctor.host import Host, shown
+from provisioner.doctor.truth import Evidence
 from provisioner.facts import driver as facts_of_driver
 from provisioner.facts import kernel as facts_of_kernel
 from provisioner.facts.listing import listed
 from provisioner.model.capture import UNKNOWN
+from provisioner.model.openpgp import public_keys
+from provisioner.probe.request import KEYRINGS
 
 
 def _running(host: Host) -> Seen:
@@ -179,6 +185,28 @@ def _kernel_held_back(host: Host) -> Seen:
     )
 
 
+def _expired_keys(host: Host) -> Seen:
+    """Keyrings of package sources in which no key holds any more; one key that does is enough for apt."""
+    answer = host.capture.command(KEYRINGS.line)
+    if answer is UNKNOWN or answer.rc == 127:
+        return UNSEEN
+    taken = host.capture.taken_at
+    now = taken if taken.tzinfo else taken.replace(tzinfo=timezone.utc)
+    found: dict[str, Evidence] = {}
+    for line in answer.stdout.splitlines():
+        path, _, text = line.partition(" ")
+        try:
+            keys = public_keys(base64.b64decode(text, validate=True))
+        except (ValueError, binascii.Error, IndexError, OverflowError):
+            continue
+        ends = [key.until for key in keys]
+        last = max((end for end in ends if end is not None), default=None)
+        if last is not None and None not in ends and last < now:
+            words = f"{path} …{keys[-1].fingerprint[-16:]} ended on {last:%Y-%m-%d}"
+            found[path] = shown("key", words, f"gpg --show-keys {path}")
+    return Seen(tuple(found), tuple(found.values()))
+
+
 FACTS = (
     Fact("kernel.running", "text", "the running kernel", "uname -r", _running),
     Fact("kernel.next", "text", "the kernel that boots next", "grub-editenv list; ls /boot", _next),
@@ -204,5 +232,12 @@ FACTS = (
         _kernel_held_back,
     ),
     Fact("packages.moved_by", "text", "who moved the driver last", "less /var/log/apt/history.log", _moved_by),
+    Fact(
+        "packages.expired_keys",
+        "texts",
+        "keys of package sources that have expired",
+        "gpg --show-keys /etc/apt/keyrings/*",
+        _expired_keys,
+    ),
     Fact("os", "text", "the operating system", "cat /etc/os-release", _os_family),
 )
