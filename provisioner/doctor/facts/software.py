@@ -202,8 +202,7 @@ def _expired_keys(host: Host) -> Seen:
         ends = [key.until for key in keys]
         last = max((end for end in ends if end is not None), default=None)
         if last is not None and None not in ends and last < now:
-            words = f"{path} …{keys[-1].fingerprint[-16:]} ended on {last:%Y-%m-%d}"
-            found[path] = shown("key", words, f"gpg --show-keys {path}")
+            found[path] = shown("key", f"…{keys[-1].fingerprint[-16:]} ended on {last:%Y-%m-%d}", path)
     return Seen(tuple(found), tuple(found.values()))
 
 
