@@ -49,6 +49,7 @@ def _smi(host: Host) -> Seen:
         error = host.nvml.error
         if error is not None:
             return Seen(_NVML_CODES.get(error, 255), (shown("NVML", error, "NVML"),))
+        return Seen(0, (shown("NVML", f"driver {host.nvml.driver_version}", "NVML"),))
     return UNSEEN
 
 
