@@ -47,9 +47,8 @@ _DRIVER_SAYS = (
     "grep *make.log*",
     "grep */proc/*/maps*",
     "ls /lib/firmware/nvidia",
-    "ls -d /usr/lib/*/lib*",
-    "ls -d /usr/bin/nvidia-*",
 )
+_PROGRAMS = ("ls -d /usr/lib/*/lib*", "ls -d /usr/bin/nvidia-?*", "stat /usr/*", "ls /usr/bin*")
 _ENGINE_SAYS = ("docker *", "podman *", "journalctl *-u docker*", "containerd *", "crictl *", "nvidia-ctk *")
 _APT_SAYS = ("apt*", "journalctl *-u apt-daily*", "set -- *", "dpkg --*", "dpkg -*", "sudo apt*")
 _BOOT_SAYS = (
@@ -112,7 +111,7 @@ def after(capture: Capture, plan: HostPlan) -> Capture:
         for c in plan.changes
     )
     if moved:
-        later.forget(_APT_SAYS, ("/var/log/apt/*", "/var/log/dpkg.log", "/var/log/unattended-upgrades/*"))
+        later.forget((*_APT_SAYS, *_PROGRAMS), ("/var/log/apt/*", "/var/log/dpkg.log", "/var/log/unattended-upgrades/*"))
         _take_room(later, plan)
     _packages(later, plan, moved)
     for change in plan.changes:

@@ -222,10 +222,18 @@ Those that Debian and Ubuntu put beside the sources of releases long past are le
 """
 _LOCK = Command('grep -e ":$(stat -c %i /var/lib/dpkg/lock-frontend) " /proc/locks', shell=True)
 
+INITRAMFS = Command(
+    "command -v lsinitramfs >/dev/null || exit 127; "
+    'for image in /boot/initrd.img-*; do [ ! -f "$image" ] || lsinitramfs "$image" >/dev/null 2>&1 || echo "$image"; done',
+    limit_s=60,
+    shell=True,
+)
+"""The initramfs images that can't be read to their end: a disk that was full leaves the first half of one."""
+
 AHEAD = Profile(
     files=("/etc/containerd/config.toml",),
     listings=("/snap/bin/docker",),
-    commands=(KEYRINGS, _LOCK, Command("systemd-detect-virt")),
+    commands=(KEYRINGS, _LOCK, INITRAMFS, Command("systemd-detect-virt")),
 )
 """What a preflight wants to see besides, in the round trip that asks apt."""
 
@@ -295,6 +303,7 @@ DOCTOR = Profile(
         Command("grep -m 12 -nE '[Ee]rror' /var/lib/dkms/nvidia*/*/build/make.log", shell=True),
         _LOCK,
         KEYRINGS,
+        INITRAMFS,
         Command(
             "grep -hoE '/[^ ]*/lib(cuda|nvidia-ml)[.]so[.][0-9.]+( .deleted.)?' /proc/[0-9]*/maps | sort | uniq -c",
             shell=True,

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from provisioner.model.capture import Capture, CommandOutput
-from provisioner.probe.request import DPKG, KEYRINGS
+from provisioner.probe.request import DPKG, INITRAMFS, KEYRINGS
 from tests.doctor import hosts
 from tests.doctor.hosts import Rig
 
@@ -30,6 +30,7 @@ _LINES = {
     "@lock": hosts.LOCK_LINE,
     "@maps": hosts.MAPS_LINE,
     "@keyrings": KEYRINGS.line,
+    "@images": INITRAMFS.line,
 }
 
 

@@ -45,6 +45,7 @@ def test_no_command_changes_anything() -> None:
         "grep -e",
         "grep -hoE",
         "sed -nE",
+        "command -v",
     }
     lines = [command.line for command in Request(DOCTOR).commands]
 

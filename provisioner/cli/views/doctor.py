@@ -76,7 +76,10 @@ _MOST_CHANGES = 4
 
 
 def _mended(mend: Mend) -> str:
-    names = [safe(change.what) for change in mend.changes]
+    packages = [change for change in mend.changes if change.what.startswith("package ")]
+    few = packages if len(packages) <= 2 else []
+    names = [f"{len(packages)} packages"] if len(packages) > 2 else []
+    names += [safe(change.what) for change in mend.changes if change not in packages or change in few]
     more = f" and {len(names) - _MOST_CHANGES} more" if len(names) > _MOST_CHANGES else ""
     return f"by the plan below: {', '.join(names[:_MOST_CHANGES])}{more}"
 

@@ -16,7 +16,7 @@ from provisioner.facts import kernel as facts_of_kernel
 from provisioner.facts.listing import listed
 from provisioner.model.capture import UNKNOWN
 from provisioner.model.openpgp import public_keys
-from provisioner.probe.request import KEYRINGS
+from provisioner.probe.request import INITRAMFS, KEYRINGS
 
 
 def _running(host: Host) -> Seen:
@@ -66,6 +66,16 @@ def _without_initrd(host: Host) -> Seen:
         missing,
         tuple(shown("boot", f"vmlinuz-{release} without initrd.img-{release}", "ls /boot") for release in missing),
     )
+
+
+def _broken_initrd(host: Host) -> Seen:
+    """Kernels whose initramfs cannot be read to its end."""
+    answer = host.capture.command(INITRAMFS.line)
+    if answer is UNKNOWN or answer.rc != 0 or answer.stderr:
+        return UNSEEN
+    images = [line for line in answer.stdout.splitlines() if line.startswith("/boot/initrd.img-")]
+    rows = tuple(shown("initramfs", "it cannot be read to its end", image) for image in images)
+    return Seen(tuple(image.partition("/boot/initrd.img-")[2] for image in images), rows)
 
 
 def _without_module(host: Host) -> Seen:
@@ -143,7 +153,7 @@ def _automatic(host: Host) -> Seen:
 
 
 _UPGRADE = re.compile(
-    r"^(?:Start-Date: (?P<date>.*))$|^Commandline: (?P<line>.*)$|^(?P<kind>Upgrade|Install): (?P<what>.*)$", re.M
+    r"^(?:Start-Date: (?P<date>.*))$|^Commandline: (?P<line>.*)$|^(?P<kind>Upgrade|Install|Downgrade): (?P<what>.*)$", re.M
 )
 
 
@@ -211,6 +221,13 @@ FACTS = (
     Fact("kernel.next", "text", "the kernel that boots next", "grub-editenv list; ls /boot", _next),
     Fact("kernel.headers", "truth", "headers of the running kernel", "ls -d /lib/modules/$(uname -r)/build", _headers),
     Fact("kernel.without_initrd", "texts", "kernels without an initramfs", "ls /boot", _without_initrd),
+    Fact(
+        "kernel.broken_initrd",
+        "texts",
+        "kernels whose initramfs is damaged",
+        "lsinitramfs /boot/initrd.img-$(uname -r) >/dev/null",
+        _broken_initrd,
+    ),
     Fact(
         "kernel.without_module",
         "texts",
