@@ -75,9 +75,7 @@ def _serious(patients: Iterable[Patient]) -> bool:
     return any(patient.diagnosis.serious for patient in patients)
 
 
-def _planned(
-    args: argparse.Namespace, hosts: list[InventoryHost], catalogue: Catalogue
-) -> tuple[Planned | None, str]:
+def _planned(args: argparse.Namespace, hosts: list[InventoryHost], catalogue: Catalogue) -> tuple[Planned | None, str]:
     """The ordinary plan of these hosts; without a lock that can be used, the reason why there is none."""
     from provisioner.actions.plan import make_plan
     from provisioner.adapters.runs import SystemClock

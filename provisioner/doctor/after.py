@@ -111,7 +111,9 @@ def after(capture: Capture, plan: HostPlan) -> Capture:
         for c in plan.changes
     )
     if moved:
-        later.forget((*_APT_SAYS, *_PROGRAMS), ("/var/log/apt/*", "/var/log/dpkg.log", "/var/log/unattended-upgrades/*"))
+        later.forget(
+            (*_APT_SAYS, *_PROGRAMS), ("/var/log/apt/*", "/var/log/dpkg.log", "/var/log/unattended-upgrades/*")
+        )
         _take_room(later, plan)
     _packages(later, plan, moved)
     for change in plan.changes:

@@ -225,7 +225,7 @@ _LOCK = Command('grep -e ":$(stat -c %i /var/lib/dpkg/lock-frontend) " /proc/loc
 INITRAMFS = Command(
     "command -v lsinitramfs >/dev/null || exit 127; "
     'for image in /boot/initrd.img-*; do [ ! -f "$image" ] || lsinitramfs "$image" >/dev/null 2>&1 || echo "$image"; done',
-    limit_s=60,
+    limit_s=30,
     shell=True,
 )
 """The initramfs images that can't be read to their end: a disk that was full leaves the first half of one."""
@@ -375,7 +375,7 @@ def offers_command(
         return Command(
             f"set -- $(apt-cache pkgnames | grep -E '^({pattern})$' | grep -vE -- '-dbg(sym)?$' | sort); "
             f'apt-cache show "$@" | grep -E \'{fields}\'; apt-cache madison "$@"',
-            limit_s=60,
+            limit_s=30,
             shell=True,
         )
     asked = (

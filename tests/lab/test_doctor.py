@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,25 @@ class Clinic(Operator):
         return [finding["mechanism"] for finding in self.look()["findings"]]
 
 
+def unbuildable(version: str) -> list[standins.StandIn]:
+    """A branch whose module calls what this kernel has no more: every build of it fails, as with a kernel too new."""
+    found = []
+    for package in standins.driver(version):
+        files = {
+            path: text.replace("standin_init(void) {", "standin_init(void) { function_that_went_away();")
+            if path.endswith("nvidia.c")
+            else text
+            for path, text in package.files.items()
+        }
+        found.append(replace(package, files=files))
+    return found
+
+
+SLOW_PACKAGE = standins.StandIn(
+    "slow", "1", architecture="all", scripts={"postinst": "#!/bin/sh\nsleep 12\n", "prerm": "#!/bin/sh\n"}
+)
+
+
 @dataclass(frozen=True)
 class Fault:
     """A way to break the host: what doctor must find first, and how it is mended: by `--fix`, or by this script."""
@@ -98,12 +117,12 @@ FAULTS = (
     Fault(
         "dkms-cannot-build",
         "dkms-build-fails",
-        f"! {APT} install {versions(BROKEN)}",
+        f"if {APT} install {versions(BROKEN)}; then exit 9; fi",
     ),
     Fault(
         "libraries-of-another-origin",
         "driver-packages-of-several-versions",
-        "cd /tmp; apt-get -q download libnvidia-ml1=535.261.03-1~deb12u1; dpkg -i --force-all libnvidia-ml1_535*.deb",
+        "cd /tmp; apt-get -q download libnvidia-ml1=535.309.01-0+deb12u1; dpkg -i --force-all libnvidia-ml1_535*.deb",
     ),
     Fault(
         "headers-gone-and-module-with-them",
@@ -122,13 +141,13 @@ FAULTS = (
         "driver-not-held",
         f"{APT} install unattended-upgrades; apt-mark unhold $(apt-mark showhold)\n"
         "rm /etc/apt/apt.conf.d/52provision-unattended-upgrades /etc/apt/preferences.d/provision.pref\n"
-        "printf 'APT::Periodic::Update-Package-Lists \"1\";\\nAPT::Periodic::Unattended-Upgrade \"1\";\\n'"
+        'printf \'APT::Periodic::Update-Package-Lists "1";\\nAPT::Periodic::Unattended-Upgrade "1";\\n\''
         " >/etc/apt/apt.conf.d/20auto-upgrades",
     ),
     Fault(
         "daemon-json-overwritten",
         "daemon-json-overwritten",
-        "cd /etc/docker; cp daemon.json daemon.json.old; echo '{\"log-driver\": \"json-file\"}' >daemon.json\n"
+        'cd /etc/docker; cp daemon.json daemon.json.old; echo \'{"log-driver": "json-file"}\' >daemon.json\n'
         "systemctl restart docker",
     ),
     Fault(
@@ -144,7 +163,8 @@ FAULTS = (
     Fault(
         "dpkg-killed",
         "dpkg-interrupted",
-        "dpkg -i /srv/standins/slow_1_all.deb >/dev/null 2>&1 & sleep 2; pkill -9 -x dpkg; sleep 1",
+        "dpkg -i /srv/standins/slow_1_all.deb >/dev/null 2>&1 & sleep 2; pkill -9 -x dpkg; sleep 1\n"
+        "/usr/local/lib/provision-lab/userspace show  # the lab's simulated programs, which a dpkg that ends brings back",
     ),
     Fault(
         "persistence-daemon-died",
@@ -155,15 +175,17 @@ FAULTS = (
         "apt-lock",
         "package-database-locked",
         "setsid python3 -c \"import fcntl,time; f=open('/var/lib/dpkg/lock-frontend','w'); "
-        "fcntl.lockf(f, fcntl.LOCK_EX); time.sleep(300)\" >/dev/null 2>&1 </dev/null & sleep 1",
+        'fcntl.lockf(f, fcntl.LOCK_EX); time.sleep(300)" >/dev/null 2>&1 </dev/null & sleep 1',
         undo="pkill -f lock-frontend",
     ),
     Fault(
         "boot-full",
         "boot-full",
-        "cp -a /boot /root/boot; mount -t tmpfs -o size=16m none /boot; cp -a /root/boot/vmlinuz-* /boot\n"
-        "! update-initramfs -c -k $(uname -r)",
-        undo="umount /boot; rm -r /root/boot",
+        "k=$(uname -r); n=${k/6.1.0-/6.1.0-9}; cp -a /boot /root/boot; cp -al /lib/modules/$k /lib/modules/$n\n"
+        "mount -t tmpfs -o size=26m none /boot; cp -a /root/boot/{vmlinuz,config,initrd.img}-$k /boot\n"
+        "cp /boot/vmlinuz-$k /boot/vmlinuz-$n; cp /boot/config-$k /boot/config-$n\n"
+        "if update-initramfs -c -k $n; then exit 9; fi",
+        undo="k=$(uname -r); umount /boot; rm -r /root/boot /lib/modules/${k/6.1.0-/6.1.0-9}",
     ),
     Fault(
         "disk-full",
@@ -187,8 +209,8 @@ FAULTS = (
     Fault(
         "too-hot",
         "clocks-held-down-by-heat",
-        "printf 'throttle_reasons 0x40\\ntemperature 97\\n' >>/run/provision-lab/nvml/0",
-        undo="sed -i '/^throttle\\|^temperature 97/d' /run/provision-lab/nvml/0",
+        "sed -i 's/^temperature 34/temperature 88/; $athrottle_reasons 0x20' /run/provision-lab/nvml/0",
+        undo="sed -i 's/^temperature 88/temperature 34/; /^throttle/d' /run/provision-lab/nvml/0",
     ),
     Fault(
         "nvidia-blacklisted",
@@ -198,3 +220,113 @@ FAULTS = (
         reboots=True,
     ),
 )
+
+
+@pytest.fixture(scope="module")
+def clinic(lab_factory: Callable[..., Lab], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
+    repository = standins.build(
+        tmp_path_factory.mktemp("standins"), (*standins.EVERYTHING, *unbuildable(BROKEN), SLOW_PACKAGE)
+    )
+    lab = lab_factory(f"{HOST}=bookworm:rtx-3090")
+    unpacked = ssh(
+        lab, HOST, f"sudo mkdir -p {standins.WHERE} && sudo tar xz -C {standins.WHERE}", given=repository.packed()
+    )
+    assert unpacked.rc == 0, unpacked.stderr
+    folder = tmp_path_factory.mktemp("clinic")
+    key = folder / "stand-ins.asc"
+    key.write_text(repository.key, encoding="utf-8")
+    found = Clinic(lab, folder)
+    source = {
+        "id": "stand-ins",
+        "uri": f"copy:{standins.WHERE}",
+        "suite": "/",
+        "key": str(key),
+        "fingerprint": repository.fingerprint,
+    }
+    variables = lab.folder / "host_vars"
+    variables.mkdir(exist_ok=True)
+    text = {"provision_networks": ["akash"], "provision_policy": {"sources": [source], "driver_source": "vendor"}}
+    (variables / f"{HOST}.yml").write_text(json.dumps(text), encoding="utf-8")
+    yield found
+
+
+def test_01_a_host_that_serves_is_well(clinic: Clinic) -> None:
+    """Nothing is found on it, and there is nothing to mend or to look ahead for."""
+    clinic.run("resolve", *SLOW)
+    clinic.run("apply", *NOW)
+
+    assert clinic.found() == []
+    assert "nothing would change" in clinic.run("preflight", *SLOW)
+    assert "nothing was found" in clinic.run("doctor", HOST, "--fix", *NOW)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_02_broken_found_and_mended(clinic: Clinic, fault: Fault) -> None:
+    """What was done to the host is the first finding; afterwards nothing is left of it, and the host is as locked."""
+    clinic.root(fault.do)
+    if fault.reboots:
+        clinic.host.reboot()
+    found = clinic.found()
+    assert found[:1] == [fault.first], found
+
+    if fault.by_plan:
+        # holds alone cost nothing yet: then doctor ends with 0, and so does the fix
+        said = clinic.run("doctor", HOST, "--fix", *NOW)
+        assert "by the plan below" in said
+        assert "✓ mended" in said
+    else:
+        clinic.root(fault.undo)
+        if fault.reboots:
+            clinic.host.reboot()
+    assert clinic.found() == []
+    assert "Nothing to change" in clinic.run("plan", "--exit-code", *SLOW)
+
+
+def test_03_what_no_plan_mends_is_explained(clinic: Clinic) -> None:
+    """The steps, and no question: nothing is applied, and the exit code says that something is left."""
+    before = clinic.runs()
+    clinic.root("echo 'lost 1' >>/run/provision-lab/nvml/0")
+    said = clinic.run("doctor", HOST, "--fix", *NOW, code=Exit.FAILED)
+    clinic.root("sed -i '/^lost/d' /run/provision-lab/nvml/0")
+
+    assert "mend     1. " in said
+    assert "by the plan below" not in said
+    assert clinic.runs() == before
+
+
+def test_04_an_expired_key(clinic: Clinic, tmp_path: Path) -> None:
+    """apt refuses the source; doctor names the key and the day it ended without asking apt."""
+    keys = tmp_path / "gnupg"
+    keys.mkdir(mode=0o700)
+    gpg = ["gpg", "--homedir", str(keys), "--batch", "--quiet", "--no-tty", "--faked-system-time", "20260101T000000!"]
+    made = [*gpg, "--passphrase", "", "--quick-generate-key", "an expired key of the lab", "ed25519", "sign", "30d"]
+    subprocess.run(made, check=True, capture_output=True)
+    key = subprocess.run([*gpg, "--armor", "--export"], check=True, capture_output=True).stdout
+    subprocess.run(["gpgconf", "--homedir", str(keys), "--kill", "gpg-agent"], check=True)
+    path = "/etc/apt/keyrings/expired.asc"
+    assert ssh(clinic.lab, HOST, f"sudo mkdir -p /etc/apt/keyrings; sudo tee {path}", given=key).rc == 0
+    clinic.root(f"echo 'deb [signed-by={path}] copy:/srv/nowhere /' >/etc/apt/sources.list.d/expired.list")
+    finding = clinic.look()["findings"][0]
+    clinic.root(f"rm {path} /etc/apt/sources.list.d/expired.list")
+
+    assert finding["mechanism"] == "apt-key-expired"
+    assert finding["evidence"][0]["text"].endswith("ended on 2026-01-31")
+    assert clinic.found() == []
+
+
+def test_05_a_plan_that_would_end_in_a_fault_is_refused(clinic: Clinic) -> None:
+    """Something keeps nvidia out of the kernel: a reboot would not help, and plan, apply and preflight say so first."""
+    clinic.root(
+        "echo 'blacklist nvidia' >/etc/modprobe.d/gaming.conf; rm /etc/modprobe.d/provision-nouveau.conf; update-initramfs -u"
+    )
+    clinic.host.reboot()
+    plan = clinic.run("plan", *SLOW, code=Exit.FAILED)
+    ahead = clinic.run("preflight", *SLOW, code=Exit.FAILED)
+    clinic.run("apply", *NOW, code=Exit.FAILED)
+    clinic.root("rm /etc/modprobe.d/gaming.conf")
+
+    assert "blocked: " in plan
+    assert "blacklist nvidia" in plan
+    assert "  stop  " in ahead
+    clinic.run("doctor", HOST, "--fix", *NOW)
+    assert clinic.found() == []

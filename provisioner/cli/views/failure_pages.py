@@ -107,7 +107,9 @@ def _costs(mechanism: Mechanism) -> str:
     time = f"about {repair.minutes} minutes not serving" if repair.minutes else "serving all along"
     plan = f" `provision doctor --fix` mends it by a plan (`{repair.plan}`)." if repair.plan else ""
     ahead = {None: "", "warn": " A plan warns of it.", "stop": " A plan that would end in it is refused."}
-    return f"{drain[repair.drain]}, {boot[repair.reboot]}, {time}; {_REPAIR[repair.where]}.{plan}{ahead[mechanism.ahead]}"
+    return (
+        f"{drain[repair.drain]}, {boot[repair.reboot]}, {time}; {_REPAIR[repair.where]}.{plan}{ahead[mechanism.ahead]}"
+    )
 
 
 def _placeholders(text: str) -> str:

@@ -15,7 +15,10 @@ def preflight_text(planned: Planned, seconds: float, mechanisms: int, inventory:
     plans = planned.plan.hosts
     width = max((len(name) for name in [*plans, *planned.failed]), default=0)
     count = len(planned.seen)
-    lines = [f"{count} host{'' if count == 1 else 's'} observed in {seconds:.1f} s · {mechanisms} mechanisms of failure", ""]
+    lines = [
+        f"{count} host{'' if count == 1 else 's'} observed in {seconds:.1f} s · {mechanisms} mechanisms of failure",
+        "",
+    ]
     for plan in plans.values():
         lines += _host(plan, width)
     for name, problem in planned.failed.items():

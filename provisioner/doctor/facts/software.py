@@ -153,7 +153,8 @@ def _automatic(host: Host) -> Seen:
 
 
 _UPGRADE = re.compile(
-    r"^(?:Start-Date: (?P<date>.*))$|^Commandline: (?P<line>.*)$|^(?P<kind>Upgrade|Install|Downgrade): (?P<what>.*)$", re.M
+    r"^(?:Start-Date: (?P<date>.*))$|^Commandline: (?P<line>.*)$|^(?P<kind>Upgrade|Install|Downgrade): (?P<what>.*)$",
+    re.M,
 )
 
 
