@@ -1,4 +1,4 @@
-"""The steps of `provision preflight`: plan, look as closely as doctor does, hold the mechanisms against what would be."""
+"""The steps of `provision preflight`: plan, look as closely as doctor, hold the mechanisms against what would be."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CLOSE = replace(
 def preflight(
     hosts: Sequence[InventoryHost], plan: Callable[[], Planned], prober: Prober, catalogue: Catalogue
 ) -> Planned:
-    """Return the plan, each host's with all that would be wrong after it. Hosts that do not change are not looked at."""
+    """Return the plan, each host's with all that would be wrong after it; who does not change is not looked at."""
     planned = plan()
     changing = [host for host in hosts if host.name in planned.plan.hosts and planned.plan.hosts[host.name].changes]
     looks = prober.probe(changing, {host.name: Request(CLOSE) for host in changing}) if changing else {}

@@ -1,4 +1,4 @@
-"""The capture that a host would give once its plan is done: what the plan sets is filled in, what nobody knows is left out.
+"""The capture that a host would give once its plan is done: what the plan sets is filled in, the unknown left out.
 
 Left out means not seen, so a mechanism that needs it is open and never falsely well. That is the answer of logs, which
 tell of the past, and of whatever only the new driver, the engine or the boot can say.

@@ -1,4 +1,4 @@
-"""What would go wrong if a plan were carried out, and what it would mend: the mechanisms held against the host after it.
+"""What would go wrong if a plan were carried out, and what it would mend: mechanisms held against the host after it.
 
 Theory: the same three-valued answers, on the capture that `after` makes. A mechanism that holds there and does not
 hold now would come with the change; one that is open only for want of what the next boot shows may come with it.

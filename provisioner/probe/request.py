@@ -213,7 +213,8 @@ KEYRINGS = Command(
     "sed -nE 's/.*[Ss][Ii][Gg][Nn][Ee][Dd]-[Bb][Yy][=:] *([^],[:space:]]+).*/\\1/p'"
     " /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null | sort -u |"
     " { cat; ls -d /etc/apt/trusted.gpg.d/* 2>/dev/null | grep -vE '/(debian-archive|ubuntu-keyring)-'; } |"
-    ' while read -r key; do [ -f "$key" ] && printf \'%s \' "$key" && head -c 100000 "$key" | base64 -w 0 && echo; done',
+    ' while read -r key; do [ -f "$key" ] && printf \'%s \' "$key" && head -c 100000 "$key" | base64 -w 0 && echo;'
+    " done",
     shell=True,
 )
 """The keys that sign the package sources, `PATH BASE64` a line: apt says that one has expired only when it is asked.
@@ -224,7 +225,8 @@ _LOCK = Command('grep -e ":$(stat -c %i /var/lib/dpkg/lock-frontend) " /proc/loc
 
 INITRAMFS = Command(
     "command -v lsinitramfs >/dev/null || exit 127; "
-    'for image in /boot/initrd.img-*; do [ ! -f "$image" ] || lsinitramfs "$image" >/dev/null 2>&1 || echo "$image"; done',
+    'for image in /boot/initrd.img-*; do [ ! -f "$image" ] || lsinitramfs "$image" >/dev/null 2>&1 || echo "$image";'
+    " done",
     limit_s=30,
     shell=True,
 )

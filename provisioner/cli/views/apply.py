@@ -127,7 +127,7 @@ _WORDS = {
 
 
 def applied_text(applied: Applied, following: str = "provision status") -> str:
-    """Return what came of it, host by host; what failed is told in full. `following`: what to type next, if anything."""
+    """Return what came of it, host by host; what failed is told in full. `following` is what to type next."""
     width = max(map(len, applied.results), default=0)
     lines = [""]
     for result in applied.results.values():

@@ -266,7 +266,7 @@ told. `ahead: warn` has it told even when it is so already, `ahead: stop` has th
 
 def language_page() -> str:
     """The reference: the words of the language, every fact, every place."""
-    parts = [f"| `{name}` | {', '.join(f'`{pattern}`' for pattern in patterns)} |" for name, patterns in PARTS.items()]
+    parts = [f"| `{name}` | `{'`, `'.join(patterns)}` |" for name, patterns in PARTS.items()]
     lines = [_LANGUAGE, "| Part | Changes of a plan |", "| --- | --- |", *parts, ""]
     lines += ["## Facts\n", "| Fact | Kind | What it is | Shown by |", "| --- | --- | --- | --- |"]
     for name, fact in sorted(FACTS.items()):
