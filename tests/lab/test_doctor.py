@@ -1,8 +1,8 @@
 """Hosts really broken: doctor's first finding names what was done, and `--fix` mends what a plan can mend.
 
 One host of Debian 12 with a driver of stand-ins (tests/lab/standins.py), which DKMS really builds in seconds. Each
-step breaks it in one way, asks, mends it, and leaves it as locked and enrolled. What is proven is that the evidence of a
-real dpkg, DKMS, systemd, Docker and boot is understood; the cards and what they say are simulated.
+step breaks it in one way, asks, mends it, and leaves it as locked and enrolled. What is proven is that the evidence of
+a real dpkg, DKMS, systemd, Docker and boot is understood; the cards and what they say are simulated.
 """
 
 from __future__ import annotations

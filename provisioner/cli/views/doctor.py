@@ -69,7 +69,7 @@ _BY_HAND = {
     "by hand": "",
     "no plan": "no plan could be made, see below; by hand:",
     "blocked": "the plan is blocked, see below; by hand:",
-    "as locked": "the host is as locked in this, so the plan changes nothing (provision resolve chooses anew); by hand:",
+    "as locked": "as locked in this, and the plan has nothing for it (provision resolve chooses anew); by hand:",
     "not enough": "the plan changes part of it, and the cause would stay; by hand:",
 }
 _MOST_CHANGES = 4

@@ -256,8 +256,8 @@ consequence, through others too. What is left is ordered by how sure it is times
 
 ## Mending and looking ahead
 
-`repair.plan` names the part of a plan that mends it (table below). `provision doctor --fix` goes that way when the host's
-plan has such a change and the mechanism would not hold once the plan is done; else it explains the steps.
+`repair.plan` names the part of a plan that mends it (table below). `provision doctor --fix` goes that way when the
+host's plan has such a change and the mechanism would not hold once the plan is done; else it explains the steps.
 
 Every plan that changes something is held against all mechanisms, on the state that it leads to. What would be new is
 told. `ahead: warn` has it told even when it is so already, `ahead: stop` has the plan refused.
