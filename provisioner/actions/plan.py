@@ -13,7 +13,7 @@ from provisioner.actions.ports import Clock, Prober, Signatures
 from provisioner.errors import HostError
 from provisioner.facts.simulation import Simulation
 from provisioner.facts.simulation import read as read_simulation
-from provisioner.model.capture import UNKNOWN
+from provisioner.model.capture import UNKNOWN, Capture
 from provisioner.model.enrolment import RECORD, lock_digest, record_in
 from provisioner.model.history import Stack
 from provisioner.model.intent import Policy
@@ -43,7 +43,7 @@ from provisioner.plan.order import host_plan, plan_from
 from provisioner.plan.refuse import refusals
 from provisioner.plan.simulate import simulation
 from provisioner.plan.trial import notes_of, trial_of
-from provisioner.probe.request import SOURCE_FILES, STATE, Command, Profile, Request
+from provisioner.probe.request import AHEAD, SOURCE_FILES, STATE, Command, Profile, Request
 from provisioner.resources.difference import difference
 from provisioner.resources.wanted import CDI_SPECS, beside_the_lock, wanted
 from provisioner.tunnels.kinds import tunnel_resources
@@ -73,10 +73,13 @@ def goal_of(entry: HostLock, matrix: str) -> Goal:
 
 
 if TYPE_CHECKING:
+    from provisioner.doctor.diagnose import Catalogue
     from provisioner.matrix.entries import Contract
 
 Contracts = Callable[[], "Mapping[str, Contract | None]"]
 """Gives the contract of each network of the matrix, by its id."""
+Mechanisms = Callable[[], "Catalogue"]
+"""Gives the mechanisms of failure."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +102,14 @@ def make_plan(
     sources: tuple[str, ...] = (),
     limit: str | None = None,
     contracts: Contracts | None = None,
+    mechanisms: Mechanisms | None = None,
     environment: Collection[str] = (),
 ) -> Planned:
     """Return what each host needs to be what its lock entry says; changes nothing.
 
     `environment` names the variables of the environment here, of which secrets may come.
-    `contracts` is asked only when a client has to stop: a plan that changes nothing must not pay for the matrix.
+    `contracts` is asked only when a client has to stop, `mechanisms` only when something changes: a plan that changes
+    nothing must not pay for the matrix.
     """
     locked, failed = _locked(hosts, lock)
     for host in hosts:
@@ -116,9 +121,11 @@ def make_plan(
     seen, unseen = observe(targets, {name: request_for(goal) for name, goal in goals.items()}, prober)
     failed |= unseen
     plans = {name: plan_for(one, goals[name], signatures) for name, one in seen.items()}
-    plans, unasked = simulated(plans, seen, prober)
+    plans, again, unasked = _asked(plans, seen, prober, AHEAD if mechanisms is not None else Profile())
     failed |= unasked
     plans = draining(plans, seen, contracts)
+    if mechanisms is not None and any(plan.changes for plan in plans.values()):
+        plans = _with_ahead(plans, seen, again, mechanisms())
     plan = Plan(
         made_by=__version__,
         made_at=clock.now().strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -260,18 +267,28 @@ def simulated(
 
     A plan whose transaction apt refuses, or that does what nobody asked for, is blocked.
     """
+    found, _, failed = _asked(plans, seen, prober, Profile())
+    return found, failed
+
+
+def _asked(
+    plans: Mapping[str, HostPlan], seen: Mapping[str, Seen], prober: Prober, beside: Profile
+) -> tuple[dict[str, HostPlan], dict[str, Seen], dict[str, HostError]]:
+    """As `simulated`; what else a preflight wants to see is asked `beside` it, in the same round trip."""
     lines = {name: line for name, plan in plans.items() if (line := simulation(plan)) is not None}
     signed = {name for name, plan in plans.items() if asks_for_a_key(plan, seen[name].facts)}
     asked = [name for name in plans if name in lines or name in signed]
     if not asked:
-        return dict(plans), {}
+        return dict(plans), {}, {}
     requests = {
         name: Request(
-            Profile(
+            replace(
+                beside,
                 commands=(
                     *([Command(lines[name], limit_s=SIMULATION_LIMIT_S, shell=True)] if name in lines else []),
                     *([Command(SIGNING, shell=True)] if name in signed else []),
-                )
+                    *beside.commands,
+                ),
             )
         )
         for name in asked
@@ -285,7 +302,42 @@ def simulated(
         if name in signed:
             refused = key_refusals(one.capture.command(SIGNING))
             found[name] = found[name].model_copy(update={"blocked": (*found[name].blocked, *refused)})
-    return found, failed
+    return found, again, failed
+
+
+def _with_ahead(
+    plans: Mapping[str, HostPlan], seen: Mapping[str, Seen], again: Mapping[str, Seen], catalogue: Catalogue
+) -> dict[str, HostPlan]:
+    """Hold the mechanisms of failure against what each host would be after its plan."""
+    found = dict(plans)
+    for name, plan in plans.items():
+        if plan.changes:
+            looks = (seen[name].capture, *([again[name].capture] if name in again else []))
+            found[name] = with_ahead(plan, merged(*looks), catalogue)
+    return found
+
+
+def with_ahead(plan: HostPlan, capture: Capture, catalogue: Catalogue) -> HostPlan:
+    """Say what would be wrong after the plan; what must not come about blocks it."""
+    from provisioner.doctor.foresee import foresee
+
+    ahead = foresee(capture, plan, catalogue)
+    stops = tuple(f"{item.title}: {item.costs}" for item in ahead if item.stops)
+    return plan.model_copy(update={"ahead": ahead, "blocked": (*plan.blocked, *stops)})
+
+
+def merged(first: Capture, *more: Capture) -> Capture:
+    """Several looks at one host as one capture; the later one counts."""
+    for other in more:
+        first = first.model_copy(
+            update={
+                "files": {**first.files, **other.files},
+                "commands": {**first.commands, **other.commands},
+                "nvml": other.nvml if other.nvml is not None else first.nvml,
+                "redacted": tuple(dict.fromkeys((*first.redacted, *other.redacted))),
+            }
+        )
+    return first
 
 
 def _with(plan: HostPlan, answer: Simulation, seen: Seen) -> HostPlan:

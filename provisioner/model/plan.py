@@ -72,6 +72,22 @@ class Trial(BaseModel):
     note: str = ""
 
 
+class Ahead(BaseModel):
+    """What would be wrong once the plan is done: a mechanism of matrix/failures that holds on the state after it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mechanism: str
+    title: str
+    costs: str
+    evidence: tuple[str, ...] = ()
+    mend: str = ""  # the first step against it
+    sure: bool = True  # False: it is likely, or only the next boot will tell
+    new: bool = True  # False: it is so now and would stay so
+    stops: bool = False  # the plan is refused for it
+    told: bool = True  # False: only `provision preflight` shows it
+
+
 class HostPlan(BaseModel):
     """All that one host needs. `blocked` says why nothing may be done; then the changes are only for reading."""
 
@@ -93,6 +109,7 @@ class HostPlan(BaseModel):
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()  # what the host did by itself since, or will do
     blocked: tuple[str, ...] = ()
+    ahead: tuple[Ahead, ...] = ()  # what would be wrong after it; empty as well when nobody looked
 
     @property
     def interrupted(self) -> bool:

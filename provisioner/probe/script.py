@@ -45,6 +45,9 @@ SECRET_NAMES = (
 )
 
 
+NOTHING = tuple([word + end for word in ("null", "true", "false", "[]", "{}") for end in (",", "}", "]")])
+
+
 def encode(value: "Any") -> str:
     if value is None:
         return "null"
@@ -122,6 +125,9 @@ def without_secret(line: str) -> str:
         while line[at : at + 1] == " ":
             at += 1
         close = line.find('"', at + 1) if line[at : at + 1] == '"' else -1
+        # `"Authorization":null` in `docker info` is no secret, and behind it stands all the rest of that line.
+        if close < 0 and line[at:].startswith(NOTHING):
+            continue
         if close > 0:
             return line[:at] + '"***"' + without_secret(line[close + 1 :])
         return line[:at] + ("***" if line[at:].strip() else line[at:])

@@ -14,6 +14,7 @@ import pytest
 
 from provisioner.actions.apply import Applied, ApplyPorts, Who, apply, refuse_if_moved
 from provisioner.actions.plan import Planned, interrupting, make_plan
+from provisioner.doctor.diagnose import Catalogue
 from provisioner.errors import BadInput, Exit, HostError
 from provisioner.matrix.entries import Contract
 from provisioner.model.capture import Capture, CommandOutput
@@ -21,12 +22,13 @@ from provisioner.model.enrolment import RECORD, EnrolmentRecord, lock_digest, re
 from provisioner.model.history import NOW, Stack
 from provisioner.model.intent import Intent
 from provisioner.model.inventory import InventoryHost
-from provisioner.model.plan import Phase, Plan
+from provisioner.model.plan import Ahead, Phase, Plan
 from provisioner.model.results import CheckResult, HostVerification
 from provisioner.model.run import HostOutcome, RunEvent
 from provisioner.model.stack import HostLock, Lock
 from provisioner.probe.request import Request
 from provisioner.render.project import Project
+from tests.doctor.world import catalogue
 from tests.enrolments import record
 from tests.world import WHEN, Rig, entry
 
@@ -458,7 +460,33 @@ def test_the_matrix_is_not_read_for_nothing() -> None:
         raise AssertionError("asked for contracts")
 
     lock = Lock(made_by="0.1.0", matrix="m", hosts=dict.fromkeys(world.rigs, LOCK))
-    make_plan(hosts(world), lock, prober=world, clock=world, signatures=world, contracts=never)
+
+    def never_either() -> Catalogue:
+        raise AssertionError("asked for mechanisms")
+
+    make_plan(
+        hosts(world),
+        lock,
+        prober=world,
+        clock=world,
+        signatures=world,
+        contracts=never,
+        mechanisms=never_either,
+    )
+
+
+def test_a_plan_that_changes_something_looks_ahead() -> None:
+    """Without being asked; what stops it stands among the reasons, and apply leaves the host."""
+    world = world_of(rig_01=True)
+    lock = Lock(made_by="0.1.0", matrix="m", hosts=dict.fromkeys(world.rigs, LOCK))
+    plan = make_plan(hosts(world), lock, prober=world, clock=world, signatures=world, mechanisms=catalogue)
+    late = Ahead(mechanism="clock-is-off", title="The clock is off", costs="refused", stops=True)
+    before = plan.plan.hosts["rig-01"]
+    stopped = before.model_copy(update={"ahead": (late,), "blocked": (late.title,)})
+    blocked = replace(plan, plan=plan.plan.model_copy(update={"hosts": {"rig-01": stopped}}))
+
+    assert [item for item in before.ahead if item.stops] == []
+    assert do(world, blocked).results["rig-01"].reference == "plan-blocked"
 
 
 def test_an_interrupted_dpkg_is_finished_first() -> None:

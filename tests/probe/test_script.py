@@ -222,6 +222,9 @@ def test_nvml_is_asked_in_a_child(source: str, expected: dict[str, Any]) -> None
         ("passwd\t1:4.13\tii \n", "passwd\t1:4.13\tii \n"),
         ('{"token": "a", "my_secret": "b", "c": 1}', '{"token": "***", "my_secret": "***", "c": 1}'),
         ("libpassword-perl\t1.0\tii \n", "libpassword-perl\t1.0\tii \n"),
+        ('{"Authorization":null,"Runtimes":{"runc":1}}', '{"Authorization":null,"Runtimes":{"runc":1}}'),
+        ('{"tokens": [], "token": "a"}', '{"tokens": [], "token": "***"}'),
+        ("password: nullified", "password: ***"),
         ("ssl_certificate_key /etc/x", "ssl_certificate_key /etc/x"),
     ],
 )

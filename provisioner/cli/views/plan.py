@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from provisioner.actions.plan import Planned
 from provisioner.cli.words import duration, paint, safe
 from provisioner.errors import HostError
-from provisioner.model.plan import Change, HostPlan, Plan, Trial
+from provisioner.model.plan import Ahead, Change, HostPlan, Plan, Trial
 from provisioner.model.resource import AbsentFile, AbsentPackage, Guarded, KeptFile, Package, RunningDriver, Service
 from provisioner.model.transaction import Action, Move
 from provisioner.model.units import megabytes
@@ -61,6 +61,7 @@ def host_lines(plan: HostPlan, width: int) -> list[str]:
     lines += notes
     lines += [f"{' ' * width}  {paint('blocked', 'red')}: {safe(line)}" for line in plan.blocked]
     lines += [f"{' ' * width}  why: {safe(reason)}" for reason in plan.reasons]
+    lines += [f"{' ' * width}  {line}" for line in ahead_lines(plan)]
     for phase, words in phase_lines(plan):
         lines.append(f"    {phase.ljust(7)}  {words}")
         lines += [
@@ -68,6 +69,27 @@ def host_lines(plan: HostPlan, width: int) -> list[str]:
         ]
         if phase == "change":
             lines += [f"             {line}" for line in transaction_lines(plan)]
+    return lines
+
+
+_AHEAD = {(True, True): "new", (True, False): "may", (False, True): "stays", (False, False): "stays"}
+
+
+def ahead_word(item: Ahead) -> str:
+    """`stop`: the plan is refused; `new`, `may`: it comes or may come with the change; `stays`: it is so now."""
+    return "stop" if item.stops else _AHEAD[item.new, item.sure]
+
+
+def ahead_lines(plan: HostPlan) -> list[str]:
+    """What a preflight found, and the first line that shows it; of what stops the plan only that line is news."""
+    lines = []
+    for item in plan.ahead:
+        if not item.told:
+            continue
+        if not item.stops:
+            lines.append(f"{paint('ahead', 'yellow')} ({ahead_word(item)}): {safe(item.title)}: {safe(item.costs)}")
+        lines += [f"    {safe(line)}" for line in item.evidence[:1]]
+        lines.append(f"    mend: {safe(item.mend)}   docs/failures/{item.mechanism}.md")
     return lines
 
 
