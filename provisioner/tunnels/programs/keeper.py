@@ -102,6 +102,7 @@ def mend_size(interface: str, address: str, wanted: int, now: int, notes: "dict[
             return None
         set_mtu(interface, wanted)
         if ping(address, 2, wanted)[0] < 100:
+            notes.pop("lowered_at", None)
             return "MTU back at %d" % wanted
         set_mtu(interface, now)
         notes["lowered_at"] = time.time()
