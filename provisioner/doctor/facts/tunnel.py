@@ -43,7 +43,7 @@ def _silent(host: Host) -> Seen:
     at, found = _number(notes.get("at")), {}
     for end in _ends(notes):
         loss, heard = _number(end.get("loss_pct")), _number(end.get("handshake"))
-        ago = "never heard" if not heard else f"last heard {at - heard:.0f} s before" if at is not None else ""
+        ago = "never heard" if not heard else f"last heard {at - heard:.0f} s earlier" if at is not None else ""
         old = not heard or (at is not None and at - heard > _STALE_S)
         if (loss is not None and loss >= 100) or (loss is None and old):
             lost = "no ping came back" if loss is not None else ""
