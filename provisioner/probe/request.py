@@ -130,6 +130,7 @@ FULL = Profile(
         "/etc/debian_version",
         "/proc/cpuinfo",
         "/proc/net/route",
+        "/proc/net/ipv6_route",
         "/etc/ufw/ufw.conf",
         "/etc/wireguard/prov0*.pub",
         "/etc/nebula/provision/prov0*.pub",

@@ -63,7 +63,7 @@ class World:
         }
 
     # HostShell
-    def run(self, host: InventoryHost, script: str, stdin: str = "") -> CommandOutput:
+    def run(self, host: InventoryHost, script: str, stdin: str = "", timeout_s: float = 60) -> CommandOutput:
         held = host.name in self.busy and "rm -f /var/lib/provision/apply.lock" not in script
         if script.startswith("rm -rf"):
             gone = script.split(" -- ")[1].split()

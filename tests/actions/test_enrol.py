@@ -69,7 +69,7 @@ class Shell:
     gate: CommandOutput = field(default_factory=lambda: answer())
     ran: list[tuple[str, str]] = field(default_factory=list)
 
-    def run(self, host: InventoryHost, script: str, stdin: str = "") -> CommandOutput:
+    def run(self, host: InventoryHost, script: str, stdin: str = "", timeout_s: float = 60) -> CommandOutput:
         self.ran.append((script, stdin))
         if script == OBSERVE:
             return self.gate

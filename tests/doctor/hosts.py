@@ -245,6 +245,8 @@ class Rig:
             "/proc/meminfo": "MemTotal:       131072000 kB\nSwapTotal:       0 kB\n",
             "/boot/grub/grub.cfg": None,
             "/boot/grub/grubenv": None,
+            "/run/provision/tunnel.json": None,
+            "/var/lib/provision/guard.json": None,
             "/etc/apt/apt.conf.d/20auto-upgrades": 'APT::Periodic::Unattended-Upgrade "0";\n',
             "/etc/apt/apt.conf.d/50unattended-upgrades": "Unattended-Upgrade::Package-Blacklist {\n};\n",
             "/etc/docker/daemon.json": None,
