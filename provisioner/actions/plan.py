@@ -13,7 +13,7 @@ from provisioner.actions.ports import Clock, Prober, Signatures
 from provisioner.errors import HostError
 from provisioner.facts.simulation import Simulation
 from provisioner.facts.simulation import read as read_simulation
-from provisioner.model.capture import UNKNOWN
+from provisioner.model.capture import UNKNOWN, Capture
 from provisioner.model.enrolment import RECORD, lock_digest, record_in
 from provisioner.model.history import Stack
 from provisioner.model.intent import Policy
@@ -42,7 +42,7 @@ from provisioner.plan.kernels import SIGNING, asks_for_a_key, boot_refusals, key
 from provisioner.plan.order import host_plan, plan_from
 from provisioner.plan.refuse import refusals
 from provisioner.plan.simulate import simulation
-from provisioner.probe.request import SOURCE_FILES, STATE, Command, Profile, Request
+from provisioner.probe.request import K3S, KUBECTL, KUBERNETES, SOURCE_FILES, STATE, Command, Profile, Request
 from provisioner.resources.difference import difference
 from provisioner.resources.wanted import CDI_SPECS, beside_the_lock, wanted
 from provisioner.tunnels.kinds import tunnel_resources
@@ -139,32 +139,58 @@ def draining(
     if contracts is None or not serving:
         return dict(plans)
     known = contracts()
-    return {**plans, **{name: with_drains(plans[name], known) for name in serving}}
+    return {**plans, **{name: with_drains(plans[name], known, kubectl_of(seen[name].capture)) for name in serving}}
 
 
-def with_drains(plan: HostPlan, contracts: Mapping[str, Contract | None]) -> HostPlan:
-    """Say how each client stops, as its network's contract has it."""
+Kubectl = tuple[str, ...] | None
+"""The words that begin a call of kubectl on a host; empty: nothing of Kubernetes is there, None: kubectl as it is."""
+
+
+def kubectl_of(capture: Capture) -> Kubectl:
+    """Return how kubectl is called on the host. What was not looked at may be there, and stays `kubectl`."""
+    found = set()
+    for path in KUBERNETES:
+        answer = capture.command(f"ls -d {path}")
+        if answer is UNKNOWN:
+            return None
+        found |= {path} if answer.rc == 0 else set()
+    if not found:
+        return ()
+    return ("k3s", "kubectl") if not found.intersection(KUBECTL) and found.intersection(K3S) else None
+
+
+def with_drains(plan: HostPlan, contracts: Mapping[str, Contract | None], kubectl: Kubectl = None) -> HostPlan:
+    """Say how each client stops, as its network's contract has it, with the kubectl that the host has."""
     steps = []
     for network in plan.drain:
         contract = contracts.get(network)
         if contract is None:
             continue
         drain, busy = contract.drain, contract.busy
-        steps.append(
-            DrainStep(
-                network=network,
-                kind=drain.kind,
-                how=drain.how,
-                by_hand=drain.by_hand,
-                command=drain.command,
-                undo=drain.undo,
-                containers=busy.containers,
-                sees_jobs=busy.kind != "unknown",
-                wait_s=drain.wait_min * 60,
-                penalty=drain.penalty,
-            )
+        step = DrainStep(
+            network=network,
+            kind=drain.kind,
+            how=drain.how,
+            by_hand=drain.by_hand,
+            command=drain.command,
+            undo=drain.undo,
+            containers=busy.containers,
+            sees_jobs=busy.kind != "unknown",
+            wait_s=drain.wait_min * 60,
+            penalty=drain.penalty,
         )
+        steps.append(_by_kubectl(step, kubectl) if drain.command[:1] == ("kubectl",) else step)
     return plan.model_copy(update={"drains": tuple(steps)})
+
+
+def _by_kubectl(step: DrainStep, kubectl: Kubectl) -> DrainStep:
+    if kubectl is None:
+        return step
+    if not kubectl:
+        how = "There is neither kubectl nor a kubelet on this host: nothing of Kubernetes serves from it."
+        return step.model_copy(update={"kind": "absent", "how": how, "command": (), "undo": (), "penalty": None})
+    own = {"command": (*kubectl, *step.command[1:]), "undo": (*kubectl, *step.undo[1:]) if step.undo else ()}
+    return step.model_copy(update=own)
 
 
 def interrupting(planned: Planned) -> Planned:

@@ -61,6 +61,9 @@ class Policy(BaseModel):
     default_runtime: Literal["auto", "runc", "nvidia"] = Field(
         default="auto", description="of Docker; auto leaves it as it is"
     )
+    watchdog_may_reboot: bool = Field(
+        default=False, description="whether the watchdog's ladders end in a reboot, where nothing gentler helps"
+    )
     hold_kernel: bool = Field(default=True, description="whether kernels are held together with the driver")
     rollback: Literal["auto", "never"] = Field(
         default="auto", description="whether a change of the stack is taken back when the host does not pass after it"

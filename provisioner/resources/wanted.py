@@ -238,7 +238,7 @@ def watchdog_config(lock: HostLock) -> str:
     """Return what the watchdog has to know of this host."""
     value = {
         "networks": sorted(lock.networks),
-        "reboot": lock.intent.policy.reboot == "allow",
+        "reboot": lock.intent.policy.watchdog_may_reboot and lock.intent.policy.reboot == "allow",
         "jobs": {network: JOBS[network] for network in sorted(lock.networks) if network in JOBS},
     }
     return json.dumps(value, indent=4, sort_keys=True) + "\n"
@@ -392,18 +392,21 @@ WantedBy=multi-user.target
 )
 
 # ExecCondition: a gate that stays closed is not a failed unit. The + runs it as root whatever user the client has.
+# A gate that is closed for what may pass by itself, such as a clock that nobody has set yet, exits with 255: that is a
+# failure, so systemd asks again after RestartSec, and does so for as long as it takes.
 CLIENT_UNIT_TEXT = (
     HEADER.format(comment="#")
     + """[Unit]
 Description=Client of %i
 PartOf=provision-clients.target
-Wants=network-online.target
+Wants=network-online.target time-sync.target
 After=network-online.target time-sync.target docker.service nvidia-persistenced.service
 ConditionPathExists=/var/lib/provision/enrolment.json
 ConditionFileIsExecutable=/usr/local/lib/provision/clients/%i
+StartLimitIntervalSec=0
 
 [Service]
-ExecCondition=+/usr/local/sbin/provision-gate check %i
+ExecCondition=+/usr/local/sbin/provision-gate admit %i
 ExecStart=/usr/local/lib/provision/clients/%i
 Restart=on-failure
 RestartSec=30
