@@ -360,7 +360,7 @@ def test_the_words_of_the_journal(
 
 
 def test_what_may_pass_is_asked_again(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A unit learns it by 255, which systemd retries: clock, heat, engine. One reason of the other kind, and it waits."""
+    """A unit learns it by 255, which systemd retries: clock, heat, engine; no other reason beside it."""
     arguments: dict[str, Any] = {"root": str(host.root), "ask": host.ask, "clock": lambda: NOW}
     assert gate.main(["admit", "akash"], **arguments) == 0
     host.enrol(stack=EnrolledStack(driver=DRIVER, flavour="proprietary", gpus=[GPU], clock_kept=True))  # type: ignore[list-item]
