@@ -74,7 +74,8 @@ for blob in (tar, config):
 kind = "application/vnd.docker.distribution.manifest.v2+json"
 manifest = json.dumps({
     "schemaVersion": 2, "mediaType": kind,
-    "config": {"mediaType": "application/vnd.docker.container.image.v1+json", "size": len(config), "digest": sha(config)},
+    "config": {"mediaType": "application/vnd.docker.container.image.v1+json", "size": len(config),
+               "digest": sha(config)},
     "layers": [{"mediaType": "application/vnd.docker.image.rootfs.diff.tar", "size": len(tar), "digest": sha(tar)}],
 }).encode()
 call("PUT", host + "/manifests/" + version, manifest, kind)
@@ -82,11 +83,24 @@ print(sha(manifest))
 """
 
 
+# Debian's own asks for a password that nobody has set.
+_CONFIG = b"""version: 0.1
+storage: {filesystem: {rootdirectory: /var/lib/docker-registry}}
+http: {addr: "127.0.0.1:5000"}
+"""
+
+
 def registry(lab: Lab, host: str) -> None:
     """Start Debian's own registry on a host, and bring the static program that images are made of."""
     command = "sudo DEBIAN_FRONTEND=noninteractive apt-get install -y -q docker-registry busybox-static"
-    done = ssh(lab, host, f"sudo apt-get update -q && {command} && sudo systemctl enable --now docker-registry")
+    done = ssh(lab, host, f"sudo apt-get update -q && {command} && sudo tee /etc/docker/registry/config.yml", _CONFIG)
     assert done.rc == 0, done.stdout + done.stderr
+    done = ssh(lab, host, "sudo systemctl enable docker-registry && sudo systemctl restart docker-registry")
+    assert done.rc == 0, done.stdout + done.stderr
+    ready = (
+        "for n in $(seq 50); do python3 -c \"import socket; socket.create_connection(('127.0.0.1', 5000))\" && exit; "
+    )
+    assert ssh(lab, host, f"{ready} sleep 0.2; done; exit 1").rc == 0
 
 
 def made(lab: Lab, host: str, name: str, version: str, script: str = CLIENT) -> str:
