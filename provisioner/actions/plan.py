@@ -393,12 +393,12 @@ def _client_cannot_run(host: InventoryHost, entry: HostLock) -> HostError | None
     for one in entry.intent.clients:
         version = entry.networks[one.network].value if one.network in entry.networks else "none"
         if one.taken(version) is None:
-            wrong.append(f"{one.called}: no image for client {version} ({', '.join(one.images)} have one)")
+            wrong.append(f"{one.called}: no image for client {version} ({', '.join(dict(one.images))} have one)")
         if one.gpus != "none" and entry.toolkit is None:
             wrong.append(f"{one.called}: wants GPUs, and the lock has no container toolkit (gpus: none does without)")
         if not entry.engine.startswith("docker"):
             wrong.append(f"{one.called}: runs in Docker, and the lock has {entry.engine or 'no container engine'}")
-        text = json.dumps(one.environment)
+        text = json.dumps(dict(one.environment))
         if without_secrets(text) != text:
             wrong.append(f"{one.called}: its environment holds a secret; provision_secrets is for that")
     if not wrong:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from provisioner.model.tunnel import Tunnel
 
@@ -144,6 +144,19 @@ Port = Annotated[str, StringConstraints(pattern=r"^((\d{1,3}\.){3}\d{1,3}:)?\d{1
 Bind = Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9_./-]*:/[A-Za-z0-9_./-]+(:ro)?$")]
 
 
+_T = TypeVar("_T")
+
+
+def _pairs(value: Any) -> Any:
+    return tuple(sorted(value.items())) if isinstance(value, dict) else value
+
+
+Pairs = Annotated[
+    tuple[tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.+-]+$")], _T], ...], BeforeValidator(_pairs)
+]
+"""A mapping as its sorted pairs: an intent is compared and hashed."""
+
+
 class ClientContainer(BaseModel):
     """A container of a network's client, run behind the gate; an item of `provision_clients`.
 
@@ -157,13 +170,13 @@ class ClientContainer(BaseModel):
         default=None, description="of the container; default the network's id"
     )
     image: Image | None = Field(default=None, description="NAME@sha256:DIGEST, whatever the client's version")
-    images: dict[str, Image] = Field(default={}, description="version of the client → NAME@sha256:DIGEST")
+    images: Pairs[Image] = Field(default=(), description="version of the client → NAME@sha256:DIGEST")
     mirror: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]+(:\d+)?(/[a-z0-9._/-]+)?$")] | None = Field(
         default=None, description="registry to take the image from instead of its own, such as 10.0.0.5:5000"
     )
     ports: tuple[Port, ...] = Field(default=(), description="[ADDRESS:]OUTSIDE:INSIDE[/tcp|/udp]")
     volumes: tuple[Bind, ...] = Field(default=(), description="/ON/THE/HOST:/INSIDE[:ro]")
-    environment: dict[Variable, str] = Field(default={}, description="nothing secret: that is what `secrets` is for")
+    environment: Pairs[str] = Field(default=(), description="nothing secret: that is what `secrets` is for")
     secrets: tuple[Word, ...] = Field(
         default=(), description="names of provision_secrets of this network; each is the file /run/secrets/NAME inside"
     )
@@ -191,7 +204,7 @@ class ClientContainer(BaseModel):
 
     def taken(self, version: str) -> str | None:
         """The image for a version of the client, from the mirror where one is named; None: there is none for it."""
-        image = self.image or self.images.get(version)
+        image = self.image or dict(self.images).get(version)
         if image is None or self.mirror is None:
             return image
         first, slash, rest = image.partition("/")
@@ -244,7 +257,7 @@ class Intent(BaseModel):
             if one.called in names:
                 raise ValueError(f"two containers are called {one.called}")
             names.add(one.called)
-            for image in filter(None, (one.image, *one.images.values())):
+            for image in filter(None, (one.image, *dict(one.images).values())):
                 if "@" not in image and self.policy.images == "digest":
                     raise ValueError(
                         f"{one.called}: {image} has no digest, and a tag is whatever somebody pushed last; "

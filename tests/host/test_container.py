@@ -123,7 +123,7 @@ def lium(tmp_path: Path, **changes: Any) -> dict[str, Any]:
         image=IMAGE,
         ports=("127.0.0.1:8001:8080", "2200:22/udp"),
         volumes=("/srv/lium:/data",),
-        environment={"A": "b"},
+        environment=(("A", "b"),),
     )
     one = {**wanted.container(asked, "1.2.0"), **changes}
     path = tmp_path / container.FOLDER[1:] / "lium.json"
@@ -266,6 +266,13 @@ def test_wishes_that_cannot_be(clients: list[dict[str, Any]], more: dict[str, An
         Intent.model_validate({"networks": ("lium",), "clients": clients, **more})
 
 
+def test_an_intent_with_clients_is_a_value() -> None:
+    """The resolver groups hosts by it; mappings of the inventory become pairs, and read back as they are."""
+    one = Intent.model_validate({"networks": ("lium",), "clients": [client(environment={"B": "2", "A": "1"})]})
+    assert one.clients[0].environment == (("A", "1"), ("B", "2"))
+    assert hash(Intent.model_validate_json(one.model_dump_json())) == hash(one)
+
+
 def test_a_tag_where_the_policy_allows_it() -> None:
     """Somebody may want it."""
     Intent.model_validate({"networks": ("lium",), "clients": [client(image="a:1")], "policy": {"images": "any"}})
@@ -289,7 +296,7 @@ def test_the_mirror_takes_the_place_of_the_registry(image: str, mirror: str | No
 
 def test_each_version_has_its_image() -> None:
     """An upgrade of the client is another image; a version without one has none."""
-    one = ClientContainer(network="lium", images={"1.2.0": "a@sha256:" + "a" * 64})
+    one = ClientContainer(network="lium", images=(("1.2.0", "a@sha256:" + "a" * 64),))
     assert one.taken("1.2.0") == "a@sha256:" + "a" * 64
     assert one.taken("1.3.0") is None
 
