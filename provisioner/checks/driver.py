@@ -99,13 +99,16 @@ print(json.dumps(out))
 )
 SMI = "timeout 20 nvidia-smi --query-gpu=driver_version --format=csv,noheader"
 
-# NVIDIA display (0x0300) and 3D (0x0302) controllers, with or without a driver.
+# NVIDIA display (0x0300) and 3D (0x0302) controllers, with or without a driver, and NVSwitch bridges (0x0680).
 PCI = r"""
 [ -d /sys/bus/pci/devices ] || exit 3
 for d in /sys/bus/pci/devices/*; do
   [ -r "$d/vendor" ] || continue
   read -r v <"$d/vendor"; read -r c <"$d/class"
-  [ "$v" = 0x10de ] && case $c in 0x0300*|0x0302*) printf '%s\n' "${d##*/}" ;; esac
+  [ "$v" = 0x10de ] && case $c in
+    0x0300*|0x0302*) printf '%s\n' "${d##*/}" ;;
+    0x0680*) printf 'switch %s\n' "${d##*/}" ;;
+  esac
 done
 :"""
 NOUVEAU_LOADED = (
@@ -314,10 +317,14 @@ def nvml_driver(wanted: HostLock, seen: Seen) -> Verdict:
     return found(_same(str(version), driver), f"NVML {version}, lock {driver}")
 
 
+def _cards(pci: Seen) -> list[str]:
+    return [line for line in pci.output.splitlines() if not line.startswith("switch ")]
+
+
 def gpu_count(wanted: HostLock, pci: Seen, seen: Seen) -> Verdict:
     if _driver(wanted) is None:
         return NO_DRIVER
-    cards = pci.output.split()
+    cards = _cards(pci)
     count = _nvml(seen).get("count")
     if count is None:
         raise NotMade("NVML does not say how many GPUs it has")
@@ -325,7 +332,7 @@ def gpu_count(wanted: HostLock, pci: Seen, seen: Seen) -> Verdict:
 
 
 def gpus_as_locked(wanted: HostLock, pci: Seen) -> Verdict:
-    cards = pci.output.split()
+    cards = _cards(pci)
     return found(len(cards) == len(wanted.gpus), f"{len(cards)} on the PCI bus, {len(wanted.gpus)} in the lock")
 
 
@@ -386,6 +393,18 @@ def persistence(wanted: HostLock, unit: Seen, seen: Seen) -> Verdict:
     return found(on, "persistence mode is on" if on else "nvidia-persistenced is not active, nor is the mode on")
 
 
+def fabric_manager(wanted: HostLock, pci: Seen, unit: Seen) -> Verdict:
+    """It starts with the driver's own version or not at all, so that it runs says that both agree."""
+    if _driver(wanted) is None:
+        return NO_DRIVER
+    switches = len(pci.output.splitlines()) - len(_cards(pci))
+    if not switches:
+        return not_applicable("there is no NVSwitch bridge on the PCI bus")
+    state = units(unit).get("nvidia-fabricmanager.service", {})
+    seen = "not installed" if state.get("LoadState") != "loaded" else state.get("ActiveState", "unknown")
+    return found(seen == "active", f"{switches} NVSwitch bridges, nvidia-fabricmanager is {seen}")
+
+
 def secure_boot(wanted: HostLock, state: Seen, kernels: Seen, modules: Seen) -> Verdict:
     if _driver(wanted) is None:
         return NO_DRIVER
@@ -435,6 +454,7 @@ CHECKS = (
         "nouveau-initramfs", "initramfs is newer than the blacklist", nouveau_initramfs, (INITRAMFS,), required=False
     ),
     Check("persistence", "Driver stays loaded between jobs", persistence, (UNIT_STATES, NVML)),
+    Check("fabric-manager", "Fabric manager runs where cards need it", fabric_manager, (PCI, UNIT_STATES)),
     Check("secure-boot", "Module can load under Secure Boot", secure_boot, (SECURE_BOOT, KERNELS, MODULES)),
     Check("no-run-installer", "No driver of the .run installer", no_installer, (INSTALLER,)),
 )

@@ -9,6 +9,7 @@ UNITS = (
     "docker.socket",
     "containerd.service",
     "nvidia-persistenced.service",
+    "nvidia-fabricmanager.service",
     "chrony.service",
     "chronyd.service",
     "ntp.service",

@@ -35,6 +35,7 @@ def read(capture: Capture, *, now: datetime | None = None) -> HostFacts:
         os=os,
         kernel=kernels,
         gpus=gpus.read(capture),
+        nvswitches=gpus.nvswitches(capture),
         driver=driver.read(capture, os, kernels.running, installed),
         packages=installed,
         package_patterns=patterns,

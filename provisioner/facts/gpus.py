@@ -10,6 +10,7 @@ from provisioner.model.facts import PciGpu
 
 NVIDIA = "10de"
 _DISPLAY = ("0300", "0302")  # VGA controller, 3D controller
+_SWITCH = "0680"  # bridge of another kind
 _ROOT = "/sys/bus/pci/devices"
 _HEAD = re.compile(r"([0-9a-f:]+\.[0-7]) .*\[([0-9a-f]{4})\]: .*\[([0-9a-f]{4}):([0-9a-f]{4})\]", re.IGNORECASE)
 
@@ -47,6 +48,29 @@ def from_sysfs(capture: Capture) -> tuple[PciGpu, ...] | Unknown:
     return tuple(sorted(gpus, key=lambda gpu: gpu.slot))
 
 
+def nvswitches(capture: Capture) -> int | Unknown:
+    """How many NVSwitch bridges are on the bus; cards behind them compute only while the fabric manager runs.
+
+    Systems whose switches are not on the host's bus (NVLink 5) show none here. Source of the class: PCI code 0680,
+    "bridge, other", which the devices of drivers before NVLink 5 have.
+    """
+    paths = matching(capture, f"{_ROOT}/*/vendor")
+    if paths is not UNKNOWN:
+        count: int = 0
+        for path in paths:
+            vendor, kind = _hex(capture.file(path)), _hex(capture.file(f"{path.rpartition('/')[0]}/class"))
+            if vendor is UNKNOWN or (vendor == NVIDIA and kind is UNKNOWN):
+                return UNKNOWN
+            if vendor == NVIDIA and kind is not UNKNOWN and kind[:4] == _SWITCH:
+                count += 1
+        return count
+    found = _listing(capture)
+    if found is UNKNOWN:
+        return UNKNOWN
+    heads = [_HEAD.match(block) for block in re.split(r"\n(?=\S)", found[1])]
+    return sum(1 for head in heads if head and head[2] == _SWITCH and head[3].lower() == NVIDIA)
+
+
 def _hex(text: str | Unknown | None) -> str | Unknown:
     """`0x10DE` is `10de`."""
     if not isinstance(text, str):
@@ -71,7 +95,15 @@ def _driver(capture: Capture, folder: str) -> str | Unknown | None:
 
 
 def from_lspci(capture: Capture) -> tuple[PciGpu, ...] | Unknown:
-    """A listing narrower than all NVIDIA devices (`-d 10de::0300`) proves nothing about the rest."""
+    found = _listing(capture)
+    if found is UNKNOWN:
+        return UNKNOWN
+    line, text = found
+    return parse_lspci(text, with_driver=any("k" in word for word in line.split()[1:] if word[0] == "-"))
+
+
+def _listing(capture: Capture) -> tuple[str, str] | Unknown:
+    """The command and its answer. One narrower than all NVIDIA devices (`-d 10de::0300`) proves nothing of the rest."""
     for line in commands_like(capture, "lspci"):
         words = line.split()
         wide = not any(word.startswith("-s") for word in words) and (
@@ -80,7 +112,7 @@ def from_lspci(capture: Capture) -> tuple[PciGpu, ...] | Unknown:
         numeric = any(word in ("-nn", "-nnk", "-Dnn", "-nnD", "-nnvv") for word in words)
         answer = capture.commands[line]
         if wide and numeric and answer.rc == 0:
-            return parse_lspci(answer.stdout, with_driver=any("k" in word for word in words[1:] if word[0] == "-"))
+            return line, answer.stdout
     return UNKNOWN
 
 

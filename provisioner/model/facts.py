@@ -219,6 +219,7 @@ class HostFacts:
     dpkg_interrupted: bool | Unknown = UNKNOWN  # its journal is left, or a package was cut short while it was unpacked
     package_patterns: tuple[str, ...] = ("*",)  # names that were looked at; what they do not cover is unknown
     tunnel: TunnelFacts = TunnelFacts()
+    nvswitches: int | Unknown = UNKNOWN  # NVSwitch bridges on the PCI bus
 
     def package(self, name: str) -> Package | Unknown | None:
         """Return the package, None when it is not installed, UNKNOWN when it was not looked at."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from provisioner.model.intent import Intent
 from provisioner.model.source import LockedSource
@@ -90,6 +90,14 @@ class ParkedTunnel(BaseModel):
     lock: TunnelLock
 
 
+SAME = "same_as"
+"""The one key of an entry that stands at another host."""
+
+
+def _is_same(entry: object) -> bool:
+    return isinstance(entry, dict) and entry.keys() == {SAME} and isinstance(entry[SAME], str)
+
+
 class Lock(BaseModel):
     """`provision.lock`: one entry per host, and the digest of the matrix it was made with."""
 
@@ -101,6 +109,16 @@ class Lock(BaseModel):
     older: dict[str, str] = {}  # hosts whose entries another matrix made, and its sha256: kept, and not acted upon
     hosts: dict[str, HostLock]
     tunnels: dict[str, ParkedTunnel] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole(cls, data: Any) -> Any:
+        """`{"same_as": "rig-01"}` is the entry of that host; whoever reads the file itself need not know of it."""
+        hosts = data.get("hosts") if isinstance(data, dict) else None
+        if not isinstance(hosts, dict):
+            return data
+        whole = {name: hosts.get(entry[SAME], entry) if _is_same(entry) else entry for name, entry in hosts.items()}
+        return {**data, "hosts": whole}
 
     def matrix_of(self, host: str) -> str:
         """The sha256 of the matrix that a host's entry was made with."""

@@ -18,9 +18,10 @@ from provisioner.model.version import DebianVersion, DottedVersion
 from provisioner.resolve.conflict import NoSolution
 from provisioner.resolve.containers import TOOLKIT_ID, toolkits_of
 from provisioner.resolve.host import prepare, quick, unseen
+from provisioner.resolve.listed import assumed_offer
 from provisioner.resolve.options import named_parts, network_named
 from provisioner.resolve.question import Question, read_question
-from provisioner.resolve.repairs import assumed_offer, with_components, with_os
+from provisioner.resolve.repairs import with_components, with_os
 from provisioner.resolve.resolver import solve
 
 ORDER = ("os", "components", "gpu", "runtime", "toolkit", "cdi", "network", "client", "driver", "cuda", "modules")

@@ -157,6 +157,10 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
     "no-headers": lambda c: (
         f"the kernel that boots next, {c.about}, has no headers on disk and this host's sources offer none"
     ),
+    "fabric-manager-not-offered": lambda c: (
+        f"the cards are wired through {c.about} NVSwitch bridge{'s' if c.about != '1' else ''} and need the fabric "
+        f"manager of exactly their driver's version; this host's package sources offer none for {c.word('lacking')}"
+    ),
     "running-without-headers": lambda c: (
         f"the running kernel {c.about} has no headers any more: the driver is built for {c.word('next')}, "
         f"which boots next, and loads after a reboot"
@@ -402,6 +406,8 @@ def _headline(conflict: Conflict) -> str:
         return f"No driver drives {_listed(list(dict.fromkeys(cards)))} together."
     if cards:
         return f"No driver that this host is offered drives {cards[0]}."
+    if "fabric-manager-not-offered" in kinds:
+        return "The cards are wired through NVSwitch, and no driver on offer has its fabric manager beside it."
     if "no-headers" in kinds:
         return "The driver can't be built for the kernel that boots next."
     if who and "driver-not-offered" in kinds:
@@ -498,6 +504,10 @@ EDITS: dict[str, Callable[[Edit], str]] = {
     "allow-ended": lambda e: "accept a driver past its end of life (provision_policy.past_end_of_life: upgrade)",
     "allow-reboot": lambda e: "allow a reboot (provision_policy.reboot: allow)",
     "component": lambda e: f"enable {e.value} in the package sources",
+    "source": lambda e: (
+        f"add the {e.word('title')} ({e.value}) to the package sources"
+        + (", stating its key's fingerprint" if e.word("fingerprint") else "")
+    ),
     "boot-kernel": lambda e: f"boot into kernel {e.value}, whose headers are offered",
     "runtime": lambda e: f"use {e.value} as runtime",
     "free-toolkit": lambda e: f"let the container toolkit be chosen (provision_toolkit is {e.value})",
@@ -599,6 +609,7 @@ def _to_do(host: str, first: Edit) -> str:
         "runtime": "provision_runtime",
         "free-toolkit": "provision_toolkit",
         "free-cdi": "provision_cdi",
+        "source": "provision_policy.sources",
     }.get(first.kind)
     again = f"provision resolve {host}"
     if key is None:

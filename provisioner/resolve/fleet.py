@@ -52,6 +52,7 @@ class Kind:
     memory_gib: int | Unknown
     clock_skew_s: int | Unknown
     components: tuple[str, ...] | Unknown
+    nvswitches: int | Unknown
 
 
 def kind_of(facts: HostFacts) -> Kind:
@@ -77,6 +78,7 @@ def kind_of(facts: HostFacts) -> Kind:
         memory_gib=facts.memory_mib if facts.memory_mib is UNKNOWN else -(-facts.memory_mib // 1024),
         clock_skew_s=facts.clock_skew_s if facts.clock_skew_s is UNKNOWN else round(abs(facts.clock_skew_s)),
         components=facts.components,
+        nvswitches=facts.nvswitches,
     )
 
 
@@ -115,6 +117,7 @@ def facts_of(kind: Kind, offers: Offered, host: str) -> HostFacts:
         boot_identity=UNKNOWN,
         virtualization=UNKNOWN,
         components=kind.components,
+        nvswitches=kind.nvswitches,
     )
 
 

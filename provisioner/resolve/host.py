@@ -300,6 +300,24 @@ def root_offer(name: str, driver: OfferedPackage, names: DriverPackages, offers:
     return fitting[0] if fitting else None
 
 
+def fabric_manager(driver: OfferedPackage, branch: str, offers: Offers) -> OfferedPackage | None:
+    """The fabric manager of exactly this driver's version, from the same side; None: it is not offered.
+
+    Source of the names: NVIDIA's driver installation guide (nvidia-fabricmanager-<branch>; 590 and newer have no
+    branch in their names).
+    """
+    for name in (f"nvidia-fabricmanager-{branch}", "nvidia-fabricmanager"):
+        for offer in offers.named(name):
+            if upstream(offer.version) == upstream(driver.version) and offer.flat == driver.flat:
+                return offer
+    return None
+
+
+def needs_fabric_manager(host: Host) -> bool:
+    """Cards behind NVSwitch do not compute without it."""
+    return host.facts.nvswitches is not UNKNOWN and host.facts.nvswitches > 0
+
+
 def _of_the_branch(name: str, driver: OfferedPackage, offers: Offers) -> OfferedPackage | None:
     """The newest nvidia-modprobe of the driver's own branch: a tool of branch 535 beside driver 470 is not needed.
 

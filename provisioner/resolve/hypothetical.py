@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from provisioner.matrix.entries import DriverBranch, GpuModel
+from provisioner.matrix.entries import GpuModel
 from provisioner.matrix.reader import Matrix
 from provisioner.model.capture import UNKNOWN
 from provisioner.model.facts import (
@@ -22,9 +22,8 @@ from provisioner.model.facts import (
     PciGpu,
     RuntimeFacts,
 )
-from provisioner.model.version import DriverSpecifier, DriverVersion
-from provisioner.resolve.host import quick
-from provisioner.resolve.repairs import listed
+from provisioner.model.version import DriverSpecifier
+from provisioner.resolve.listed import listed, telling
 
 Sources = Literal["archive", "vendor"]
 """`archive`: what the matrix read in the release's own archive. `vendor`: beside it the repositories of NVIDIA and
@@ -87,7 +86,7 @@ class Shelf:
     def _vendor_drivers(self, os: str) -> Iterable[OfferedPackage]:
         for branch in self.matrix.drivers.values():
             sets = [names for names in branch.packages if os in names.os and not names.versions]
-            for version in self._telling(branch) if sets else ():
+            for version in telling(branch, self._specifiers()) if sets else ():
                 for names in sets:
                     source = names.source or names.kernel_package
                     for name in dict.fromkeys((names.kernel_package, *names.install)):
@@ -100,14 +99,6 @@ class Shelf:
                     version = max((r.version for r in runtime.releases), key=_numbers, default="1")
                     for name in names.install:
                         yield OfferedPackage(name, f"{version}-1", name, "amd64", "", 0)
-
-    def _telling(self, branch: DriverBranch) -> list[DriverVersion]:
-        """Of a branch the newest of those versions that every rule of the matrix judges alike."""
-        asked = [quick(specifier) for specifier in self._specifiers()]
-        newest: dict[tuple[bool, ...], DriverVersion] = {}
-        for version in sorted({branch.latest.version, *branch.versions}):
-            newest[tuple(allows(version) for allows in asked)] = version
-        return sorted(newest.values())
 
     def _specifiers(self) -> tuple[DriverSpecifier, ...]:
         found = [gpu.driver_floor for gpu in self.matrix.gpus.values() if gpu.driver_floor is not None]

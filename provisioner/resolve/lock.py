@@ -15,12 +15,10 @@ from pydantic import ValidationError
 from provisioner import __version__
 from provisioner.errors import BadInput
 from provisioner.model.enrolment import lock_digest
-from provisioner.model.stack import HostLock, Lock
+from provisioner.model.stack import SAME, HostLock, Lock
 from provisioner.tunnels.lock import all_tunnels
 
 __all__ = ["check_matrix", "lock_digest", "lock_text", "make_lock", "parse_lock", "read_lock"]
-
-SAME = "same_as"
 
 LARGEST = 256 << 20
 """Bytes; an entry takes about 10 kB, so this is a fleet of 25,000 kinds of hosts, with any number of each."""

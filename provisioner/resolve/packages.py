@@ -21,7 +21,9 @@ from provisioner.resolve.host import (
     Offers,
     RuntimeVersion,
     debian,
+    fabric_manager,
     is_backport,
+    needs_fabric_manager,
     root_offer,
     upstream,
 )
@@ -38,6 +40,10 @@ def driver_unit(driver: Driver, host: Host) -> tuple[tuple[LockedPackage, ...], 
     kernel, names = driver.package, driver.names
     assert kernel is not None and names is not None
     roots = [offer for name in names.install if (offer := root_offer(name, kernel, names, host.offers)) is not None]
+    fabric = fabric_manager(kernel, driver.branch.branch, host.offers)
+    # It starts with just this driver's version or not at all, so where it is installed it moves along.
+    if fabric is not None and (needs_fabric_manager(host) or fabric.name in host.packages):
+        roots.append(fabric)
     pool = _pool(kernel, roots, host.offers)
     chosen: dict[str, OfferedPackage] = {}
     waiting = [kernel, *roots]

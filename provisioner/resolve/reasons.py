@@ -16,7 +16,8 @@ _FIRST = (
     "wanted-driver-source", "wanted-modules",
     "wanted-cuda", "network-needs-driver", "forbidden-branches", "refuse-ended", "no-reboot", "no-headers",
     "kernel-floor", "cuda-ceiling", "card-driver", "card-floor", "card-flavour", "card-unknown",
-    "driver-not-offered", "compat-refused", "compat-unknown", "compat-not-offered", "wanted-runtime", "wanted-toolkit",
+    "driver-not-offered", "fabric-manager-not-offered", "compat-refused", "compat-unknown", "compat-not-offered",
+    "wanted-runtime", "wanted-toolkit",
     "wanted-cdi", "toolkit-holes", "engine-reads-no-cdi", "cdi-without-toolkit", "engines-offered",
 )  # fmt: skip
 """The order in which a person reads a conflict: who wants what, then what stands against it."""

@@ -9,16 +9,18 @@ from collections.abc import Callable, Iterable, Sequence
 from provisioner.matrix.entries import Profile
 from provisioner.matrix.reader import Matrix
 from provisioner.model.capture import UNKNOWN
-from provisioner.model.facts import HostFacts, OfferedPackage, OsRelease
+from provisioner.model.facts import HostFacts, OsRelease
 from provisioner.model.intent import Intent
+from provisioner.model.source import same_place
 from provisioner.model.stack import HostLock
-from provisioner.model.version import DottedVersion
+from provisioner.model.version import DottedVersion, DriverSpecifier
 from provisioner.resolve.conflict import Claim, Conflict, Edit, Repair
 from provisioner.resolve.host import Host, debian, prepare
+from provisioner.resolve.listed import assumed_offer, listed, vendors
 from provisioner.resolve.options import named_parts
 
 RANKS = {"no downtime": 0, "reboot": 1, "reinstall": 2, "at the rig": 3}
-ON_THE_HOST = {"component", "boot-kernel", "os", "take-out"}
+ON_THE_HOST = {"component", "source", "boot-kernel", "os", "take-out"}
 """Edits that change what the host is; all others change the request alone."""
 MOST_EDITS = 3
 MOST_REPAIRS = 8
@@ -65,6 +67,15 @@ _ABOUT = {
     "allow-branch": ("forbidden-branches",),
     "allow-reboot": ("no-reboot",),
     "component": ("driver-not-offered",),
+    "source": (
+        "driver-not-offered",
+        "fabric-manager-not-offered",
+        "runtime-not-offered",
+        "engines-offered",
+        "engine-reads-no-cdi",
+        "wanted-toolkit",
+        "cdi-without-toolkit",
+    ),
 }
 """Edits that touch claims of these kinds alone."""
 
@@ -79,7 +90,8 @@ def _touches(edit: Edit, claim: Claim, matrix: Matrix) -> bool:
         return claim.kind in kinds
     if edit.kind == "drop-network":
         network = matrix.networks[named_parts(edit.value)[0]]
-        return network.name in claim.about or claim.kind == "no-gpu"
+        texts = (claim.about, *(text for _, text in claim.words))
+        return any(network.name in text for text in texts) or claim.kind == "no-gpu"
     return True
 
 
@@ -95,7 +107,7 @@ def _order(repair: Repair) -> tuple[object, ...]:
 
 
 def _repair(edits: tuple[Edit, ...], stack: HostLock, facts: HostFacts) -> Repair:
-    guessed = any(change.kind in ("os", "component") for change in edits)
+    guessed = any(change.kind in ("os", "component", "source") for change in edits)
     if guessed:
         # What another release offers is known from the matrix alone: no hash is, so no package can be locked.
         stack = stack.model_copy(update={"packages": ()})
@@ -103,14 +115,15 @@ def _repair(edits: tuple[Edit, ...], stack: HostLock, facts: HostFacts) -> Repai
     chosen = stack.driver_version.value if stack.driver_version is not None else None
     moves = chosen is not None and loaded != chosen
     boots = any(change.kind in ("boot-kernel", "os") for change in edits)
-    assumed = ("the packages of the release are those that the matrix lists",) if guessed else ()
+    assumed = ("the packages are those that the matrix lists",) if guessed else ()
     return Repair(edits, stack, moves or boots, assumed)
 
 
 def _contradict(edits: tuple[Edit, ...]) -> bool:
     kinds = [(change.kind, change.value) for change in edits]
     return sum(kind == "os" for kind, _ in kinds) > 1 or (
-        any(kind == "os" for kind, _ in kinds) and any(kind in ("component", "boot-kernel") for kind, _ in kinds)
+        any(kind == "os" for kind, _ in kinds)
+        and any(kind in ("component", "source", "boot-kernel") for kind, _ in kinds)
     )
 
 
@@ -148,6 +161,7 @@ def _edits(host: Host, intent: Intent, matrix: Matrix) -> tuple[Edit, ...]:
         if policy.reboot == "never":
             found.append(Edit("allow-reboot", "allow", 1))
         found += [Edit("component", component, 1) for component in _components(host, matrix)]
+        found += [Edit("source", source, 1, words) for source, words in _sources(host, intent, matrix)]
         found += [Edit("boot-kernel", release, 1) for release in _bootable(host)]
     found += [Edit("os", release, 2, (("name", matrix.os[release].name),)) for release in _later(host.os, matrix)]
     if len(host.cards) > 1:
@@ -179,6 +193,18 @@ def _components(host: Host, matrix: Matrix) -> Iterable[str]:
     missing = [c for c in release.components if c not in host.facts.components]
     if missing:
         yield ", ".join(missing)
+
+
+def _sources(host: Host, intent: Intent, matrix: Matrix) -> Iterable[tuple[str, tuple[tuple[str, str], ...]]]:
+    """Vendors' repositories for this release that the host does not have and the request does not name."""
+    entries = host.facts.sources if host.facts.sources is not UNKNOWN else ()
+    there = {same_place(entry.uri) for entry in entries}
+    named = {wish.id for wish in intent.policy.sources}
+    for source in matrix.sources.values():
+        places = [place for place in source.repositories if host.os in place.os]
+        if places and source.id not in named and not any(same_place(place.uri) in there for place in places):
+            known = places[0].fingerprint is not None and places[0].confidence != "low"
+            yield source.id, (("title", source.title), ("fingerprint", "" if known else "unknown"))
 
 
 def _bootable(host: Host) -> Iterable[str]:
@@ -252,6 +278,8 @@ def _apply_one(facts: HostFacts, intent: Intent, change: Edit, matrix: Matrix) -
         return facts, _with(intent, policy=policy.model_copy(update={"reboot": "allow"}))
     if change.kind == "component":
         return with_components(facts, value, matrix), intent
+    if change.kind == "source":
+        return with_source(facts, value, intent, matrix), intent
     if change.kind == "boot-kernel":
         kernel = dataclasses.replace(facts.kernel, running=value, next_boot=value)
         return dataclasses.replace(facts, kernel=kernel), intent
@@ -278,6 +306,18 @@ def with_components(facts: HostFacts, value: str, matrix: Matrix) -> HostFacts:
     )
 
 
+def with_source(facts: HostFacts, source: str, intent: Intent, matrix: Matrix) -> HostFacts:
+    """The host with a vendor's repository beside its own sources, which offers what the matrix says of it."""
+    assert facts.os is not UNKNOWN and facts.offers is not UNKNOWN
+    asked: list[DriverSpecifier] = []
+    for name in intent.networks:
+        network = matrix.networks[named_parts(name)[0]]
+        asked += [r.driver for profile in network.profiles for r in profile.requirements if r.driver is not None]
+    asked += [gpu.driver_floor for gpu in matrix.gpus.values() if gpu.driver_floor is not None]
+    more = vendors(matrix.sources[source], facts.os.id, facts.os.architecture, matrix, tuple(dict.fromkeys(asked)))
+    return dataclasses.replace(facts, offers=(*facts.offers, *dict.fromkeys(more)))
+
+
 def with_os(facts: HostFacts, os: str, matrix: Matrix) -> HostFacts:
     """The host freshly on another release, with nothing installed and its archive as the matrix lists it."""
     assert facts.os is not UNKNOWN
@@ -296,26 +336,3 @@ def with_os(facts: HostFacts, os: str, matrix: Matrix) -> HostFacts:
         offers=tuple(offers),
         components=release.components,
     )
-
-
-def listed(os: str, architecture: str, matrix: Matrix, *, runtimes: bool) -> Iterable[OfferedPackage]:
-    """What the matrix says that a release's own archive offers; a vendor's repository is not assumed."""
-    for branch in matrix.drivers.values():
-        for names in branch.packages:
-            if os in names.os and names.origin in ("debian", "ubuntu"):
-                for version in names.versions:
-                    source = names.source or names.kernel_package
-                    for name in dict.fromkeys((names.kernel_package, *names.install)):
-                        yield assumed_offer(name, version.text, source, architecture)
-    if runtimes:
-        for runtime in matrix.runtimes.values():
-            for packages in runtime.packages:
-                if os in packages.os and packages.origin in ("debian", "ubuntu"):
-                    for name in packages.install:
-                        version_text = packages.versions[-1].text if packages.versions else "1"
-                        yield assumed_offer(name, version_text, name, architecture)
-
-
-def assumed_offer(name: str, version: str, source: str, architecture: str) -> OfferedPackage:
-    """A package that nobody saw: without a hash it can be in no lock."""
-    return OfferedPackage(name, version, source, architecture, sha256="", size=0)

@@ -18,9 +18,11 @@ from provisioner.resolve.host import (
     Driver,
     Host,
     RuntimeVersion,
+    fabric_manager,
     has_headers,
     has_module,
     kernel_version,
+    needs_fabric_manager,
     past_end_of_life,
     today,
 )
@@ -219,6 +221,21 @@ class Rules:
             ),
             lambda d: d.package is None,
         )
+        if needs_fabric_manager(self.host):
+            lacking = dict.fromkeys(d.version.text for d in offered if not self._has_fabric_manager(d))
+            self.forbid_drivers(
+                Claim(
+                    "fabric-manager-not-offered",
+                    str(self.host.facts.nvswitches),
+                    (("lacking", ", ".join(lacking)),),
+                    (from_host("PCI bus"), from_host("package sources")),
+                ),
+                lambda d: d.package is not None and not self._has_fabric_manager(d),
+            )
+
+    def _has_fabric_manager(self, driver: Driver) -> bool:
+        package = driver.package
+        return package is not None and fabric_manager(package, driver.branch.branch, self.host.offers) is not None
 
     def of_the_request(self, driver: Specifier[DriverVersion] | None, cuda: CudaVersion | None) -> None:
         policy = self.intent.policy

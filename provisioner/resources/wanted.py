@@ -133,8 +133,9 @@ def wanted(lock: HostLock) -> tuple[Resource, ...]:
         if lock.toolkit is not None:
             resources.append(File(path=DEV_CHAR_RULE, content=DEV_CHAR_TEXT, pins=True))
         resources.append(running)
-        if any(package.name.startswith("nvidia") and "persistenced" in package.name for package in lock.packages):
-            resources.append(Service(name="nvidia-persistenced.service", after_reboot=True))
+        for daemon in ("persistenced", "fabricmanager"):
+            if any(package.name.startswith("nvidia") and daemon in package.name for package in lock.packages):
+                resources.append(Service(name=f"nvidia-{daemon}.service", after_reboot=True))
     return tuple(resources)
 
 

@@ -8,6 +8,7 @@ import re
 import shlex
 import socketserver
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from provisioner.checks.check import Check, Seen, Verdict
 from provisioner.checks.table import CHECKS
 from provisioner.model.intent import Intent
 from provisioner.model.stack import Choice, HostLock
+from provisioner.resolve.lock import lock_text, make_lock
 from provisioner.tunnels.assign import assign
 from tests.tunnel_world import hub, key, spoke
 from tests.world import DRIVER, DRIVER_DEB, KERNEL, entry
@@ -204,6 +206,20 @@ FAULTS: list[tuple[str, dict[str, Seen], str, str]] = [
         {"UNIT_STATES": ok(UNITS.replace("=active", "=failed")), "NVML": ok('{"persistence": [1, 0]}')},
         "failed",
         "not active",
+    ),
+    ("fabric-manager", {}, "not-applicable", "no NVSwitch"),
+    ("fabric-manager", {"PCI": ok("0000:01:00.0\nswitch 0000:05:00.0\n")}, "passed", "1 NVSwitch bridges"),
+    ("gpu-count", {"PCI": ok("0000:01:00.0\nswitch 0000:05:00.0\n")}, "passed", "1 on the PCI bus, 1 in NVML"),
+    (
+        "fabric-manager",
+        {
+            "PCI": ok("0000:01:00.0\nswitch 0000:05:00.0\n"),
+            "UNIT_STATES": ok(
+                UNITS.replace("fabricmanager.service\nLoadState=loaded", "fabricmanager.service\nLoadState=not-found")
+            ),
+        },
+        "failed",
+        "nvidia-fabricmanager is not installed",
     ),
     ("secure-boot", {"SECURE_BOOT": ok("   6   0   0   0   1\n")}, "failed", f"not signed for {KERNEL}"),
     ("secure-boot", {"SECURE_BOOT": ok("   6   0   0   0   0\n")}, "passed", "off"),
@@ -434,3 +450,17 @@ def test_where_cdi_is_off_no_spec_may_lie_there() -> None:
     assert check.make(off, (ABSENT, ABSENT)).status == "passed"
     assert check.make(off, (ABSENT, spec)).status == "failed"
     assert check.make(entry(), (ABSENT, spec)).status == "not-applicable"
+
+
+def test_the_checks_read_a_lock_whose_hosts_share_an_entry(tmp_path: Path) -> None:
+    """The file that `provision resolve` writes is given to pytest itself, as Molecule's verifier does."""
+    text = lock_text(make_lock({"rig-01": entry(), "rig-02": entry()}, "0" * 64))
+    assert '"same_as"' in text
+    (tmp_path / "provision.lock").write_text(text, encoding="utf-8")
+    (tmp_path / "test_it.py").write_text(
+        "def test_both(lock):\n    assert lock.hosts['rig-02'] == lock.hosts['rig-01']\n", encoding="utf-8"
+    )
+    argv = [sys.executable, "-m", "pytest", "-q", "-p", "provisioner.checks.conftest", "test_it.py"]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr

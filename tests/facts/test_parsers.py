@@ -119,6 +119,26 @@ def test_only_a_whole_listing_tells_all_cards(line: str, known: bool) -> None:
         assert [(gpu.slot, gpu.device) for gpu in found] == [("0001:01:00.0", "2331")]
 
 
+def test_nvswitch_bridges_are_counted() -> None:
+    """Class 0680 of NVIDIA's; another maker's bridge is none, and a narrow listing leaves it open."""
+    listing = (
+        "05:00.0 Bridge [0680]: NVIDIA Corporation GA100 [A100 NVSwitch] [10de:1af1] (rev a1)\n"
+        "06:00.0 Bridge [0680]: NVIDIA Corporation GA100 [A100 NVSwitch] [10de:1af1] (rev a1)\n"
+        "07:00.0 3D controller [0302]: NVIDIA Corporation GA100 [A100 SXM4 40GB] [10de:20b0] (rev a1)\n"
+        "08:00.0 Bridge [0680]: Intel Corporation Device [8086:1111]\n"
+    )
+    bus = {
+        f"/sys/bus/pci/devices/0000:0{n}:00.0/{name}": value
+        for n, (vendor, kind) in enumerate([("10de", "0680"), ("8086", "0680"), ("10de", "0302")])
+        for name, value in (("vendor", f"0x{vendor}\n"), ("class", f"0x{kind}00\n"), ("device", "0x20b0\n"))
+    }
+
+    assert gpus.nvswitches(capture(commands={"lspci -nn": listing})) == 2
+    assert gpus.nvswitches(capture(commands={"lspci -nn -s 05:00.0": listing})) is UNKNOWN
+    there = "".join(f"/sys/bus/pci/devices/0000:0{n}:00.0/vendor\n" for n in range(3))
+    assert gpus.nvswitches(capture(files=bus, commands={"ls -d /sys/bus/pci/devices/*/vendor": there})) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

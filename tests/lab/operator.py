@@ -14,6 +14,8 @@ from provisioner.errors import Exit
 from tests.lab.conftest import ssh
 
 BIN = Path(sys.executable).parent
+ASKING = ("resolve", "plan", "apply", "verify", "rollback")
+"""Commands that look at hosts: apt's own answer can take minutes on a machine that CI shares with others."""
 LONG = bool(os.environ.get("PROVISION_LONG"))
 
 
@@ -32,7 +34,8 @@ class Operator:
         }
 
     def argv(self, command: str, *words: str) -> list[str]:
-        return [str(BIN / "provision"), command, *words, "-i", str(self.inventory)]
+        patience = ("--timeout", "400") if command in ASKING and "--timeout" not in words else ()
+        return [str(BIN / "provision"), command, *words, *patience, "-i", str(self.inventory)]
 
     def run(self, command: str, *words: str, code: int = Exit.OK) -> str:
         """Run a command to its end and return what it printed; the exit code must be `code`."""

@@ -140,6 +140,20 @@ def test_10_a_hand_run_dist_upgrade_leaves_the_pins(operator: Operator) -> None:
     assert "Nothing to change" in operator.run("plan", "--exit-code")
 
 
+def test_10b_unattended_upgrades_leaves_them_too(operator: Operator) -> None:
+    """It runs for real, allowed to take everything from every origin, as an owner may have it set."""
+    for name in HOSTS:
+        operator.on(name, "sudo DEBIAN_FRONTEND=noninteractive apt-get install -y -qq unattended-upgrades")
+        said = operator.on(
+            name,
+            "echo 'Unattended-Upgrade::Origins-Pattern { \"origin=*\"; };' | sudo tee /etc/apt/apt.conf.d/99-all"
+            " >/dev/null && sudo unattended-upgrade -v 2>&1; sudo rm /etc/apt/apt.conf.d/99-all",
+        )
+        assert "Traceback" not in said
+
+    assert "Nothing to change" in operator.run("plan", "--exit-code")
+
+
 def test_11_a_foreign_install_without_the_version_keeps_it(operator: Operator) -> None:
     """Somebody's `apt-get install nvidia-kernel-dkms` is answered by the pin: the locked version is already there."""
     for name in HOSTS:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +23,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.skipif(not LONG, reason="long form: s
 # host → image and card, then the driver before and after
 JOURNEYS = {
     "rig-12": ("bookworm:rtx-3090", "535.216.03", "535.261.03"),
-    **({"rig-47": ("bookworm:gtx-1080", "470", "535")} if LONG else {}),
+    **({"rig-47": ("bookworm:rtx-3090", "470", "535")} if LONG else {}),
     **({"rig-13": ("trixie:rtx-4090", "535", "550")} if LONG else {}),
 }
 # Breaks the runtime while the newer driver is loaded: only a check after the change can see it.
@@ -159,6 +160,19 @@ def test_07_what_apt_would_do_besides_is_refused(operator: Operator) -> None:
     assert "blocked: apt would remove desk-tool 1, which the plan did not ask for" in output
     assert "[plan-blocked]" in operator.run("apply", "--yes", "--limit", name, code=Exit.FAILED)
     operator.on(name, "sudo dpkg -P desk-tool")
+
+
+def test_09_debian_11_goes_no_further_than_470(lab_factory: Callable[..., Lab], tmp_path: Path) -> None:
+    """The release as it is: anything newer is refused, with what stands against it and what would help."""
+    operator = Operator(lab_factory("rig-11=bullseye:rtx-3090"), tmp_path)
+    operator.want("rig-11", networks=["golem"])
+    driver = json.loads((tmp_path / "provision.lock").read_text())["hosts"]["rig-11"]["driver_version"]
+    wish = 'provision_networks: [golem]\nprovision_driver: ">=535"\n'
+    (operator.lab.folder / "host_vars" / "rig-11.yml").write_text(wish, encoding="utf-8")
+    said = operator.run("resolve", code=Exit.UNRESOLVABLE)
+
+    assert driver["value"].startswith("470.")
+    assert "this host's package sources" in said and "Debian 12" in said
 
 
 @pytest.mark.skipif(not LONG, reason="long form: scripts/test --all")

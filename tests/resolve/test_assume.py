@@ -87,9 +87,11 @@ def test_what_would_not_work_is_explained_in_full() -> None:
         "     535.216.03, 535.261.03 and no other\n"
         "     (host: package sources)\n\n"
         "What would work, least downtime first:\n"
-        "   a. take out GeForce RTX 5090 in slot assumed-1\n"
+        "   a. add the NVIDIA CUDA repository (nvidia-cuda) to the package sources\n"
+        "      reboot      → driver 620.70.06, CUDA 13.5, serves no network (as the matrix lists its packages)\n"
+        "   b. take out GeForce RTX 5090 in slot assumed-1\n"
         "      at the rig  → driver 535.261.03, CUDA 12.2, serves no network\n\n"
-        "After that: provision resolve rig-01\n"
+        "To do a: change provision_policy.sources of rig-01 in the inventory, then provision resolve rig-01\n"
     )
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.model.facts import HostFacts, OfferedPackage, OsRelease
+from provisioner.model.facts import HostFacts, OfferedPackage, OsRelease, Package
 from provisioner.model.intent import Intent, Policy
+from provisioner.model.resource import Service
 from provisioner.model.stack import HostLock
 from provisioner.plan.order import host_plan
 from provisioner.render.project import project
-from provisioner.resolve import NoSolution
+from provisioner.resolve import NoSolution, explain
 from provisioner.resolve.resolver import solve
 from provisioner.resources.difference import difference
 from provisioner.resources.wanted import wanted
@@ -152,3 +153,53 @@ def test_the_cgroup_driver_follows_request_and_networks(asked: str, network: str
 
     assert isinstance(lock, HostLock)
     assert lock.cgroup_driver == found
+
+
+def behind_nvswitch(*offered: str, installed: str = "") -> HostFacts:
+    """An Ubuntu server with four NVSwitch bridges that is offered the fabric manager in these versions."""
+    host = ubuntu("-server")
+    assert isinstance(host.offers, tuple) and isinstance(host.packages, dict)
+    managers = (offer("nvidia-fabricmanager-580", version, "fabric-manager-580") for version in offered)
+    packages = dict(host.packages)
+    if installed:
+        packages["nvidia-fabricmanager-580"] = Package("nvidia-fabricmanager-580", installed, held=False)
+    return replace(host, offers=(*host.offers, *managers), nvswitches=4, packages=packages)
+
+
+def test_the_fabric_manager_is_of_the_drivers_version() -> None:
+    """A newer build of it is offered and left alone; its unit is to run after the reboot."""
+    other = "580.126.09-0ubuntu0.24.04.1"
+    lock = solve(behind_nvswitch(UBUNTU_VERSION, other, installed=other), Intent(), worlds.matrix())
+
+    assert isinstance(lock, HostLock)
+    (manager,) = (p for p in lock.packages if p.name == "nvidia-fabricmanager-580")
+    assert (manager.version, manager.unit, manager.hold) == (UBUNTU_VERSION, "driver", True)
+    units = [r for r in wanted(lock) if isinstance(r, Service) and r.name == "nvidia-fabricmanager.service"]
+    assert [unit.after_reboot for unit in units] == [True]
+
+
+def test_a_host_without_nvswitch_gets_no_fabric_manager_but_moves_one_that_is_there() -> None:
+    """An installed one that stayed behind would keep its unit from starting."""
+    offered = behind_nvswitch(UBUNTU_VERSION)
+    without = solve(replace(offered, nvswitches=0), Intent(), worlds.matrix())
+    there = behind_nvswitch(UBUNTU_VERSION, installed="580.65.06-0ubuntu0.24.04.1")
+    moved = solve(replace(there, nvswitches=0), Intent(), worlds.matrix())
+
+    assert isinstance(without, HostLock) and isinstance(moved, HostLock)
+    assert "nvidia-fabricmanager-580" not in {p.name for p in without.packages}
+    assert {p.version for p in moved.packages if p.name == "nvidia-fabricmanager-580"} == {UBUNTU_VERSION}
+
+
+def test_no_driver_without_its_fabric_manager_behind_nvswitch() -> None:
+    """Only another version of it is offered: a conflict in words, and not a host whose cards do not compute."""
+    answer = solve(behind_nvswitch("580.126.09-0ubuntu0.24.04.1"), Intent(), worlds.matrix())
+
+    assert isinstance(answer, NoSolution)
+    (conflict,) = answer.conflicts
+    kinds = {claim.kind for claim in conflict.claims}
+    assert "fabric-manager-not-offered" in kinds
+    text = explain.sentence(next(c for c in conflict.claims if c.kind == "fabric-manager-not-offered"))
+    assert text == (
+        "the cards are wired through 4 NVSwitch bridges and need the fabric manager of exactly their driver's version; "
+        "this host's package sources offer none for 580.95.05"
+    )
