@@ -28,7 +28,7 @@ from provisioner.model.intent import Intent
 from provisioner.model.resource import CdiSpec, Directory, File, PackageSource, SecretFile, Settings
 from provisioner.model.source import LockedSource
 from provisioner.model.stack import Choice, HostLock, LockedPackage, Reason
-from provisioner.probe.request import Request
+from provisioner.probe.request import KUBERNETES, Request
 from provisioner.resources.wanted import wanted
 
 WHEN = datetime(2026, 11, 24, 3, 7, tzinfo=timezone.utc)
@@ -309,6 +309,8 @@ class Rig:
         commands["readlink -f /var/lib/dkms/*/kernel-*"] = _listing(tree)
         for pattern in ("kernel/nvidia-*/nvidia.ko*", "kernel/drivers/video/nvidia.ko*"):
             commands[f"ls -d /lib/modules/*/{pattern}"] = _listing("")
+        for path in KUBERNETES:
+            commands[f"ls -d {path}"] = _listing(f"{path}\n" if path in self.files else "")
         blocks = []
         for unit in UNITS:
             active, enabled = self.units.get(unit, ("inactive", ""))

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 TARGET = "provision-clients.target"
 
 GATE = "/usr/local/sbin/provision-gate"
+CLIENT = "/usr/local/sbin/provision-client"
 KEYS = "/var/lib/provision/trusted_keys"
 VALID = timedelta(days=30)
 """How long a record counts: a host that nobody looked at for a month is no longer known to be as it was."""
@@ -57,6 +58,8 @@ mv -f "$new.keys" {KEYS}
 mv -f "$new" {RECORD}
 {GATE} check
 systemctl enable --now {TARGET}
+# What a drain did is taken back last: a provider that was scaled to none bids again only on a host that may serve.
+{CLIENT} resume-all
 """
 
 # What a later change goes back to: this stack. Kept changes that led here have come to a good end, and first of all the

@@ -13,7 +13,8 @@ CLIENT = "/usr/local/sbin/provision-client"
 WATCHDOG = "/usr/local/sbin/provision-watchdog"
 POWER = "/usr/local/sbin/provision-power"
 TRIAL = ("grub", "fallback", "trial")
-MODULES = ("ed25519", "nvml", "gate", "client", "ladder", "power", "watchdog")
+CONTAINER = "/usr/local/sbin/provision-container"
+MODULES = ("ed25519", "nvml", "gate", "client", "ladder", "power", "watchdog", "container")
 
 _HERE = Path(__file__).parent
 
@@ -55,6 +56,7 @@ def commands() -> dict[str, str]:
         CLIENT: ("client", "Stops a client without ending a job, and lets it start again."),
         WATCHDOG: ("watchdog", "Sees what is wrong and climbs its ladders."),
         POWER: ("power", "Holds each card to its power policy."),
+        CONTAINER: ("container", "Runs the containers of a network's client."),
     }
     return {
         path: _COMMAND.format(purpose=purpose, folder=FOLDER, module=module) for path, (module, purpose) in said.items()

@@ -46,7 +46,7 @@ class DrainStep(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     network: str
-    kind: str  # as in the contract of matrix/networks: scale-zero, unlist, pause, wait-for-job, none …
+    kind: str  # as in the contract of matrix/networks: scale-zero, unlist, pause, none …; absent: it is not there
     how: str
     by_hand: bool = False  # somebody has to do it on the network's page first
     command: tuple[str, ...] = ()

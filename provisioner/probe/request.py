@@ -51,6 +51,13 @@ class Profile:
     width: int = 4  # commands at a time
 
 
+KUBECTL = ("/usr/bin/kubectl", "/usr/local/bin/kubectl", "/snap/bin/kubectl")
+K3S = ("/usr/local/bin/k3s", "/usr/bin/k3s", "/opt/bin/k3s")
+KUBELETS = ("/usr/bin/kubelet", "/usr/local/bin/kubelet", "/usr/local/bin/rke2", "/snap/bin/microk8s")
+KUBERNETES = (*KUBECTL, *K3S, *KUBELETS)
+"""Where programs of Kubernetes lie: packages, k3s's installer, kubespray, RKE2's installer, snaps."""
+
+
 STATE = Profile(
     files=(
         "/etc/os-release",
@@ -96,6 +103,7 @@ STATE = Profile(
         "/lib/modules/*/kernel/drivers/video/nvidia.ko*",
         "/usr/bin/nvidia-uninstall",
         "/var/lib/provision/history/now.json",
+        *KUBERNETES,
     ),
     folders=("/boot", "/var/lib/dpkg/updates"),
     links=(

@@ -25,6 +25,7 @@ from provisioner.model.resource import (
     AbsentPackage,
     CdiSpec,
     ContainerdRuntime,
+    ContainerImages,
     Directory,
     File,
     Guarded,
@@ -235,7 +236,7 @@ def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[
         lines += [f"{p.sha256}  {p.archive}" for p in kept]
         files[sums] = "".join(f"{line}\n" for line in lines)
         tasks.append(fill("tasks/sums.yml.j2", sums=sums, where="the lock" if fetched else "what was kept"))
-    return tasks + _prebuilt(plan)
+    return tasks + _images(plan.in_phase("stage")) + _prebuilt(plan)
 
 
 def _sources(changes: Sequence[Change], group: str, files: dict[str, str]) -> list[str]:
@@ -357,7 +358,16 @@ def _change(plan: HostPlan, group: str, files: dict[str, str]) -> list[str]:
     tasks += [fill("tasks/key_pair.yml.j2", change=c) for c in changes if isinstance(c.wanted, KeyPair)]
     tasks += [fill("tasks/secret_file.yml.j2", change=c) for c in changes if isinstance(c.wanted, SecretFile)]
     tasks += [_service(change) for change in changes if isinstance(change.wanted, Service)]
-    return tasks + _specs(changes)
+    return tasks + _specs(changes) + _images(changes)
+
+
+def _images(changes: Sequence[Change]) -> list[str]:
+    """Images come by Docker itself, which compares what it gets with the digest; after its service is there."""
+    return [
+        fill("tasks/container_images.yml.j2", wanted=change.wanted)
+        for change in changes
+        if isinstance(change.wanted, ContainerImages)
+    ]
 
 
 def _files_and_folders(changes: Sequence[Change], group: str, files: dict[str, str]) -> list[str]:

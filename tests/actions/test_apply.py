@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from provisioner.actions.apply import Applied, ApplyPorts, Who, apply, refuse_if_moved
-from provisioner.actions.plan import Planned, interrupting, make_plan
+from provisioner.actions.plan import Planned, interrupting, kubectl_of, make_plan
 from provisioner.doctor.diagnose import Catalogue
 from provisioner.errors import BadInput, Exit, HostError
 from provisioner.matrix.entries import Contract
@@ -438,6 +438,36 @@ def test_an_enrolled_host_drains_as_its_networks_ask() -> None:
     assert (step.wait_s, step.penalty, step.sees_jobs) == (300, "p", True)
     assert found.hosts["rig-02"].drain == ("akash",)
     assert found.hosts["rig-02"].drains == ()
+
+
+@pytest.mark.parametrize(
+    ("there", "words"),
+    [
+        ([], ()),
+        (["/usr/bin/kubectl"], ("kubectl",)),
+        (["/usr/local/bin/kubectl", "/usr/local/bin/k3s"], ("kubectl",)),
+        (["/usr/local/bin/k3s"], ("k3s", "kubectl")),
+        (["/usr/bin/kubelet"], ("kubectl",)),  # it is missing and its drain will fail: the host is left as it is
+    ],
+)
+def test_kubernetes_is_drained_with_what_the_host_has(there: list[str], words: tuple[str, ...]) -> None:
+    """Where there is neither kubectl nor a kubelet nothing of Kubernetes serves, and the host can be changed."""
+    world = world_of(rig_01=False)
+    do(world)
+    world.rigs["rig-01"].files |= dict.fromkeys(there, "")
+    world.rigs["rig-01"].packages.pop("docker.io")
+    known = {"akash": contract(command=("kubectl", "scale", "0"), undo=("kubectl", "scale", "1"), penalty="p")}
+    [step] = plan_with(world, known).plan.hosts["rig-01"].drains
+
+    assert step.command == ((*words, "scale", "0") if words else ())
+    assert step.undo == ((*words, "scale", "1") if words else ())
+    assert (step.kind, step.penalty) == (("scale-zero", "p") if words else ("absent", None))
+    assert step.wait_s == 1800
+
+
+def test_a_capture_that_did_not_look_for_kubernetes_rules_nothing_out() -> None:
+    """Of a recorded host nobody knows whether kubectl is there: the contract stands."""
+    assert kubectl_of(Capture(host="rig-01", taken_at=WHEN, probe="0.1.0")) is None
 
 
 def test_a_network_without_a_contract_and_an_operator_who_does_not_wait() -> None:

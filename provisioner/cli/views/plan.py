@@ -276,6 +276,7 @@ _DRAINS = {
     "wait-for-job": "take no new job",
     "stop": "take no new job",
     "none": "no way without penalty is known",
+    "absent": "nothing of Kubernetes is on this host, so there is no provider to scale down",
 }
 
 
