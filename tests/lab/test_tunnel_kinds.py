@@ -16,7 +16,7 @@ from provisioner.adapters.lab import Lab
 from provisioner.errors import Exit
 from tests.lab.operator import LONG, Operator
 
-# Ten minutes, most of it packages; the short form is test_tunnel.py.
+# Ten minutes, most of it packages; the short form is test_tunnel_story.py.
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(not LONG, reason="long form: scripts/test --all")]
 
 UNITS = {"ssh-reverse": "provision-ssh-tunnel", "nebula": "provision-nebula", "wireguard": "wg-quick@prov0"}

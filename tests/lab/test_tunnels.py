@@ -23,7 +23,7 @@ from tests.lab.behind_nat import CODE, WRONGS, Tunnels
 from tests.lab.nat import HOMES
 from tests.lab.operator import LONG
 
-# Half an hour; the short form is test_tunnel.py.
+# Half an hour; the short form is test_tunnel_story.py.
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(not LONG, reason="long form: scripts/test --all")]
 
 CONFIRM_S = 30
