@@ -2,7 +2,8 @@
 
 One lab, `hub` and `rig`, on one bridge. Each kind is set up by provision itself, one after the other on the same hosts,
 so every run also changes a host from one kind to the next. Then, from the hub to the rig: 100 pings, iperf3 for some
-seconds where the kind carries any port, and a stream through ssh, which every kind carries.
+seconds where the kind carries any port, and what every kind carries: 50 connections to sshd until its first line is
+there, and a stream through ssh.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 import shlex
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 from provisioner.adapters.lab import SUITES, Host, Lab, gpu_models, parse_all, take_down
@@ -22,7 +24,16 @@ from provisioner.adapters.lab import SUITES, Host, Lab, gpu_models, parse_all, t
 NAME = "bench-tunnel"
 ROOT = Path(".provision/bench-tunnel").resolve()
 BIN = Path(sys.executable).parent
-PING = "ping -n -q -c 100 -i 0.02"
+PING = "ping -n -c 100 -i 0.02"
+# What every kind carries, a port that only forwards too: a connection to sshd, until its first line is there.
+BANNER = """
+import socket, sys, time
+for _ in range(50):
+    began = time.monotonic()
+    with socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) as line:
+        line.recv(64)
+    print((time.monotonic() - began) * 1000)
+"""
 
 
 def main() -> int:
@@ -46,15 +57,21 @@ def main() -> int:
                 # The rules admit ssh alone; for the measurement, and for it alone, iperf3 too.
                 must(rig, "nft insert rule inet provision input tcp dport 5201 accept")
                 rows[kind] = measured(hub, tunnel["address"], 22, args.seconds)
+                if kind == "wireguard":
+                    print(
+                        f"wireguard: MTU {tunnel['mtu']}, in the kernel: {not tunnel.get('userspace')}", file=sys.stderr
+                    )
+        versions = installed(hub)
     finally:
         if not args.keep:
             take_down(NAME)
-    print(
-        f"\n{os.cpu_count()} cores, {platform.release()}; hub and rig share them, wireguard-go in place of the kernel\n"
-    )
-    print("| | ping, ms: median (min to max) | iperf3, Mbit/s | ssh stream, Mbit/s |\n| --- | --- | --- | --- |")
+    machine = f"{os.cpu_count()} cores, kernel {platform.release()}, load {os.getloadavg()[0]:.1f}"
+    print(f"\n{date.today()}, {machine}; hub and rig share them")
+    print(f"{versions}; {args.seconds} s each stream, 100 pings\n")
+    print("| median (min to max) | ping, ms | connect and hear sshd, ms | iperf3, Mbit/s | ssh stream, Mbit/s |")
+    print("| --- | --- | --- | --- | --- |")
     for name, row in rows.items():
-        print(f"| {name} | {row['ping']} | {row['iperf3']} | {row['ssh']} |")
+        print(f"| {name} | {row['ping']} | {row['banner']} | {row['iperf3']} | {row['ssh']} |")
     return 0
 
 
@@ -65,6 +82,13 @@ def prepare(hub: Host, rig: Host) -> None:
                "cat /root/.ssh/id_ed25519.pub").strip()  # fmt: skip
     there = "/root/.ssh/authorized_keys"
     must(rig, f"grep -qF {shlex.quote(key)} {there} || echo {shlex.quote(key)} >>{there}")
+
+
+def installed(host: Host) -> str:
+    """Versions of what was measured and of what measured it."""
+    names = "iperf3 wireguard-tools wireguard-go nebula openssh-server"
+    rows = must(host, f"dpkg-query -W -f '${{Package}} ${{Version}}\\n' {names} 2>/dev/null; :").splitlines()
+    return ", ".join(row for row in rows if row.count(" ") == 1 and not row.endswith(" "))
 
 
 def set_up(lab: Lab, kind: str) -> None:
@@ -107,15 +131,20 @@ def measured(hub: Host, address: str, port: int, seconds: int, *, only_ssh: bool
     ssh = f"ssh -o StrictHostKeyChecking=accept-new -o UserKnownHostsFile=/tmp/known-{port} -p {port} root@{address}"
     must(hub, f"{ssh} true")
     stream = must(hub, f"{ssh} 'timeout {seconds} cat /dev/zero' | wc -c")
-    row = {"ssh": f"{int(stream) * 8 / seconds / 1e6:.0f}", "ping": "-", "iperf3": "-"}
+    waits = [float(text) for text in must(hub, f"python3 -c {shlex.quote(BANNER)} {address} {port}").split()]
+    row = {"ssh": f"{int(stream) * 8 / seconds / 1e6:.0f}", "banner": spread(waits), "ping": "-", "iperf3": "-"}
     if only_ssh:
         return row
-    times = sorted(float(t) for t in re.findall(r"time=([0-9.]+)", must(hub, f"{PING.replace('-q ', '')} {address}")))
-    row["ping"] = f"{times[len(times) // 2]:.2f} ({times[0]:.2f} to {times[-1]:.2f})"
+    row["ping"] = spread([float(t) for t in re.findall(r"time=([0-9.]+)", must(hub, f"{PING} {address}"))])
     must(hub, f"{ssh} 'iperf3 -s -D -1'")
     answer = json.loads(must(hub, f"sleep 1; iperf3 -J -t {seconds} -c {address}"))
     row["iperf3"] = f"{answer['end']['sum_received']['bits_per_second'] / 1e6:.0f}"
     return row
+
+
+def spread(values: list[float]) -> str:
+    ordered = sorted(values)
+    return f"{ordered[len(ordered) // 2]:.2f} ({ordered[0]:.2f} to {ordered[-1]:.2f})"
 
 
 def must(host: Host, command: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import timedelta
 from typing import Any
 
 from provisioner.actions.enrol import Observation
+from provisioner.adapters.signing import Signer
 from provisioner.model.enrolment import EnrolmentRecord, lock_digest
 from tests.world import DRIVER, WHEN, entry
 
@@ -47,3 +49,9 @@ def observation(**changes: Any) -> Observation:
         "clock_kept": True,
     }
     return Observation.model_validate(values | changes)
+
+
+def signed(unsigned: EnrolmentRecord, signer: Signer) -> EnrolmentRecord:
+    """Return the record with a signature of its own."""
+    named = unsigned.model_copy(update={"key": signer.fingerprint, "signature": ""})
+    return named.model_copy(update={"signature": base64.b64encode(signer.sign(named.signed_bytes)).decode()})

@@ -109,3 +109,10 @@ def test_checks_share_nothing_with_what_they_judge() -> None:
 def test_the_first_line_says_the_purpose(path: Path) -> None:
     """Every file opens with a docstring."""
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def test_names_of_test_files_are_unique() -> None:
+    """pytest imports them by their last name alone: of two alike it refuses one, and only when both are collected."""
+    names = [path.name for path in Path(__file__).resolve().parent.rglob("test_*.py")]
+
+    assert {name for name in names if names.count(name) > 1} == set()

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from provisioner.facts.history import read as read_history
+from provisioner.facts.trial import STATE as TRIAL
 from provisioner.model.capture import UNKNOWN, Capture, CommandOutput
 from provisioner.model.facts import (
     DriverFacts,
@@ -27,7 +28,7 @@ from provisioner.model.intent import Intent
 from provisioner.model.resource import CdiSpec, Directory, File, PackageSource, SecretFile, Settings
 from provisioner.model.source import LockedSource
 from provisioner.model.stack import Choice, HostLock, LockedPackage, Reason
-from provisioner.probe.request import Request
+from provisioner.probe.request import KUBERNETES, Request
 from provisioner.resources.wanted import wanted
 
 WHEN = datetime(2026, 11, 24, 3, 7, tzinfo=timezone.utc)
@@ -274,6 +275,7 @@ class Rig:
         folders = {r.path for r in compared if isinstance(r, Directory)}
         files: dict[str, str | None] = {path: self.files.get(path) for path in asked if path not in folders}
         files["/var/lib/provision/enrolment.json"] = self.files.get("/var/lib/provision/enrolment.json")
+        files[TRIAL] = self.files.get(TRIAL)
         files["/etc/os-release"] = 'ID=debian\nVERSION_ID="12"\nVERSION_CODENAME=bookworm\nPRETTY_NAME="Debian 12"\n'
         files["/sys/module/nvidia/version"] = f"{self.loaded}\n" if self.loaded else None
         files["/proc/driver/nvidia/version"] = (
@@ -285,6 +287,11 @@ class Rig:
             else CommandOutput(rc=1)
             for path, mode in asked.items()
         }
+        commands[f"ls -d {NOW}"] = (
+            CommandOutput(rc=0, stdout=f"{NOW}\n")
+            if NOW in self.files
+            else CommandOutput(rc=2, stderr="No such file or directory")
+        )
         for path in request.sums if request is not None else ():
             digest = hashlib.sha256(self.files.get(path, "").encode()).hexdigest()
             commands[f"sha256sum {path}"] = CommandOutput(rc=0, stdout=f"{digest}  {path}\n")
@@ -302,6 +309,8 @@ class Rig:
         commands["readlink -f /var/lib/dkms/*/kernel-*"] = _listing(tree)
         for pattern in ("kernel/nvidia-*/nvidia.ko*", "kernel/drivers/video/nvidia.ko*"):
             commands[f"ls -d /lib/modules/*/{pattern}"] = _listing("")
+        for path in KUBERNETES:
+            commands[f"ls -d {path}"] = _listing(f"{path}\n" if path in self.files else "")
         blocks = []
         for unit in UNITS:
             active, enabled = self.units.get(unit, ("inactive", ""))

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from provisioner import __version__
-from provisioner.actions import hostlock, switch
-from provisioner.actions.observe import observe
+from provisioner.actions import hostlock, switch, trial
+from provisioner.actions.observe import Seen, observe
 from provisioner.actions.plan import Goal, Planned, plan_for, request_for, simulated
 from provisioner.actions.ports import (
     Clock,
@@ -30,9 +30,10 @@ from provisioner.actions.ports import (
 from provisioner.actions.rollback import forget, plan_rollback
 from provisioner.errors import BadInput, Exit, HostError
 from provisioner.model.enrolment import lock_digest
+from provisioner.model.facts import TrialFacts
 from provisioner.model.history import Stack
 from provisioner.model.inventory import InventoryHost
-from provisioner.model.plan import HostPlan, Plan
+from provisioner.model.plan import HostPlan, Plan, Trial
 from provisioner.model.resource import WholePackages
 from provisioner.model.results import HostVerification
 from provisioner.model.run import HostOutcome, HostResult, RunEvent, Spent
@@ -149,9 +150,28 @@ def apply(
             hosts.append(seen.host)
     lease = hostlock.Lease(applied.run, who.user, who.controller, who.pid)
     with _held(hosts, lease, ports, applied, force=break_lock) as held:
+        _end_trials(
+            [host for host in held if _changes_one_on_trial(planned.plan.hosts[host.name], planned.seen[host.name])],
+            ports,
+            applied,
+        )
         _bring(held, planned, ports, applied, on_event)
         _take_back(held, planned, ports, applied, on_event)
     return applied
+
+
+def _changes_one_on_trial(plan: HostPlan, seen: Seen) -> bool:
+    """A trial that was left behind by a dead run: one where nothing differs is confirmed when the host is enrolled."""
+    return bool(plan.changes) and isinstance(seen.facts.trial, TrialFacts)
+
+
+def _end_trials(hosts: Sequence[InventoryHost], ports: ApplyPorts, applied: Applied) -> None:
+    """From here on this run changes the hosts, and they do not; one that is at it already gets its result here."""
+    for host in hosts:
+        try:
+            trial.cancel(host, ports.shell)
+        except HostError as problem:
+            applied.results[host.name] = _failed(host.name, problem)
 
 
 def _bring(
@@ -162,6 +182,7 @@ def _bring(
     on_event: Callable[[RunEvent], None],
 ) -> None:
     """Run, look again, verify and enrol, on hosts that are held."""
+    hosts = [host for host in hosts if host.name not in applied.results]
     planned, away = _mended(hosts, planned, ports, applied, on_event)
     whole = [host for host in hosts if host.name not in applied.results]
     away = {**_run(whole, planned, ports, applied, on_event), **away}
@@ -201,7 +222,7 @@ def _mended(
     goals = planned.goals
     for host in broken:
         if not outcomes[host.name].ok:
-            applied.results[host.name] = _task_failed(host.name, outcomes[host.name], goals[host.name])
+            applied.results[host.name] = _task_failed(host.name, outcomes[host.name], goals[host.name], None)
     asked = [host for host in broken if outcomes[host.name].ok]
     seen, failed = observe(asked, {host.name: request_for(goals[host.name]) for host in asked}, ports.prober)
     plans = {name: plan_for(one, goals[name], ports.signatures) for name, one in seen.items()}
@@ -268,6 +289,7 @@ def _take_back(
     applied.taken_back = Applied(run=ports.store.new_id())
     for host in again:
         on_event(RunEvent(host.name, "stage", "start", "take the change back: it did not pass"))
+    _end_trials(again, ports, applied.taken_back)
     blocked = [host for host in again if back.plan.hosts[host.name].blocked]
     for host in blocked:
         reasons = back.plan.hosts[host.name].blocked
@@ -401,7 +423,9 @@ def _play(
         if outcome.away_since is not None and plans[host.name].not_serving_s:
             away[host.name] = outcome.away_since
         if not outcome.ok:
-            applied.results[host.name] = _task_failed(host.name, outcome, planned.goals[host.name])
+            applied.results[host.name] = _task_failed(
+                host.name, outcome, planned.goals[host.name], plans[host.name].trial
+            )
     return away
 
 
@@ -510,13 +534,17 @@ def _again(name: str, goal: Goal) -> str:
     return f"provision rollback {name}" if goal.undone else f"provision apply --limit {name}"
 
 
-def _task_failed(name: str, outcome: HostOutcome, goal: Goal) -> HostResult:
+def _task_failed(name: str, outcome: HostOutcome, goal: Goal, tried: Trial | None) -> HostResult:
+    """A run that fails after the reboot leaves a trial that nobody confirms."""
+    back = []
+    if tried is not None and outcome.rebooting:
+        back = [f"unless somebody does, the host goes back by itself {tried.minutes} min after its boot"]
     return HostResult(
         name,
         "failed",
         "task-failed",
         f"{name} failed at: {outcome.failed_task}",
-        context=tuple(outcome.detail.splitlines()),
+        context=(*outcome.detail.splitlines(), *back),
         hint=f"mend the cause, then {_again(name, goal)}: it goes on from what it finds",
     )
 

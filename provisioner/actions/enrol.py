@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from provisioner import __version__
+from provisioner.actions import trial
 from provisioner.errors import HostError
 from provisioner.model.enrolment import (
     RECORD,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 TARGET = "provision-clients.target"
 
 GATE = "/usr/local/sbin/provision-gate"
+CLIENT = "/usr/local/sbin/provision-client"
 KEYS = "/var/lib/provision/trusted_keys"
 VALID = timedelta(days=30)
 """How long a record counts: a host that nobody looked at for a month is no longer known to be as it was."""
@@ -56,11 +58,15 @@ mv -f "$new.keys" {KEYS}
 mv -f "$new" {RECORD}
 {GATE} check
 systemctl enable --now {TARGET}
+# What a drain did is taken back last: a provider that was scaled to none bids again only on a host that may serve.
+{CLIENT} resume-all
 """
 
-# What a later change goes back to: this stack. Kept changes that led here have come to a good end.
+# What a later change goes back to: this stack. Kept changes that led here have come to a good end, and first of all the
+# trial of the last one has: from here on the host does not go back by itself.
 SETTLE = f"""
 set -eu
+{trial.CONFIRM}
 umask 077
 mkdir -p {HISTORY}
 new={NOW}.$$
@@ -75,12 +81,13 @@ done
 
 # Clients first, record last: a host must not serve a moment longer than its record says, nor lose it while serving.
 CLOSE = f"""
+{trial.CANCEL}
 rc=0
 if systemctl cat {TARGET} >/dev/null 2>&1; then
   systemctl stop 'provision-client@*.service' || rc=1
   systemctl disable --now {TARGET} || rc=1
 fi
-rm -f {RECORD} || rc=1
+rm -f {RECORD} {HISTORY}/*/enrolment.json || rc=1
 exit $rc
 """
 
@@ -250,6 +257,8 @@ class HostEnroller:
         )
         # Before the record: a run that is killed in between leaves a host that is only verified again.
         answer = self.shell.run(host, SETTLE, Stack(entry=locked, matrix=matrix).text)
+        if answer.rc == trial.BUSY:
+            raise trial.went_back(host.name, answer.stderr)
         if answer.rc == 0:
             answer = self.shell.run(host, RELEASE, record.text + self.trusted())
         if answer.rc != 0:
@@ -289,6 +298,8 @@ class HostEnroller:
         """Stop the client units and take the record back; safe on a host that never had one."""
         self.ledger.drop(host.name)
         answer = self.shell.run(host, CLOSE)
+        if answer.rc == trial.BUSY:
+            raise trial.went_back(host.name, answer.stderr)
         if answer.rc != 0:
             raise HostError(
                 "not-withdrawn",

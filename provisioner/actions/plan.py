@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -11,12 +13,13 @@ from provisioner.actions.locked import not_locked
 from provisioner.actions.observe import Seen, observe
 from provisioner.actions.ports import Clock, Prober, Signatures
 from provisioner.errors import HostError
+from provisioner.facts.listeners import LISTENERS, listeners
 from provisioner.facts.simulation import Simulation
 from provisioner.facts.simulation import read as read_simulation
-from provisioner.model.capture import UNKNOWN
+from provisioner.model.capture import UNKNOWN, Capture
 from provisioner.model.enrolment import RECORD, lock_digest, record_in
 from provisioner.model.history import Stack
-from provisioner.model.intent import Policy
+from provisioner.model.intent import Policy, outside
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.plan import DrainStep, HostPlan, Plan
 from provisioner.model.resource import (
@@ -24,6 +27,7 @@ from provisioner.model.resource import (
     AbsentFile,
     CdiSpec,
     ContainerdRuntime,
+    ContainerImages,
     Directory,
     File,
     Guarded,
@@ -42,9 +46,21 @@ from provisioner.plan.kernels import SIGNING, asks_for_a_key, boot_refusals, key
 from provisioner.plan.order import host_plan, plan_from
 from provisioner.plan.refuse import refusals
 from provisioner.plan.simulate import simulation
-from provisioner.probe.request import SOURCE_FILES, STATE, Command, Profile, Request
+from provisioner.plan.trial import notes_of, trial_of
+from provisioner.probe.request import (
+    AHEAD,
+    K3S,
+    KUBECTL,
+    KUBERNETES,
+    SOURCE_FILES,
+    STATE,
+    Command,
+    Profile,
+    Request,
+)
+from provisioner.probe.script import without_secrets
 from provisioner.resources.difference import difference
-from provisioner.resources.wanted import CDI_SPECS, beside_the_lock, wanted
+from provisioner.resources.wanted import CDI_SPECS, CONTAINERS, beside_the_lock, wanted
 from provisioner.tunnels.kinds import tunnel_resources
 
 SIMULATION_LIMIT_S = 120
@@ -72,10 +88,13 @@ def goal_of(entry: HostLock, matrix: str) -> Goal:
 
 
 if TYPE_CHECKING:
+    from provisioner.doctor.diagnose import Catalogue
     from provisioner.matrix.entries import Contract
 
 Contracts = Callable[[], "Mapping[str, Contract | None]"]
 """Gives the contract of each network of the matrix, by its id."""
+Mechanisms = Callable[[], "Catalogue"]
+"""Gives the mechanisms of failure."""
 
 
 @dataclass(frozen=True)
@@ -98,16 +117,21 @@ def make_plan(
     sources: tuple[str, ...] = (),
     limit: str | None = None,
     contracts: Contracts | None = None,
+    mechanisms: Mechanisms | None = None,
     environment: Collection[str] = (),
 ) -> Planned:
     """Return what each host needs to be what its lock entry says; changes nothing.
 
     `environment` names the variables of the environment here, of which secrets may come.
-    `contracts` is asked only when a client has to stop: a plan that changes nothing must not pay for the matrix.
+    `contracts` is asked only when a client has to stop, `mechanisms` only when something changes: a plan that changes
+    nothing must not pay for the matrix.
     """
     locked, failed = _locked(hosts, lock)
     for host in hosts:
-        if host.name in locked and (problem := _secret_missing(host, sources, environment)) is not None:
+        if host.name not in locked:
+            continue
+        problem = _secret_missing(host, sources, environment) or _client_cannot_run(host, locked[host.name])
+        if problem is not None:
             failed[host.name] = problem
             del locked[host.name]
     targets = [host for host in hosts if host.name in locked]
@@ -115,9 +139,11 @@ def make_plan(
     seen, unseen = observe(targets, {name: request_for(goal) for name, goal in goals.items()}, prober)
     failed |= unseen
     plans = {name: plan_for(one, goals[name], signatures) for name, one in seen.items()}
-    plans, unasked = simulated(plans, seen, prober)
+    plans, again, unasked = _asked(plans, seen, prober, AHEAD if mechanisms is not None else Profile())
     failed |= unasked
     plans = draining(plans, seen, contracts)
+    if mechanisms is not None and any(plan.changes for plan in plans.values()):
+        plans = _with_ahead(plans, seen, again, mechanisms())
     plan = Plan(
         made_by=__version__,
         made_at=clock.now().strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -139,32 +165,58 @@ def draining(
     if contracts is None or not serving:
         return dict(plans)
     known = contracts()
-    return {**plans, **{name: with_drains(plans[name], known) for name in serving}}
+    return {**plans, **{name: with_drains(plans[name], known, kubectl_of(seen[name].capture)) for name in serving}}
 
 
-def with_drains(plan: HostPlan, contracts: Mapping[str, Contract | None]) -> HostPlan:
-    """Say how each client stops, as its network's contract has it."""
+Kubectl = tuple[str, ...] | None
+"""The words that begin a call of kubectl on a host; empty: nothing of Kubernetes is there, None: kubectl as it is."""
+
+
+def kubectl_of(capture: Capture) -> Kubectl:
+    """Return how kubectl is called on the host. What was not looked at may be there, and stays `kubectl`."""
+    found = set()
+    for path in KUBERNETES:
+        answer = capture.command(f"ls -d {path}")
+        if answer is UNKNOWN:
+            return None
+        found |= {path} if answer.rc == 0 else set()
+    if not found:
+        return ()
+    return ("k3s", "kubectl") if not found.intersection(KUBECTL) and found.intersection(K3S) else None
+
+
+def with_drains(plan: HostPlan, contracts: Mapping[str, Contract | None], kubectl: Kubectl = None) -> HostPlan:
+    """Say how each client stops, as its network's contract has it, with the kubectl that the host has."""
     steps = []
     for network in plan.drain:
         contract = contracts.get(network)
         if contract is None:
             continue
         drain, busy = contract.drain, contract.busy
-        steps.append(
-            DrainStep(
-                network=network,
-                kind=drain.kind,
-                how=drain.how,
-                by_hand=drain.by_hand,
-                command=drain.command,
-                undo=drain.undo,
-                containers=busy.containers,
-                sees_jobs=busy.kind != "unknown",
-                wait_s=drain.wait_min * 60,
-                penalty=drain.penalty,
-            )
+        step = DrainStep(
+            network=network,
+            kind=drain.kind,
+            how=drain.how,
+            by_hand=drain.by_hand,
+            command=drain.command,
+            undo=drain.undo,
+            containers=busy.containers,
+            sees_jobs=busy.kind != "unknown",
+            wait_s=drain.wait_min * 60,
+            penalty=drain.penalty,
         )
+        steps.append(_by_kubectl(step, kubectl) if drain.command[:1] == ("kubectl",) else step)
     return plan.model_copy(update={"drains": tuple(steps)})
+
+
+def _by_kubectl(step: DrainStep, kubectl: Kubectl) -> DrainStep:
+    if kubectl is None:
+        return step
+    if not kubectl:
+        how = "There is neither kubectl nor a kubelet on this host: nothing of Kubernetes serves from it."
+        return step.model_copy(update={"kind": "absent", "how": how, "command": (), "undo": (), "penalty": None})
+    own = {"command": (*kubectl, *step.command[1:]), "undo": (*kubectl, *step.undo[1:]) if step.undo else ()}
+    return step.model_copy(update=own)
 
 
 def interrupting(planned: Planned) -> Planned:
@@ -178,9 +230,11 @@ def request_for(goal: Goal) -> Request:
     files = [r for r in goal.resources if isinstance(r, (AbsentFile, Directory, File, KeptFile, Settings))]
     profile = STATE
     sources = [r.source for r in goal.resources if isinstance(r, PackageSource)]
+    if any(isinstance(r, ContainerImages) for r in goal.resources):
+        profile = replace(STATE, files=(*STATE.files, *LISTENERS))
     if sources:
         profile = replace(
-            STATE, files=(*STATE.files, *SOURCE_FILES, *(path for s in sources for path in (s.path, s.key_path)))
+            profile, files=(*profile.files, *SOURCE_FILES, *(path for s in sources for path in (s.path, s.key_path)))
         )
     guarded = [r for r in goal.resources if isinstance(r, Guarded)]
     paths = [r.path for r in files] + [r.public for r in goal.resources if isinstance(r, KeyPair)]
@@ -195,7 +249,7 @@ def request_for(goal: Goal) -> Request:
         units=(*units, *(name for change in guarded for name in (*change.units, *change.stop))),
         sums=(
             *(r.path for r in files if isinstance(r, KeptFile)),
-            *(r.mark for r in goal.resources if isinstance(r, PythonEnvironment)),
+            *(r.mark for r in goal.resources if isinstance(r, (PythonEnvironment, ContainerImages))),
         ),
         stats=(*stats, *(path for change in guarded for path in change.absent)),
     )
@@ -213,16 +267,36 @@ def plan_for(seen: Seen, goal: Goal, signatures: Signatures) -> HostPlan:
         entry = goal.stack.entry
         resources = (*goal.resources, *beside_the_lock(entry, seen.facts))
         plan = host_plan(seen.host.name, entry, difference(resources, seen.facts, seen.capture), enrolled=enrolled)
-        refused, waiting = boot_refusals(plan, entry, seen.facts), _waiting(entry)
+        refused = (*boot_refusals(plan, entry, seen.facts), *ports_taken(entry, seen.capture))
+        waiting = _waiting(entry)
         return plan.model_copy(
             update={
                 "blocked": (*plan.blocked, *refused),
                 "reasons": (*plan.reasons, *([waiting] if waiting and plan.changes else [])),
+                "trial": trial_of(plan, goal.policy, seen.facts),
+                "notes": notes_of(seen.facts),
             }
         )
     differences = difference(goal.resources, seen.facts, seen.capture)
     plan = plan_from(seen.host.name, differences, policy=goal.policy, networks=goal.networks, enrolled=enrolled)
-    return plan.model_copy(update={"verified": goal.stack is not None, "takes_back": goal.undone})
+    return plan.model_copy(
+        update={"verified": goal.stack is not None, "takes_back": goal.undone, "notes": notes_of(seen.facts)}
+    )
+
+
+def ports_taken(entry: HostLock, capture: Capture) -> list[str]:
+    """Name the ports of clients on which somebody else listens; who has its container already listens itself."""
+    tables = [table for path in LISTENERS if isinstance(table := capture.file(path), str)]
+    listening = {f"{port}/tcp" for table in tables for port in listeners(table)}
+    told = []
+    for one in entry.intent.clients:
+        ours = capture.file(f"{CONTAINERS}/{one.network}.json")
+        told += [
+            f"{one.called} wants port {port}, and something listens on it already: sudo ss -ltnp"
+            for port in outside(one)
+            if port in listening and not (isinstance(ours, str) and re.search(rf'[":]{port.partition("/")[0]}:', ours))
+        ]
+    return told
 
 
 def _waiting(entry: HostLock) -> str:
@@ -255,18 +329,28 @@ def simulated(
 
     A plan whose transaction apt refuses, or that does what nobody asked for, is blocked.
     """
+    found, _, failed = _asked(plans, seen, prober, Profile())
+    return found, failed
+
+
+def _asked(
+    plans: Mapping[str, HostPlan], seen: Mapping[str, Seen], prober: Prober, beside: Profile
+) -> tuple[dict[str, HostPlan], dict[str, Seen], dict[str, HostError]]:
+    """As `simulated`; what else a preflight wants to see is asked `beside` it, in the same round trip."""
     lines = {name: line for name, plan in plans.items() if (line := simulation(plan)) is not None}
     signed = {name for name, plan in plans.items() if asks_for_a_key(plan, seen[name].facts)}
     asked = [name for name in plans if name in lines or name in signed]
     if not asked:
-        return dict(plans), {}
+        return dict(plans), {}, {}
     requests = {
         name: Request(
-            Profile(
+            replace(
+                beside,
                 commands=(
                     *([Command(lines[name], limit_s=SIMULATION_LIMIT_S, shell=True)] if name in lines else []),
                     *([Command(SIGNING, shell=True)] if name in signed else []),
-                )
+                    *beside.commands,
+                ),
             )
         )
         for name in asked
@@ -280,7 +364,42 @@ def simulated(
         if name in signed:
             refused = key_refusals(one.capture.command(SIGNING))
             found[name] = found[name].model_copy(update={"blocked": (*found[name].blocked, *refused)})
-    return found, failed
+    return found, again, failed
+
+
+def _with_ahead(
+    plans: Mapping[str, HostPlan], seen: Mapping[str, Seen], again: Mapping[str, Seen], catalogue: Catalogue
+) -> dict[str, HostPlan]:
+    """Hold the mechanisms of failure against what each host would be after its plan."""
+    found = dict(plans)
+    for name, plan in plans.items():
+        if plan.changes:
+            looks = (seen[name].capture, *([again[name].capture] if name in again else []))
+            found[name] = with_ahead(plan, merged(*looks), catalogue)
+    return found
+
+
+def with_ahead(plan: HostPlan, capture: Capture, catalogue: Catalogue) -> HostPlan:
+    """Say what would be wrong after the plan; what must not come about blocks it."""
+    from provisioner.doctor.foresee import foresee
+
+    ahead = foresee(capture, plan, catalogue)
+    stops = tuple(f"{item.title}: {item.costs}" for item in ahead if item.stops)
+    return plan.model_copy(update={"ahead": ahead, "blocked": (*plan.blocked, *stops)})
+
+
+def merged(first: Capture, *more: Capture) -> Capture:
+    """Several looks at one host as one capture; the later one counts."""
+    for other in more:
+        first = first.model_copy(
+            update={
+                "files": {**first.files, **other.files},
+                "commands": {**first.commands, **other.commands},
+                "nvml": other.nvml if other.nvml is not None else first.nvml,
+                "redacted": tuple(dict.fromkeys((*first.redacted, *other.redacted))),
+            }
+        )
+    return first
 
 
 def _with(plan: HostPlan, answer: Simulation, seen: Seen) -> HostPlan:
@@ -332,6 +451,31 @@ def _secret_missing(host: InventoryHost, sources: tuple[str, ...], environment: 
         f"{host.name}: {len(missing)} secret{'s are' if len(missing) > 1 else ' is'} missing; nothing was changed",
         context=missing,
         hint="docs/guide/secrets.md says where secrets may come from",
+    )
+
+
+def _client_cannot_run(host: InventoryHost, entry: HostLock) -> HostError | None:
+    """Name what keeps a client's containers from running; all of it stands in the request and the lock."""
+    wrong = []
+    for one in entry.intent.clients:
+        version = entry.networks[one.network].value if one.network in entry.networks else "none"
+        if one.taken(version) is None:
+            wrong.append(f"{one.called}: no image for client {version} ({', '.join(dict(one.images))} have one)")
+        if one.gpus != "none" and entry.toolkit is None:
+            wrong.append(f"{one.called}: wants GPUs, and the lock has no container toolkit (gpus: none does without)")
+        if not entry.engine.startswith("docker"):
+            wrong.append(f"{one.called}: runs in Docker, and the lock has {entry.engine or 'no container engine'}")
+        text = json.dumps(dict(one.environment))
+        if without_secrets(text) != text:
+            wrong.append(f"{one.called}: its environment holds a secret; provision_secrets is for that")
+    if not wrong:
+        return None
+    return HostError(
+        "client-cannot-run",
+        host.name,
+        f"{host.name}: a client could not run as it is asked for; nothing was changed",
+        context=wrong,
+        hint="docs/reference/clients.md says what provision_clients takes",
     )
 
 

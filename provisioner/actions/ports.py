@@ -30,9 +30,9 @@ class Prober(Protocol):
 
 
 class HostShell(Protocol):
-    """Runs a short script as root on one host, for the tool's own records there (lock, enrolment)."""
+    """Runs a short script as root on one host, for the tool's own records there (lock, enrolment); rc 124: too slow."""
 
-    def run(self, host: InventoryHost, script: str, stdin: str = "") -> CommandOutput: ...
+    def run(self, host: InventoryHost, script: str, stdin: str = "", timeout_s: float = 60) -> CommandOutput: ...
 
 
 class KeyReader(Protocol):

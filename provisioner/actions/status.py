@@ -19,6 +19,7 @@ from provisioner.model.inventory import InventoryHost
 from provisioner.model.plan import HostPlan
 from provisioner.model.stack import HostLock, Lock
 from provisioner.model.version import DebianVersion
+from provisioner.plan.trial import notes_of
 from provisioner.probe.request import STATE, Request
 
 State = Literal["bare", "differs", "up to date", "enrolled", "out", "not seen"]
@@ -40,6 +41,7 @@ class HostStatus:
     enrolled_at: datetime | None = None
     reference: str = ""
     hint: str = ""
+    notes: tuple[str, ...] = ()  # what the host did by itself, or will do
     as_locked: bool = False  # nothing but the record is missing or wrong
     tunnel: TunnelFacts = field(default_factory=TunnelFacts)
 
@@ -86,6 +88,7 @@ def _status(seen: Seen, entry: HostLock | None, lock: Lock | None, signatures: S
         seen.host.name,
         state,
         OLDER if lock is not None and seen.host.name in lock.older else reason,
+        notes=notes_of(seen.facts),
         driver=seen.facts.driver.loaded,
         runtime=_runtime(seen),
         networks=entry.intent.networks if entry is not None else seen.host.intent.networks,

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = 16
 AGAIN_S = 2.0
+SWITCH_S = 3.0
+"""The host switches two seconds after it answered; who comes earlier dials a way that is not there yet."""
 GRACE_S = 45.0
 """How long after a host's own time limit it is asked over the old path what became of the change."""
 
@@ -163,9 +165,10 @@ def _reached(
     on_event(RunEvent(one.host.name, "guard", "start", f"come back {way} within {one.change.confirm_s} s"))
     until = time.monotonic() + one.change.confirm_s
     last = "it was not asked"
+    sleep(SWITCH_S)
     while time.monotonic() < until:
         try:
-            answer = shell.run(one.new, f"{GUARD} status {one.id}")
+            answer = shell.run(one.new, f"{GUARD} status {one.id}", timeout_s=_one_try(one.change.confirm_s))
             state = _state(answer.stdout) if answer.rc == 0 else {}
             if state.get("state") == "applied":
                 return state
@@ -179,6 +182,14 @@ def _reached(
                 return last if taken_back.startswith("nobody confirmed") else taken_back
         sleep(AGAIN_S)
     return last
+
+
+def _one_try(confirm_s: int) -> float:
+    """Seconds for one attempt: a session that began in the middle of a switch may hang, and must not take them all.
+
+    A third of the time, so that there are three; a line that loses a fifth of its packets gets by in half a minute.
+    """
+    return min(30.0, max(6.0, confirm_s / 3))
 
 
 def _taken_back(one: Switched, shell: HostShell) -> str:

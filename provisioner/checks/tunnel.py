@@ -2,28 +2,54 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable
+from typing import Any
 
 from provisioner.checks.check import Check, NotMade, Seen, Verdict, failed, found, listed, not_applicable, passed
 from provisioner.model.stack import HostLock
 from provisioner.model.tunnel import TunnelLock
 
-TUNNEL_UNITS = "systemctl is-active wg-quick@prov0.service provision-nebula.service provision-ssh-tunnel.service; :"
+_UNITS = (
+    "wg-quick@prov0.service",
+    "provision-nebula.service",
+    "provision-ssh-tunnel.service",
+    "tailscaled.service",
+    "headscale.service",
+    "cloudflared.service",
+    "frpc.service",
+    "frps.service",
+    "rathole.service",
+)
+TUNNEL_UNITS = f"systemctl is-active {' '.join(_UNITS)}; :"
 HEARD = "wg show prov0 latest-handshakes && date +%s"
 # Only ends that this host dials: a hub does not wait for spokes that may be switched off.
 WAY = r"""
 [ -e /sys/class/net/prov0/mtu ] || exit 3
 cat /sys/class/net/prov0/mtu
-command -v wg >/dev/null || exit 0
 size=$(($(cat /sys/class/net/prov0/mtu) - 28))
-for key in $(wg show prov0 persistent-keepalive | awk '$2 != "off" { print $1 }'); do
-    far=$(wg show prov0 allowed-ips | awk -v key="$key" '$1 == key { sub("/.*", "", $2); print $2 }')
-    [ -n "$far" ] || continue
+ends=
+if command -v wg >/dev/null && wg show prov0 >/dev/null 2>&1; then
+    for key in $(wg show prov0 persistent-keepalive | awk '$2 != "off" { print $1 }'); do
+        ends="$ends $(wg show prov0 allowed-ips | awk -v key="$key" '$1 == key { sub("/.*", "", $2); print $2 }')"
+    done
+else
+    ends=$(sed -n 's/^  hosts: \["\(.*\)"\]$/\1/p' /etc/nebula/provision/config.yml 2>/dev/null)
+fi
+for far in $ends; do
     echo "far $far"
     ping -n -q -c 5 -i 0.2 -W 2 "$far" 2>&1
     echo "large $far"
     ping -n -q -M do -c 2 -W 2 -s "$size" "$far" 2>&1
 done; :"""
+# What the programs that are no kernel's matter say of themselves, each only where it is. rathole says nothing.
+OWN_WORDS = r"""
+command -v tailscale >/dev/null && { echo 'say tailscale'; timeout 10 tailscale status --json --peers=false 2>&1; }
+command -v headscale >/dev/null && { echo 'say headscale'; timeout 10 headscale health 2>&1 && echo well; }
+command -v curl >/dev/null || { echo 'say no-curl'; exit 0; }
+[ -e /etc/cloudflared/config.yml ] && { echo 'say cloudflared'; curl -sS -m 5 http://127.0.0.1:20241/ready 2>&1; }
+[ -e /etc/frp/frpc.toml ] && { echo 'say frpc'; curl -sS -m 5 http://127.0.0.1:7400/api/status 2>&1; }; :"""
 WAITING = "cat /var/lib/provision/guard/pending 2>/dev/null; :"
 
 STALE_S = 180
@@ -33,22 +59,94 @@ MOST_LOST = 50  # per cent; above that ssh hardly gets through
 def _tunnel(wanted: HostLock) -> TunnelLock | None:
     """The tunnel that must be up; None where the lock wants none, or one whose keys are not all known yet."""
     lock = wanted.tunnel
-    return lock if lock is not None and lock.kind in _PLACE and lock.complete else None
+    return lock if lock is not None and _unit(lock) is not None and lock.complete else None
 
 
-_PLACE = {"wireguard": 0, "nebula": 1, "ssh-reverse": 2}
+def _unit(lock: TunnelLock) -> str | None:
+    """The unit that carries it on this host; None where nothing of its own has to run."""
+    hub = lock.role == "hub"
+    return {
+        "wireguard": "wg-quick@prov0.service",
+        "nebula": "provision-nebula.service",
+        "ssh-reverse": None if hub else "provision-ssh-tunnel.service",
+        "tailscale": "tailscaled.service",
+        "headscale": "headscale.service" if hub else "tailscaled.service",
+        "cloudflare-tunnel": "cloudflared.service",
+        "frp": "frps.service" if hub else "frpc.service",
+        "rathole": "rathole.service",
+    }.get(lock.kind)
+
+
 NONE = not_applicable("the lock wants no tunnel on this host that could be up")
 
 
 def up(wanted: HostLock, seen: Seen) -> Verdict:
     lock = _tunnel(wanted)
-    if lock is None or (lock.kind == "ssh-reverse" and lock.role == "hub"):
+    if lock is None:
         return NONE
     states = seen.output.split()
-    if len(states) != len(_PLACE):
+    if len(states) != len(_UNITS):
         raise NotMade("systemctl did not name all units")
-    state = states[_PLACE[lock.kind]]
+    state = dict(zip(_UNITS, states, strict=True))[_unit(lock) or ""]
     return found(state == "active", f"its unit is {state}")
+
+
+def answers(wanted: HostLock, seen: Seen) -> Verdict:
+    """What the tunnel's own program says of its connection, where that is the only way to know."""
+    lock, told = _tunnel(wanted), seen.output
+    said = _asked(lock) if lock is not None else None
+    if said is None:
+        return not_applicable("this tunnel is judged by what it carries, or has no words of its own")
+    name, judge = said
+    blocks = re.split(r"^say ", told, flags=re.MULTILINE)
+    texts = {head: rest for head, _, rest in (block.partition("\n") for block in blocks)}
+    if name not in texts:
+        if "no-curl" in texts and name in ("cloudflared", "frpc"):
+            raise NotMade("there is no curl on the host to ask it with")
+        return failed(f"there is no {name} on this host")
+    return judge(texts[name].strip())
+
+
+def _asked(lock: TunnelLock) -> tuple[str, Callable[[str], Verdict]] | None:
+    hub = lock.role == "hub"
+    if lock.kind == "tailscale" or (lock.kind == "headscale" and not hub):
+        return "tailscale", _tailscale
+    if lock.kind == "headscale":
+        return "headscale", lambda text: found(text.endswith("well"), (text.splitlines() or ["no answer"])[-1])
+    if lock.kind == "cloudflare-tunnel":
+        return "cloudflared", _cloudflared
+    return ("frpc", _frpc) if lock.kind == "frp" and not hub else None
+
+
+def _tailscale(text: str) -> Verdict:
+    told = _json(text)
+    own = told.get("Self")
+    online = own.get("Online") if isinstance(own, dict) else None
+    state = told.get("BackendState")
+    return found(state == "Running" and online is True, f"{state}, {'online' if online else 'not online'}")
+
+
+def _cloudflared(text: str) -> Verdict:
+    count = _json(text).get("readyConnections")
+    return found(isinstance(count, int) and count > 0, f"{count} connections to the edge")
+
+
+def _frpc(text: str) -> Verdict:
+    rows = [row for rows in _json(text).values() if isinstance(rows, list) for row in rows if isinstance(row, dict)]
+    down = [f"{row.get('name')} {row.get('status')}" for row in rows if row.get("status") != "running"]
+    if down or not rows:
+        return failed(listed(down) or "it has no proxy")
+    return passed(f"{len(rows)} running")
+
+
+def _json(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise NotMade((text.splitlines() or ["it said nothing"])[-1])
+    return value
 
 
 def heard(wanted: HostLock, seen: Seen) -> Verdict:
@@ -78,12 +176,14 @@ def heard(wanted: HostLock, seen: Seen) -> Verdict:
 
 def carries(wanted: HostLock, seen: Seen) -> Verdict:
     lock = _tunnel(wanted)
-    if lock is None or lock.kind == "ssh-reverse":
+    if lock is None or lock.kind not in ("wireguard", "nebula"):
         return NONE
     if seen.rc == 3:
         return failed("there is no interface prov0")
     parts = _parts(seen, "far")
     dialled = [peer for peer in lock.peers if peer.keepalive] if lock.kind == "wireguard" else []
+    if lock.kind == "nebula" and lock.role == "spoke":
+        dialled = [peer for peer in lock.peers if peer.host == lock.hub]
     if not dialled:
         return not_applicable("it dials nobody")
     lines = []
@@ -137,6 +237,7 @@ CHECKS = (
     Check("tunnel-up", "The tunnel is up", up, (TUNNEL_UNITS,)),
     Check("tunnel-heard", "The other end of the tunnel was heard", heard, (HEARD,)),
     Check("tunnel-carries", "The tunnel carries", carries, (WAY,)),
+    Check("tunnel-answers", "The tunnel's own program is connected", answers, (OWN_WORDS,)),
     Check("tunnel-size", "The tunnel carries packets of its size", whole_packets, (WAY,), required=False),
     Check("change-settled", "No change waits to be confirmed", settled, (WAITING,)),
 )

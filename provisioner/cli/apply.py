@@ -105,6 +105,7 @@ def _plan(args: argparse.Namespace, sources: tuple[str, ...], limit: str | None,
         sources=sources,
         limit=limit,
         contracts=options.contracts,
+        mechanisms=options.mechanisms,
         environment=os.environ.keys(),
     )
 

@@ -31,18 +31,31 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="recorded host to read, or a folder of them; no ssh; may be repeated",
     )
     parser.add_argument("--matrix", type=Path, metavar="DIR", help="read this folder instead of the matrix shipped")
+    parser.add_argument("--fix", action="store_true", help="mend what a plan can mend: show the plan, ask, apply it")
+    options.lock(parser)
+    parser.add_argument("-y", "--yes", action="store_true", help="with --fix: do not ask")
+    parser.add_argument(
+        "--interrupt", action="store_true", help="with --fix: stop the clients at once, running jobs are lost"
+    )
+    parser.add_argument("--break-lock", action="store_true", help="with --fix: take over hosts that a dead run holds")
 
 
 def run(args: argparse.Namespace) -> int:
-    from provisioner.doctor.diagnose import Catalogue
-    from provisioner.doctor.reader import load
-    from provisioner.matrix.reader import load as load_matrix
-
     if args.capture and (args.host or args.inventory):
         raise BadInput("host-and-capture", "--capture reads a recorded host: give no HOST and no inventory with it")
-    catalogue = Catalogue(load(args.matrix), load_matrix(args.matrix))
+    if args.capture and args.fix:
+        raise BadInput(
+            "fix-needs-a-host",
+            "a recorded host cannot be mended",
+            hint="name the host itself: provision doctor HOST --fix",
+        )
+    catalogue = options.mechanisms(args.matrix)
+    if args.fix:
+        from provisioner.cli.doctor_fix import fix
+
+        return fix(args, catalogue)
     answers = _recorded(args.capture, catalogue) if args.capture else _live(args, catalogue)
-    return _json(answers) if args.json else _text(answers, recorded=bool(args.capture))
+    return _json(answers) if args.json else _text(answers, recorded=bool(args.capture), inventory=args.inventory)
 
 
 def _live(args: argparse.Namespace, catalogue: Catalogue) -> Iterator[Diagnosis | ProvisionError]:
@@ -50,9 +63,13 @@ def _live(args: argparse.Namespace, catalogue: Catalogue) -> Iterator[Diagnosis 
     from provisioner.adapters import inventory
     from provisioner.cli.wiring import SshProber
 
-    limit = ",".join([*args.host, *([args.limit] if args.limit else [])]) or None
-    hosts = inventory.read(tuple(args.inventory), limit)
+    hosts = inventory.read(tuple(args.inventory), limit_of(args))
     yield from doctor(hosts, SshProber(forks=args.forks, timeout_s=args.timeout), catalogue)
+
+
+def limit_of(args: argparse.Namespace) -> str | None:
+    """The hosts that are named, as a pattern of the inventory; None for all of it."""
+    return ",".join([*args.host, *([args.limit] if args.limit else [])]) or None
 
 
 def _recorded(paths: list[Path], catalogue: Catalogue) -> Iterator[Diagnosis | ProvisionError]:
@@ -74,7 +91,7 @@ def _captures_in(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if file.suffix in (".json", ".yaml", ".yml") and file.is_file())
 
 
-def _text(answers: Iterator[Diagnosis | ProvisionError], *, recorded: bool) -> int:
+def _text(answers: Iterator[Diagnosis | ProvisionError], *, recorded: bool, inventory: list[str]) -> int:
     from provisioner.cli.views.doctor import diagnosis_text
     from provisioner.cli.words import error_text
 
@@ -87,7 +104,7 @@ def _text(answers: Iterator[Diagnosis | ProvisionError], *, recorded: bool) -> i
             bad = bad or not isinstance(answer, HostError)
             code = Exit.FAILED
             continue
-        print(("" if first else "\n") + diagnosis_text(answer, recorded=recorded), flush=True)
+        print(("" if first else "\n") + diagnosis_text(answer, recorded=recorded, inventory=inventory), flush=True)
         first = False
         code = Exit.FAILED if answer.serious else code
     return Exit.BAD_INPUT if bad else code

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from provisioner.doctor.diagnose import Catalogue
     from provisioner.matrix.entries import Contract
     from provisioner.model.inventory import InventoryHost
     from provisioner.model.stack import Lock
@@ -62,6 +63,15 @@ def contracts() -> Mapping[str, Contract | None]:
     from provisioner.matrix.reader import load
 
     return {name: network.contract for name, network in load().networks.items()}
+
+
+def mechanisms(folder: Path | None = None) -> Catalogue:
+    """Return the mechanisms of failure, of the matrix shipped or of another folder."""
+    from provisioner.doctor.diagnose import Catalogue
+    from provisioner.doctor.reader import load
+    from provisioner.matrix.reader import load as load_matrix
+
+    return Catalogue(load(folder), load_matrix(folder))
 
 
 def hosts_aside(args: argparse.Namespace) -> Callable[[], tuple[InventoryHost, ...]]:

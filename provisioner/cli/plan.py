@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
         sources=tuple(args.inventory),
         limit=args.limit,
         contracts=options.contracts,
+        mechanisms=options.mechanisms,
         environment=os.environ.keys(),
     )
     if args.out is not None:

@@ -62,9 +62,9 @@ class CaptureProber:
 class SshShell:
     """The HostShell of the command line."""
 
-    def run(self, host: InventoryHost, script: str, stdin: str = "") -> CommandOutput:
+    def run(self, host: InventoryHost, script: str, stdin: str = "", timeout_s: float = 60) -> CommandOutput:
         target = ssh.Target.from_variables(host.name, host.variables)
-        return asyncio.run(ssh.run(target, script, stdin.encode()))
+        return asyncio.run(ssh.run(target, script, stdin.encode(), timeout_s=timeout_s))
 
 
 def alive(pid: int) -> bool:

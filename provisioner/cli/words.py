@@ -65,10 +65,10 @@ def defect_text(argv: Sequence[str]) -> str:
 
 
 def next_command(
-    command: str, inventory: Sequence[str] = (), hosts: Sequence[str] = (), lock: str | None = None
+    command: str | Sequence[str], inventory: Sequence[str] = (), hosts: Sequence[str] = (), lock: str | None = None
 ) -> str:
     """Return `provision plan -i hosts --limit rig-01,rig-02`, ready to be typed; the default lock is not named."""
-    words = ["provision", command]
+    words = ["provision", *([command] if isinstance(command, str) else command)]
     for source in inventory:
         words += ["-i", source]
     if hosts:

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from provisioner.doctor.facts import FACTS
 from provisioner.doctor.host import PLACES
+from provisioner.doctor.parts import PARTS
 from provisioner.matrix.specifier import KEYS, Claim, Confidence, Day, Frozen, Id, Requirement, Text
 from provisioner.model.version import DottedVersion, Specifier
 
@@ -48,6 +49,15 @@ def _regex(value: Any) -> Any:
 
 
 Regex = Annotated[str, BeforeValidator(_regex)]
+
+
+def _part(value: Any) -> Any:
+    if value not in PARTS:
+        raise ValueError(f"a plan has no part '{value}'; it has {', '.join(PARTS)}")
+    return value
+
+
+Part = Annotated[str, BeforeValidator(_part)]
 
 
 class Condition(Frozen):
@@ -152,8 +162,8 @@ class Repair(Frozen):
     """What mends it, and what that costs."""
 
     where: Literal["host", "console", "hardware", "firmware", "network", "container"]
-    plan: Id | None = None
-    """What `provision plan` and `apply` mend of it: the kind of thing that the plan would change."""
+    plan: Part | None = None
+    """The part of a plan that mends it: `provision doctor --fix` then goes through plan and apply."""
     steps: tuple[Step, ...] = Field(min_length=1)
     drain: Literal["yes", "no", "that card", "containers"]
     reboot: Literal["yes", "no", "maybe", "cold"]
@@ -220,6 +230,8 @@ class Mechanism(Claim):
     """More general mechanisms that this one states more exactly: they are not shown beside it."""
     explains: tuple[Id, ...] = ()
     """What follows from it: shown as consequences, not as findings."""
+    ahead: Literal["stop", "warn"] | None = None
+    """What a plan does when it would hold once the plan is done: refuse the change, or say so even if it holds now."""
     looks_like: tuple[Text, ...] = ()
     """What else looks like it, and what tells them apart."""
     cause: Text

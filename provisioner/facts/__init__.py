@@ -15,6 +15,7 @@ from provisioner.facts import (
     packages,
     runtime,
     sources,
+    trial,
     tunnel,
     units,
 )
@@ -54,6 +55,8 @@ def read(capture: Capture, *, now: datetime | None = None) -> HostFacts:
         components=sources.components(known_sources),
         sources=known_sources,
         tunnel=tunnel.read(capture, kernels.running),
+        trial=trial.read(capture),
+        enrolled_before=trial.enrolled_before(capture),
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from provisioner.facts.grub import default_kernel
 from provisioner.facts.listing import listed, matching, natural
+from provisioner.host.grub import default_kernel, forgets
+from provisioner.host.trial import DROP_IN
 from provisioner.model.capture import UNKNOWN, Capture, Unknown
 from provisioner.model.facts import KernelFacts
 
@@ -13,7 +14,12 @@ _LEFTOVERS = (".old", ".bak", ".dpkg-tmp", ".dpkg-bak", ".dpkg-new", ".signed", 
 def read(capture: Capture) -> KernelFacts:
     there = installed(capture)
     return KernelFacts(
-        running=running(capture), installed=there, next_boot=next_boot(capture, there), headers=headers(capture)
+        running=running(capture),
+        installed=there,
+        next_boot=next_boot(capture, there),
+        headers=headers(capture),
+        boots_once=boots_once(capture),
+        stays=stays(capture),
     )
 
 
@@ -48,6 +54,23 @@ def next_boot(capture: Capture, there: tuple[str, ...] | Unknown) -> str | Unkno
         return UNKNOWN
     chosen = default_kernel(config, environment or "")
     return chosen if chosen is not None and chosen in there else UNKNOWN
+
+
+def boots_once(capture: Capture) -> bool | Unknown:
+    """Whether GRUB is the loader, and can write down that it took an entry once."""
+    config, mounts = capture.file("/boot/grub/grub.cfg"), capture.file("/proc/mounts")
+    if config is None:
+        return False
+    return UNKNOWN if config is UNKNOWN or not isinstance(mounts, str) else forgets(mounts)
+
+
+def stays(capture: Capture) -> str | Unknown | None:
+    """The comment of the file that a trial leaves when the newer kernel was taken back."""
+    text = capture.file(DROP_IN)
+    if not isinstance(text, str):
+        return text
+    words = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
+    return " ".join(words).replace("Written by provision: ", "")
 
 
 def headers(capture: Capture) -> tuple[str, ...] | Unknown:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from provisioner.facts.listing import contents, listed, matching
@@ -116,11 +117,17 @@ def _public_keys(capture: Capture) -> dict[str, str] | Unknown:
 
 
 def _routes(capture: Capture) -> tuple[Route, ...] | Unknown:
-    """`/proc/net/route` writes addresses as hexadecimal words in the machine's byte order, which is little here."""
+    """What the kernel routes, and what Docker is told to take for networks that are yet to come."""
     text = capture.file("/proc/net/route")
     if not isinstance(text, str):
         return UNKNOWN
-    found = []
+    more = capture.file("/proc/net/ipv6_route")
+    found = [*_routes_of_4(text), *(_routes_of_6(more) if isinstance(more, str) else ()), *_pools(capture)]
+    return tuple(dict.fromkeys(found))
+
+
+def _routes_of_4(text: str) -> Iterator[Route]:
+    """`/proc/net/route` writes addresses as hexadecimal words in the machine's byte order, which is little here."""
     for line in text.splitlines()[1:]:
         fields = line.split()
         if len(fields) < 8 or fields[0] in ("lo", INTERFACE):
@@ -131,8 +138,40 @@ def _routes(capture: Capture) -> tuple[Route, ...] | Unknown:
         except ValueError:
             continue
         if network.prefixlen:
-            found.append(Route(str(network), fields[0]))
-    return tuple(dict.fromkeys(found))
+            yield Route(str(network), fields[0])
+
+
+_REJECT = 0x0200  # RTF_REJECT of linux/route.h: nothing is reached there
+
+
+def _routes_of_6(text: str) -> Iterator[Route]:
+    """`/proc/net/ipv6_route`: network and length first, flags and interface last, all in hexadecimal; no heading."""
+    for line in text.splitlines():
+        fields = line.split()
+        if len(fields) < 10 or fields[-1] in ("lo", INTERFACE):
+            continue
+        try:
+            length = int(fields[1], 16)
+            network = ipaddress.IPv6Network((bytes.fromhex(fields[0]), length))
+            flags = int(fields[-2], 16)
+        except ValueError:
+            continue
+        if length and not flags & _REJECT and not (network.is_link_local or network.is_multicast):
+            yield Route(str(network), fields[-1])
+
+
+def _pools(capture: Capture) -> Iterator[Route]:
+    """`bip` and `default-address-pools` of Docker's daemon.json."""
+    config = _json(capture.file("/etc/docker/daemon.json"))
+    if not isinstance(config, dict):
+        return
+    pools = config.get("default-address-pools")
+    bases = [p.get("base") for p in pools if isinstance(p, dict)] if isinstance(pools, list) else []
+    for text in (config.get("bip"), *bases):
+        try:
+            yield Route(str(ipaddress.ip_network(str(text), strict=False)), "Docker, by its daemon.json")
+        except ValueError:
+            continue
 
 
 def _kernel_module(capture: Capture, running: str | Unknown) -> bool | Unknown:

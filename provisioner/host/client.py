@@ -2,12 +2,14 @@
 
     provision-client drain NETWORK [--wait S] [--containers PATTERN] [--undo WORD…] [--do WORD…]
     provision-client resume NETWORK [--do WORD…]
+    provision-client resume-all
     provision-client jobs [--containers PATTERN]
 
 `drain` closes the gate of that network (/var/lib/provision/drained/NETWORK), runs the command behind --do, and
 waits until no job runs. Exit 0: drained. Exit 3: a job still runs after the wait; the gate is opened again, the
 command behind --undo is run, and the client serves on. Exit 4: the command failed; the gate is opened again. No job
-is ever ended here.
+is ever ended here. `--undo` is kept on the host until it has been run: `resume` without `--do` runs it, `resume-all`
+does so for every network that has one left, as the last step of an enrolment.
 
 A job is a container whose name fits the pattern, or else a compute process: one that NVML names, or that has
 /dev/nvidia-uvm open, which tells also while NVML does not answer.
@@ -31,6 +33,7 @@ if MYPY:
 
 POLL_S = 5.0
 COMPUTE = "/dev/nvidia-uvm"
+UNDO = gate.STATE + "/undo"
 
 
 class Unseen(Exception):
@@ -118,9 +121,11 @@ def drain(
     act = run or command
     close(network, root)
     if do:
+        keep(network, undo, root)
         rc = act(do)
         if rc:
             reopen(network, root)
+            forget(network, root)
             say(f"{network}: {' '.join(do)} failed with exit code {rc}; nothing was drained, and it serves on")
             return 4
     ends_at = clock() + wait_s
@@ -138,16 +143,60 @@ def drain(
     reopen(network, root)
     if undo and act(undo):
         say(f"{network}: {' '.join(undo)} failed: run it by hand, or the client takes no jobs")
+    elif do:
+        forget(network, root)
     say(f"{network}: still busy after {wait_s / 60:g} min ({', '.join(left[:4])}); it serves on")
     return 3
 
 
-def resume(network: str, do: "tuple[str, ...]" = (), root: str = "") -> int:
+def resume(
+    network: str,
+    do: "tuple[str, ...]" = (),
+    root: str = "",
+    run: "Callable[[tuple[str, ...]], int] | None" = None,
+) -> int:
+    """Open the gate, and take back what a drain did; exit 4: that failed, and is tried again next time."""
     reopen(network, root)
-    if do and command(do):
-        say(f"{network}: {' '.join(do)} failed")
+    words = do or kept(network, root)
+    if words and (run or command)(words):
+        say(f"{network}: {' '.join(words)} failed: it takes no jobs until that is done")
         return 4
+    forget(network, root)
     return 0
+
+
+def resume_all(root: str = "", run: "Callable[[tuple[str, ...]], int] | None" = None) -> int:
+    """Every network whose drain has not been taken back."""
+    try:
+        names = sorted(os.listdir(root + UNDO))
+    except OSError:
+        return 0
+    return max([resume(name, (), root, run) for name in names if safe_name(name)], default=0)
+
+
+def keep(network: str, undo: "tuple[str, ...]", root: str = "") -> None:
+    """Note what takes the drain back before it is begun: a run that dies in between must not leave a client idle."""
+    if not undo:
+        return
+    os.makedirs(root + UNDO, mode=0o755, exist_ok=True)
+    path = f"{root}{UNDO}/{network}"
+    with open(f"{root}{UNDO}/.{network}.new", "w") as out:
+        json.dump(undo, out)
+    os.replace(f"{root}{UNDO}/.{network}.new", path)
+
+
+def kept(network: str, root: str = "") -> "tuple[str, ...]":
+    try:
+        return tuple(str(word) for word in json.loads(gate.read(f"{root}{UNDO}/{network}") or "[]"))
+    except (ValueError, TypeError):
+        return ()
+
+
+def forget(network: str, root: str = "") -> None:
+    try:
+        os.unlink(f"{root}{UNDO}/{network}")
+    except FileNotFoundError:
+        pass
 
 
 def close(network: str, root: str = "", why: str = "") -> None:
@@ -201,7 +250,8 @@ def parsed(argv: "list[str]") -> "dict[str, list[str]] | None":
 def main(argv: "list[str]") -> int:
     options = parsed(argv)
     words = options[""] if options is not None else []
-    if options is None or len(words) != (1 if words[:1] == ["jobs"] else 2) or not safe_name(words[-1]):
+    alone = words[:1] in (["jobs"], ["resume-all"])
+    if options is None or len(words) != (1 if alone else 2) or not safe_name(words[-1]):
         return usage()
     containers = next(iter(options.get("--containers", ())), None)
     do, undo = tuple(options.get("--do", ())), tuple(options.get("--undo", ()))
@@ -213,6 +263,8 @@ def main(argv: "list[str]") -> int:
             return 2
         sys.stdout.write("".join(one + "\n" for one in found))
         return 1 if found else 0
+    if words[0] == "resume-all":
+        return resume_all()
     if words[0] == "resume":
         return resume(words[1], do)
     if words[0] != "drain":

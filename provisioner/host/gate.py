@@ -5,6 +5,7 @@ line of its own, to the journal when a unit asks; whatever can not be told keeps
 and writes nothing.
 
     provision-gate check [NETWORK]    exit 0: open; 1: closed, with the reasons
+    provision-gate admit NETWORK      the same for a unit; exit 255: closed, for reasons that may pass by themselves
     provision-gate observe            what a record would be compared with, as JSON: what enrolment signs
 """
 
@@ -47,10 +48,15 @@ PAYLOAD = "application/vnd.in-toto+json"
 NVML_LIMIT_S = 20.0
 DOCKER_LIMIT_S = 5.0
 BEHIND_S = 300  # a clock may be this much behind the one that signed
+LATER = 255  # of an ExecCondition: a failure, which Restart= tries again; any other code skips the start for good
 
 
 class Closed(Exception):
     """Why the record as such does not count."""
+
+
+class Passing(str):
+    """A reason that may pass by itself: a clock that is not set yet, heat, an engine that is still starting."""
 
 
 # What is seen.
@@ -260,7 +266,7 @@ def reasons(record: "Json", now: "Json", at: float, network: "str | None" = None
     """
     told = binding(record, now) + times(record, now, at)
     told += driver(record["stack"], now, passing) + runtime(record["stack"], now)
-    told += [f"the tunnel carries nothing: {end} does not answer" for end in now["tunnel"] if passing]
+    told += [Passing(f"the tunnel carries nothing: {end} does not answer") for end in now["tunnel"] if passing]
     if network is not None and network not in record["networks"]:
         told.append(f"this host is enrolled for {', '.join(record['networks']) or 'no network'}, not for {network}")
     return told
@@ -285,9 +291,9 @@ def times(record: "Json", now: "Json", at: float) -> "list[str]":
     if stamp(at) >= record["expires_at"]:
         told.append(f"the enrolment ended at {record['expires_at']}")
     if stamp(at + BEHIND_S) < record["enrolled_at"]:
-        told.append(f"the clock says {stamp(at)}, before the enrolment at {record['enrolled_at']}")
+        told.append(Passing(f"the clock says {stamp(at)}, before the enrolment at {record['enrolled_at']}"))
     if record["stack"]["clock_kept"] and now["clock_kept"] is False:
-        told.append("nothing keeps the clock now; something did when the host was enrolled")
+        told.append(Passing("nothing keeps the clock now; something did when the host was enrolled"))
     return told
 
 
@@ -322,14 +328,16 @@ def hot(card: "Json") -> "list[str]":
     degrees, limit = card["temperature_c"], card["slowdown_c"]
     if degrees is None or limit is None or degrees < limit:
         return []
-    return [f"{card['name']} is at {degrees} °C; it slows down at {limit} °C"]
+    return [Passing(f"{card['name']} is at {degrees} °C; it slows down at {limit} °C")]
 
 
 def runtime(stack: "Json", now: "Json") -> "list[str]":
     told = []
     if stack["docker"] is not None and stack["docker"] != now["docker"]:
-        said = f"is {now['docker']}" if now["docker"] else "does not answer"
-        told.append(f"Docker {said}, enrolled with {stack['docker']}")
+        if now["docker"]:
+            told.append(f"Docker is {now['docker']}, enrolled with {stack['docker']}")
+        else:
+            told.append(Passing(f"Docker does not answer, enrolled with {stack['docker']}"))
     for path, versions in sorted(stack["cdi"].items()):
         if path not in now["cdi"]:
             told.append(f"{path} is gone")
@@ -383,7 +391,7 @@ def main(argv: "list[str]", **with_: "Any") -> int:
     if argv[:1] == ["observe"] and len(argv) == 1:
         print(json.dumps(observe(**with_), sort_keys=True))
         return 0
-    if argv[:1] != ["check"] or len(argv) > 2:
+    if argv[:1] not in (["check"], ["admit"]) or len(argv) > 2 or argv == ["admit"]:
         sys.stderr.write((__doc__ or "").partition("\n\n")[2])
         return 2
     network = argv[1] if len(argv) > 1 else None
@@ -396,6 +404,8 @@ def main(argv: "list[str]", **with_: "Any") -> int:
         say(f"{name} stays stopped: {reason}" if network else f"{name} stay stopped: {reason}")
     if not told:
         say(f"{name} may start: the host is as it was enrolled", level=6)
+    if told and argv[0] == "admit" and all(isinstance(reason, Passing) for reason in told):
+        return LATER
     return 1 if told else 0
 
 

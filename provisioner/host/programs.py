@@ -5,12 +5,16 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+from provisioner.host import trial as trial_program
+
 FOLDER = "/usr/local/lib/provision"
 GATE = "/usr/local/sbin/provision-gate"
 CLIENT = "/usr/local/sbin/provision-client"
 WATCHDOG = "/usr/local/sbin/provision-watchdog"
 POWER = "/usr/local/sbin/provision-power"
-MODULES = ("ed25519", "nvml", "gate", "client", "ladder", "power", "watchdog")
+TRIAL = ("grub", "fallback", "trial")
+CONTAINER = "/usr/local/sbin/provision-container"
+MODULES = ("ed25519", "nvml", "gate", "client", "ladder", "power", "watchdog", "container")
 
 _HERE = Path(__file__).parent
 
@@ -38,6 +42,13 @@ def modules() -> dict[str, str]:
     return {f"{FOLDER}/provisioner/host/{name}.py": text for name, text in texts.items()}
 
 
+def trial() -> dict[str, str]:
+    """Path below the folder of a trial -> text: a copy of its own, for the change may take other programs back."""
+    texts = {f"provisioner/host/{name}.py": (_HERE / f"{name}.py").read_text(encoding="utf-8") for name in TRIAL}
+    purpose = "Goes back by itself unless the host is sound and somebody confirms."
+    return texts | {"run": _COMMAND.format(purpose=purpose, folder=trial_program.FOLDER, module="trial")}
+
+
 def commands() -> dict[str, str]:
     """Path on the host -> text of a command, to be executable."""
     said = {
@@ -45,6 +56,7 @@ def commands() -> dict[str, str]:
         CLIENT: ("client", "Stops a client without ending a job, and lets it start again."),
         WATCHDOG: ("watchdog", "Sees what is wrong and climbs its ladders."),
         POWER: ("power", "Holds each card to its power policy."),
+        CONTAINER: ("container", "Runs the containers of a network's client."),
     }
     return {
         path: _COMMAND.format(purpose=purpose, folder=FOLDER, module=module) for path, (module, purpose) in said.items()

@@ -285,7 +285,7 @@ def run(host: "Host", config: "Json") -> "Json":
     seen = host.nvml()
     found = causes(host, config, memory, seen)
     decision = ladder.decide(
-        found, before.get("ladder") or {}, host.now(), busy(host, config), config.get("reboot", True)
+        found, before.get("ladder") or {}, host.now(), busy(host, config), config.get("reboot", False)
     )
     memory["ladder"] = decision.memory
     actions = []

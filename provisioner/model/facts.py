@@ -41,6 +41,8 @@ class KernelFacts:
     installed: tuple[str, ...] | Unknown  # with a vmlinuz in /boot
     next_boot: str | Unknown  # what the boot loader takes by default
     headers: tuple[str, ...] | Unknown  # releases whose build folder is there
+    boots_once: bool | Unknown = UNKNOWN  # whether the boot loader can take a kernel for one boot and forget it
+    stays: str | Unknown | None = UNKNOWN  # why GRUB keeps to an older kernel, as the host itself noted
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,34 @@ class TunnelFacts:
 
 
 @dataclass(frozen=True)
+class TrialFacts:
+    """The last change that was tried across its reboot, as the host noted it (provisioner/host/trial.py)."""
+
+    state: str
+    what: str
+    at: str
+    limit_s: int
+    why: str = ""
+    problem: str = ""
+
+    @property
+    def live(self) -> bool:
+        """Whether it still goes on: it is confirmed, cancelled, or ends by itself."""
+        return self.state not in ("back", "gave-up")
+
+    @property
+    def words(self) -> str:
+        """What a screen says of it, in a line."""
+        if self.state in ("armed", "trying", "sound"):
+            return f"{self.what} is on trial: the host goes back by itself {self.limit_s // 60} min after its boot"
+        if self.state == "back":
+            return f"the host went back by itself, {self.what} did not stay ({self.at}): {self.why}"
+        if self.state == "gave-up":
+            return f"the host could not go back by itself from {self.what} ({self.at}, {self.why}): {self.problem}"
+        return f"the host is going back by itself from {self.what}: {self.why}"
+
+
+@dataclass(frozen=True)
 class HostFacts:
     """All of it. `packages` maps name to package; a name that is not in it is not installed."""
 
@@ -219,6 +249,8 @@ class HostFacts:
     dpkg_interrupted: bool | Unknown = UNKNOWN  # its journal is left, or a package was cut short while it was unpacked
     package_patterns: tuple[str, ...] = ("*",)  # names that were looked at; what they do not cover is unknown
     tunnel: TunnelFacts = TunnelFacts()
+    trial: TrialFacts | Unknown | None = UNKNOWN  # None: there is none
+    enrolled_before: bool | Unknown = UNKNOWN  # it keeps the stack that it was last enrolled with
     nvswitches: int | Unknown = UNKNOWN  # NVSwitch bridges on the PCI bus
 
     def package(self, name: str) -> Package | Unknown | None:

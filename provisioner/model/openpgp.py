@@ -6,12 +6,26 @@ import base64
 import binascii
 import hashlib
 import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 
 _ARMOR = re.compile(
     r"-----BEGIN PGP PUBLIC KEY BLOCK-----\r?\n(?:[!-9;-~]+: [^\n]*\n)*\s*\n?(?P<body>[A-Za-z0-9+/=\s]+?)"
     r"\s*(?:\n=[A-Za-z0-9+/]{4}\s*)?-----END PGP PUBLIC KEY BLOCK-----"
 )
 _PUBLIC_KEY = 6  # packet tag of a primary key; 14 are its subkeys
+_SIGNATURE = 2
+# Signatures by which a key speaks of itself: certifications of a name, and the key directly (RFC 4880, section 5.2.1).
+_OF_ITSELF = (0x10, 0x11, 0x12, 0x13, 0x1F)
+_MADE, _EXPIRES_AFTER, _ISSUER = 2, 9, 16  # subpackets, section 5.2.3.1
+
+
+@dataclass(frozen=True)
+class PublicKey:
+    """A primary key: its fingerprint, and until when it holds; None: it says nothing of an end."""
+
+    fingerprint: str
+    until: datetime | None
 
 
 def fingerprints(text: str) -> tuple[str, ...]:
@@ -32,6 +46,53 @@ def fingerprints(text: str) -> tuple[str, ...]:
     if not found:
         raise ValueError("no public key in the text")
     return tuple(found)
+
+
+def public_keys(data: bytes) -> tuple[PublicKey, ...]:
+    """Return the primary keys of a keyring, armored or binary, with their ends. Raises ValueError for what is none."""
+    if b"-----BEGIN PGP" in data:
+        blocks = [match["body"] for match in _ARMOR.finditer(data.decode("ascii", "replace"))]
+        data = b"".join(base64.b64decode("".join(block.split())) for block in blocks)
+    found: list[PublicKey] = []
+    latest = 0
+    made = 0
+    for tag, body in _packets(data):
+        if tag == _PUBLIC_KEY:
+            made, latest = int.from_bytes(body[1:5], "big"), 0
+            found.append(PublicKey(_fingerprint(body), None))
+        elif tag == _SIGNATURE and found and body[:1] == b"\x04" and body[1] in _OF_ITSELF:
+            said = _subpackets(body)
+            at = int.from_bytes(said.get(_MADE, b""), "big")
+            issuer = said.get(_ISSUER, b"").hex().upper()
+            if at >= latest and found[-1].fingerprint.endswith(issuer):
+                latest = at
+                after = int.from_bytes(said.get(_EXPIRES_AFTER, b""), "big")
+                end = datetime.fromtimestamp(0, timezone.utc) + timedelta(seconds=made + after) if after else None
+                found[-1] = PublicKey(found[-1].fingerprint, end)
+    if not found:
+        raise ValueError("no public key in it")
+    return tuple(found)
+
+
+def _subpackets(signature: bytes) -> dict[int, bytes]:
+    """What a signature of version 4 says, hashed and not (RFC 4880, section 5.2.3)."""
+    found: dict[int, bytes] = {}
+    at = 4
+    for _ in range(2):
+        end = at + 2 + int.from_bytes(signature[at : at + 2], "big")
+        at += 2
+        while at < min(end, len(signature)):
+            length, size = signature[at], 1
+            if length >= 255:
+                length, size = int.from_bytes(signature[at + 1 : at + 5], "big"), 5
+            elif length >= 192:
+                length, size = ((length - 192) << 8) + int.from_bytes(signature[at + 1 : at + 2], "big") + 192, 2
+            body = signature[at + size : at + size + length]
+            if body:
+                found.setdefault(body[0] & 0x7F, body[1:])
+            at += size + max(length, 1)
+        at = end
+    return found
 
 
 def armored(data: bytes) -> str:

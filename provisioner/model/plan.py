@@ -46,7 +46,7 @@ class DrainStep(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     network: str
-    kind: str  # as in the contract of matrix/networks: scale-zero, unlist, pause, wait-for-job, none …
+    kind: str  # as in the contract of matrix/networks: scale-zero, unlist, pause, none …; absent: it is not there
     how: str
     by_hand: bool = False  # somebody has to do it on the network's page first
     command: tuple[str, ...] = ()
@@ -55,6 +55,37 @@ class DrainStep(BaseModel):
     sees_jobs: bool = True  # False: nothing on the host tells whether a job runs
     wait_s: int = 1800
     penalty: str | None = None
+
+
+class Trial(BaseModel):
+    """The change is tried across its reboot: the host takes it back by itself unless it is sound and is confirmed.
+
+    `once`: the kernel that GRUB boots once; None: the kernel that runs boots again, or `note` says why it is not tried.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    minutes: int  # from the boot
+    what: str  # `driver 535.216.03 → 535.261.03`
+    driver: str | None  # that has to be loaded then
+    once: str | None = None
+    note: str = ""
+
+
+class Ahead(BaseModel):
+    """What would be wrong once the plan is done: a mechanism of matrix/failures that holds on the state after it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mechanism: str
+    title: str
+    costs: str
+    evidence: tuple[str, ...] = ()
+    mend: str = ""  # the first step against it
+    sure: bool = True  # False: it is likely, or only the next boot will tell
+    new: bool = True  # False: it is so now and would stay so
+    stops: bool = False  # the plan is refused for it
+    told: bool = True  # False: only `provision preflight` shows it
 
 
 class HostPlan(BaseModel):
@@ -73,9 +104,12 @@ class HostPlan(BaseModel):
     enrolled: bool = False  # a record for this very lock is on the host
     keep: Keep | None = None  # what is replaced is kept on the host; None: the plan itself takes a change back
     takes_back: tuple[str, ...] = ()  # runs whose changes the plan undoes, oldest first
+    trial: Trial | None = None
     verified: bool = True  # False: it had no stack then that it could be verified against, and was not enrolled
     reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what the host did by itself since, or will do
     blocked: tuple[str, ...] = ()
+    ahead: tuple[Ahead, ...] = ()  # what would be wrong after it; empty as well when nobody looked
 
     @property
     def interrupted(self) -> bool:

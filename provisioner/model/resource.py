@@ -45,6 +45,7 @@ class File(_Kind):
     rebuilds_initramfs: bool = False
     pins: bool = False  # must be in force before the drain and any package transaction: pins, the gate
     kept: bool = True  # a rollback takes it back; false for what carries the way in
+    of_client: bool = False  # a client reads it when it starts: it must not change under a running one
 
     @property
     def key(self) -> str:
@@ -127,6 +128,24 @@ class PythonEnvironment(_Kind):
     def mark(self) -> str:
         """The list it was made from; it gets its name when everything is installed."""
         return f"/opt/provision/{self.network}/current/requirements.txt"
+
+
+class ContainerImages(_Kind):
+    """The images of a network's client, as they are named to Docker; all of them are there."""
+
+    kind: Literal["container-images"] = "container-images"
+    network: str
+    images: tuple[str, ...] = ()
+    sha256: str  # of the note on the host: the names, a line each
+
+    @property
+    def key(self) -> str:
+        return f"images {self.network}"
+
+    @property
+    def mark(self) -> str:
+        """What provision-container wrote when every image was there."""
+        return f"/var/lib/provision/images/{self.network}"
 
 
 class Settings(_Kind):
@@ -363,6 +382,7 @@ Resource = Annotated[
     | AbsentFile
     | PackageSource
     | PythonEnvironment
+    | ContainerImages
     | ReplacedSource
     | Settings
     | Package

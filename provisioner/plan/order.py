@@ -17,6 +17,7 @@ from provisioner.model.resource import (
     AbsentPackage,
     CdiSpec,
     ContainerdRuntime,
+    ContainerImages,
     Difference,
     Directory,
     File,
@@ -42,6 +43,9 @@ from provisioner.model.resource import (
 from provisioner.model.settings import at, merged, told
 from provisioner.model.stack import HostLock
 from provisioner.plan.cost import not_serving_s
+
+CONTAINERS = "/etc/provision/containers"
+"""What clients in containers are started from lies here."""
 
 
 def host_plan(host: str, lock: HostLock, differences: Sequence[Difference], *, enrolled: bool) -> HostPlan:
@@ -103,18 +107,28 @@ def _phase(wanted: Resource, *, reboot: bool) -> Phase:
     return "change"
 
 
+def _brings_ahead(d: Difference) -> bool:
+    """Images for a host that has brought some before: its engine and the program for it are there, and it serves."""
+    return isinstance(d.wanted, ContainerImages) and isinstance(d.observed, ContainerImages)
+
+
 _JOBS_USE: tuple[Unit, ...] = ("driver", "runtime", "toolkit")
 
 
 def _interrupts(change: Change) -> bool:
-    """Whether the change can end a running job: packages of driver and runtime, their settings, a reboot."""
+    """Whether the change can end a running job: packages of driver and runtime, their settings, a reboot.
+
+    What a client was started from is among it when there was something before: the client must start anew with it.
+    """
     wanted = change.wanted
+    if isinstance(wanted, PythonEnvironment) or (isinstance(wanted, File) and wanted.of_client):
+        return change.before is not None
     if isinstance(wanted, Package):
         return wanted.unit in _JOBS_USE and change.moves is not None
     if isinstance(wanted, AbsentPackage):
         return wanted.unit in _JOBS_USE
     if isinstance(wanted, (KeptFile, AbsentFile)):
-        return bool(wanted.restarts)
+        return bool(wanted.restarts) or wanted.path.startswith(f"{CONTAINERS}/")
     return isinstance(wanted, (ContainerdRuntime, NoRunFile, Settings, RunningDriver, WholePackages))
 
 
@@ -142,7 +156,7 @@ def _change(d: Difference, *, reboot: bool) -> Change:
     if isinstance(d.wanted, Settings) and isinstance(d.observed, Settings):
         before, after = (_keyed(values, d.keys) for values in (d.observed.values, d.wanted.values))
     return Change(
-        phase=_phase(d.wanted, reboot=reboot),
+        phase="stage" if _brings_ahead(d) else _phase(d.wanted, reboot=reboot),
         what=d.wanted.key,
         before=before,
         after=after,
@@ -195,6 +209,9 @@ def describe(resource: Resource) -> str:
         return f"{resource.source.uri}, signed by …{resource.source.fingerprint[-16:]}"
     if isinstance(resource, ReplacedSource):
         return f"replaced by the package source {resource.by} of the lock"
+    if isinstance(resource, ContainerImages):
+        count = len(resource.images)
+        return f"{count} image{'' if count == 1 else 's'} by digest, {resource.sha256[:12]}"
     if isinstance(resource, PythonEnvironment):
         return f"requirements {resource.sha256[:12]}, pinned by hash (python3-venv is installed for it)"
     if isinstance(resource, KeptFile):

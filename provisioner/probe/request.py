@@ -51,6 +51,13 @@ class Profile:
     width: int = 4  # commands at a time
 
 
+KUBECTL = ("/usr/bin/kubectl", "/usr/local/bin/kubectl", "/snap/bin/kubectl")
+K3S = ("/usr/local/bin/k3s", "/usr/bin/k3s", "/opt/bin/k3s")
+KUBELETS = ("/usr/bin/kubelet", "/usr/local/bin/kubelet", "/usr/local/bin/rke2", "/snap/bin/microk8s")
+KUBERNETES = (*KUBECTL, *K3S, *KUBELETS)
+"""Where programs of Kubernetes lie: packages, k3s's installer, kubespray, RKE2's installer, snaps."""
+
+
 STATE = Profile(
     files=(
         "/etc/os-release",
@@ -69,6 +76,7 @@ STATE = Profile(
         "/etc/default/grub.d/*.cfg",
         "/boot/grub/grub.cfg",
         "/boot/grub/grubenv",
+        "/proc/mounts",
         "/etc/modprobe.d/*.conf",
         "/lib/modprobe.d/*nvidia*",
         "/lib/modprobe.d/*nouveau*",
@@ -81,6 +89,7 @@ STATE = Profile(
         "/var/lib/provision/*.json",
         "/var/lib/provision/enrolment.json",
         "/var/lib/provision/journal.json",
+        "/var/lib/provision/trial/state.json",
         "/run/provision/tunnel.json",
         "/etc/wireguard/prov0.conf",
         "/var/lib/provision/guard.json",
@@ -93,6 +102,8 @@ STATE = Profile(
         "/lib/modules/*/kernel/nvidia-*/nvidia.ko*",
         "/lib/modules/*/kernel/drivers/video/nvidia.ko*",
         "/usr/bin/nvidia-uninstall",
+        "/var/lib/provision/history/now.json",
+        *KUBERNETES,
     ),
     folders=("/boot", "/var/lib/dpkg/updates"),
     links=(
@@ -127,6 +138,7 @@ FULL = Profile(
         "/etc/debian_version",
         "/proc/cpuinfo",
         "/proc/net/route",
+        "/proc/net/ipv6_route",
         "/etc/ufw/ufw.conf",
         "/etc/wireguard/prov0*.pub",
         "/etc/nebula/provision/prov0*.pub",
@@ -209,6 +221,36 @@ FULL = Profile(
 """Everything that facts and the resolver read: offers of the package sources, NVML, tools that tell more."""
 
 
+KEYRINGS = Command(
+    "sed -nE 's/.*[Ss][Ii][Gg][Nn][Ee][Dd]-[Bb][Yy][=:] *([^],[:space:]]+).*/\\1/p'"
+    " /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null | sort -u |"
+    " { cat; ls -d /etc/apt/trusted.gpg.d/* 2>/dev/null | grep -vE '/(debian-archive|ubuntu-keyring)-'; } |"
+    ' while read -r key; do [ -f "$key" ] && printf \'%s \' "$key" && head -c 100000 "$key" | base64 -w 0 && echo;'
+    " done",
+    shell=True,
+)
+"""The keys that sign the package sources, `PATH BASE64` a line: apt says that one has expired only when it is asked.
+
+Those that Debian and Ubuntu put beside the sources of releases long past are left out.
+"""
+_LOCK = Command('grep -e ":$(stat -c %i /var/lib/dpkg/lock-frontend) " /proc/locks', shell=True)
+
+INITRAMFS = Command(
+    "command -v lsinitramfs >/dev/null || exit 127; "
+    'for image in /boot/initrd.img-*; do [ ! -f "$image" ] || lsinitramfs "$image" >/dev/null 2>&1 || echo "$image";'
+    " done",
+    limit_s=30,
+    shell=True,
+)
+"""The initramfs images that can't be read to their end: a disk that was full leaves the first half of one."""
+
+AHEAD = Profile(
+    files=("/etc/containerd/config.toml",),
+    listings=("/snap/bin/docker",),
+    commands=(KEYRINGS, _LOCK, INITRAMFS, Command("systemd-detect-virt")),
+)
+"""What a preflight wants to see besides, in the round trip that asks apt."""
+
 DOCTOR = Profile(
     files=(
         *FULL.files,
@@ -225,6 +267,7 @@ DOCTOR = Profile(
         "/dev/nvidia*",
         "/dev/char/195:*",
         "/usr/bin/nvidia-*",
+        "/snap/bin/docker",
         "/usr/lib/*/libcuda.so*",
         "/usr/lib/*/libnvidia-*.so*",
         "/usr/lib/*/nvidia/current/lib*",
@@ -272,7 +315,9 @@ DOCTOR = Profile(
         Command("mokutil --test-key /var/lib/shim-signed/mok/MOK.der"),
         Command("lsinitramfs \"/boot/initrd.img-$(uname -r)\" | grep -E 'nvidia|nouveau'", limit_s=30, shell=True),
         Command("grep -m 12 -nE '[Ee]rror' /var/lib/dkms/nvidia*/*/build/make.log", shell=True),
-        Command('grep -e ":$(stat -c %i /var/lib/dpkg/lock-frontend) " /proc/locks', shell=True),
+        _LOCK,
+        KEYRINGS,
+        INITRAMFS,
         Command(
             "grep -hoE '/[^ ]*/lib(cuda|nvidia-ml)[.]so[.][0-9.]+( .deleted.)?' /proc/[0-9]*/maps | sort | uniq -c",
             shell=True,
@@ -344,7 +389,7 @@ def offers_command(
         return Command(
             f"set -- $(apt-cache pkgnames | grep -E '^({pattern})$' | grep -vE -- '-dbg(sym)?$' | sort); "
             f'apt-cache show "$@" | grep -E \'{fields}\'; apt-cache madison "$@"',
-            limit_s=60,
+            limit_s=30,
             shell=True,
         )
     asked = (

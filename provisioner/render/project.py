@@ -12,10 +12,12 @@ from typing import Any, TypeGuard, get_args
 
 import yaml
 
+from provisioner.host import programs
 from provisioner.host.programs import CLIENT
+from provisioner.host.trial import FOLDER as TRIAL
 from provisioner.model.history import HISTORY, Keep
 from provisioner.model.paths import data_dir
-from provisioner.model.plan import Change, DrainStep, HostPlan, Phase
+from provisioner.model.plan import Change, DrainStep, HostPlan, Phase, Trial
 from provisioner.model.requirements import requirements
 from provisioner.model.resource import (
     CONTAINERD_FILES,
@@ -23,6 +25,7 @@ from provisioner.model.resource import (
     AbsentPackage,
     CdiSpec,
     ContainerdRuntime,
+    ContainerImages,
     Directory,
     File,
     Guarded,
@@ -105,7 +108,7 @@ def project(
 
 
 def _fingerprint(plan: HostPlan) -> str:
-    shown = {"changes", "drain", "drains", "reboot", "transaction", "keep", "takes_back"}
+    shown = {"changes", "drain", "drains", "reboot", "transaction", "keep", "takes_back", "trial"}
     same = plan.model_dump(mode="json", include=shown)
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
 
@@ -115,7 +118,7 @@ def _playbook(group: Group, plan: HostPlan, *, run: str, made_by: str, made_at: 
     plays = [
         _play("stage", _stage(plan, group.name, run, files)),
         {"title": TITLES["drain"], "static": "drain.yml", "drains": _drains(plan)} if plan.drain else None,
-        _play("change", [*_change(plan, group.name, files), *_cleared(plan), *_boot_guard(plan)]),
+        _play("change", [*_change(plan, group.name, files), *_cleared(plan), *_boot_guard(plan), *_armed(plan)]),
         {"title": TITLES["reboot"], "static": "reboot.yml", "drains": []} if plan.reboot else None,
         _play("ready", _ready(plan.in_phase("reboot"))),
         _play("guard", _guarded(plan, group.name, run, files)),
@@ -140,6 +143,19 @@ def _boot_guard(plan: HostPlan) -> list[str]:
     """A reboot into a kernel without the module leaves a host without GPU, and nobody near it."""
     running = [c.wanted for c in plan.changes if isinstance(c.wanted, RunningDriver) and c.wanted.version]
     return [fill("tasks/boot_guard.yml.j2", version=driver.version) for driver in running if plan.reboot]
+
+
+def _trial(trial: Trial, group: str, run: str, files: dict[str, str]) -> str:
+    """Bring what the trial needs while the host still serves; it begins right before the reboot."""
+    wish = {"run": run, "what": trial.what, "driver": trial.driver, "once": trial.once, "limit_s": trial.minutes * 60}
+    folder = f"files/{group}/trial"
+    files |= {f"{folder}/{path}": text for path, text in programs.trial().items()}
+    files[f"{folder}/wish.json"] = json.dumps(wish, indent=1, sort_keys=True) + "\n"
+    return fill("tasks/trial.yml.j2", source=folder, folder=TRIAL)
+
+
+def _armed(plan: HostPlan) -> list[str]:
+    return [fill("tasks/armed.yml.j2", trial=plan.trial, folder=TRIAL)] if plan.trial is not None else []
 
 
 def _ready(changes: Sequence[Change]) -> list[str]:
@@ -194,6 +210,8 @@ def _drain_argv(step: DrainStep) -> list[str]:
 def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[str]:
     """Keep, pin, fetch, compare: whatever can fail or take long does so while the host still serves."""
     tasks = [_keep(plan, plan.keep, group, run, files)] if plan.keep is not None and plan.changes else []
+    if plan.trial is not None:
+        tasks.append(_trial(plan.trial, group, run, files))
     if plan.takes_back:
         tasks.append(fill("tasks/reopen.yml.j2", marks=[f"{HISTORY}/{run}/done" for run in plan.takes_back]))
     tasks += _sources(plan.in_phase("stage"), group, files)
@@ -218,7 +236,7 @@ def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[
         lines += [f"{p.sha256}  {p.archive}" for p in kept]
         files[sums] = "".join(f"{line}\n" for line in lines)
         tasks.append(fill("tasks/sums.yml.j2", sums=sums, where="the lock" if fetched else "what was kept"))
-    return tasks + _prebuilt(plan)
+    return tasks + _images(plan.in_phase("stage")) + _prebuilt(plan)
 
 
 def _sources(changes: Sequence[Change], group: str, files: dict[str, str]) -> list[str]:
@@ -340,7 +358,16 @@ def _change(plan: HostPlan, group: str, files: dict[str, str]) -> list[str]:
     tasks += [fill("tasks/key_pair.yml.j2", change=c) for c in changes if isinstance(c.wanted, KeyPair)]
     tasks += [fill("tasks/secret_file.yml.j2", change=c) for c in changes if isinstance(c.wanted, SecretFile)]
     tasks += [_service(change) for change in changes if isinstance(change.wanted, Service)]
-    return tasks + _specs(changes)
+    return tasks + _specs(changes) + _images(changes)
+
+
+def _images(changes: Sequence[Change]) -> list[str]:
+    """Images come by Docker itself, which compares what it gets with the digest; after its service is there."""
+    return [
+        fill("tasks/container_images.yml.j2", wanted=change.wanted)
+        for change in changes
+        if isinstance(change.wanted, ContainerImages)
+    ]
 
 
 def _files_and_folders(changes: Sequence[Change], group: str, files: dict[str, str]) -> list[str]:

@@ -17,6 +17,7 @@ from provisioner.model.resource import (
     AbsentPackage,
     CdiSpec,
     ContainerdRuntime,
+    ContainerImages,
     Directory,
     File,
     Guarded,
@@ -56,8 +57,8 @@ def observed(wanted: Resource, facts: HostFacts, capture: Capture) -> Observed:
         return File(path=wanted.path, content="")
     if isinstance(wanted, Directory):
         return _directory(wanted, capture)
-    if isinstance(wanted, PythonEnvironment):
-        return _environment(wanted, capture)
+    if isinstance(wanted, (PythonEnvironment, ContainerImages)):
+        return _marked(wanted, capture)
     if isinstance(wanted, Package):
         return _package(wanted, facts)
     if isinstance(wanted, AbsentPackage):
@@ -149,7 +150,8 @@ def _kept(wanted: KeptFile, capture: Capture) -> Observed:
     return wanted.model_copy(update=found)
 
 
-def _environment(wanted: PythonEnvironment, capture: Capture) -> Observed:
+def _marked(wanted: PythonEnvironment | ContainerImages, capture: Capture) -> Observed:
+    """What was made from a list, or brought by one: the list itself gets its name when all is there."""
     answer = capture.command(sum_command(wanted.mark))
     if answer is UNKNOWN:
         return UNKNOWN

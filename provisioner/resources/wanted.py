@@ -15,12 +15,14 @@ from provisioner.model.capture import UNKNOWN, Unknown
 from provisioner.model.driver_package import branch_of
 from provisioner.model.facts import Flavour, HostFacts, SourceEntry
 from provisioner.model.facts import Package as Installed
+from provisioner.model.intent import ClientContainer
 from provisioner.model.requirements import digest, requirements
 from provisioner.model.resource import (
     AbsentFile,
     AbsentPackage,
     CdiSpec,
     ContainerdRuntime,
+    ContainerImages,
     Directory,
     File,
     Hold,
@@ -59,6 +61,12 @@ JOBS = {"lium": "pod_*", "prime-intellect-worker": "prime-task-*"}
 """Containers that carry a job, where the network's contract in the matrix names them; a test holds both together."""
 CLIENTS = f"{programs.FOLDER}/clients"
 """What starts the client of a network lies here, an executable file under the network's id."""
+HEALTH = f"{programs.FOLDER}/health"
+CONTAINERS = "/etc/provision/containers"  # as in plan/order.py, which may not look here
+_STARTER = f"""#!/bin/sh
+# Written by provision from provision.lock; the next plan puts it back when it is changed.
+exec {programs.CONTAINER} {{verb}} {{network}}
+"""
 
 # A priority above 1000 keeps the version even when it means a downgrade (apt_preferences(5)), so that a
 # foreign repository with a higher number cannot win against the lock.
@@ -115,6 +123,7 @@ def wanted(lock: HostLock) -> tuple[Resource, ...]:
     resources += _gate(lock)
     resources += _watchdog(lock)
     resources += _secrets(lock)
+    resources += _clients(lock)
     resources += [
         PythonEnvironment(network=network, sha256=digest(listed))
         for network in sorted(lock.networks)
@@ -235,11 +244,52 @@ def _secrets(lock: HostLock) -> list[Resource]:
     ]
 
 
+def _clients(lock: HostLock) -> list[Resource]:
+    """What runs behind the gate, what starts it, what tells whether it serves, and its images."""
+    by_network: dict[str, list[ClientContainer]] = defaultdict(list)
+    for one in lock.intent.clients:
+        by_network[one.network].append(one)
+    if not by_network:
+        return []
+    resources: list[Resource] = [Directory(path=HEALTH), Directory(path=CONTAINERS)]
+    for network, containers in sorted(by_network.items()):
+        version = lock.networks[network].value if network in lock.networks else ""
+        images = tuple(dict.fromkeys(image for one in containers if (image := one.taken(version)) is not None))
+        text = json.dumps([container(one, version) for one in containers], indent=4, sort_keys=True) + "\n"
+        resources += [
+            ContainerImages(network=network, images=images, sha256=digest("".join(f"{i}\n" for i in images))),
+            File(path=f"{CONTAINERS}/{network}.json", content=text, of_client=True),
+            *(
+                File(path=f"{folder}/{network}", content=_STARTER.format(verb=verb, network=network), mode="0755")
+                for folder, verb in ((CLIENTS, "run"), (HEALTH, "health"))
+            ),
+        ]
+    return resources
+
+
+def container(one: ClientContainer, version: str) -> dict[str, JsonValue]:
+    """Return a container as `provision-container` reads it."""
+    secrets = [f"/etc/provision/secrets/{one.network}.{name}:/run/secrets/{name}:ro" for name in one.secrets]
+    cards = {"all": ("all",), "none": ()}.get(one.gpus, ()) if isinstance(one.gpus, str) else one.gpus
+    return {
+        "name": one.called,
+        "image": one.taken(version),
+        "ports": [port if "/" in port else f"{port}/tcp" for port in one.ports],
+        "volumes": [*one.volumes, *secrets],
+        "environment": dict(one.environment),
+        "gpus": list(cards),
+        "command": list(one.command),
+        "health_url": one.health_url or "",
+        "heartbeat": one.heartbeat or "",
+        "heartbeat_s": one.heartbeat_s,
+    }
+
+
 def watchdog_config(lock: HostLock) -> str:
     """Return what the watchdog has to know of this host."""
     value = {
         "networks": sorted(lock.networks),
-        "reboot": lock.intent.policy.reboot == "allow",
+        "reboot": lock.intent.policy.watchdog_may_reboot and lock.intent.policy.reboot == "allow",
         "jobs": {network: JOBS[network] for network in sorted(lock.networks) if network in JOBS},
     }
     return json.dumps(value, indent=4, sort_keys=True) + "\n"
@@ -393,18 +443,21 @@ WantedBy=multi-user.target
 )
 
 # ExecCondition: a gate that stays closed is not a failed unit. The + runs it as root whatever user the client has.
+# A gate that is closed for what may pass by itself, such as a clock that nobody has set yet, exits with 255: that is a
+# failure, so systemd asks again after RestartSec, and does so for as long as it takes.
 CLIENT_UNIT_TEXT = (
     HEADER.format(comment="#")
     + """[Unit]
 Description=Client of %i
 PartOf=provision-clients.target
-Wants=network-online.target
+Wants=network-online.target time-sync.target
 After=network-online.target time-sync.target docker.service nvidia-persistenced.service
 ConditionPathExists=/var/lib/provision/enrolment.json
 ConditionFileIsExecutable=/usr/local/lib/provision/clients/%i
+StartLimitIntervalSec=0
 
 [Service]
-ExecCondition=+/usr/local/sbin/provision-gate check %i
+ExecCondition=+/usr/local/sbin/provision-gate admit %i
 ExecStart=/usr/local/lib/provision/clients/%i
 Restart=on-failure
 RestartSec=30

@@ -14,6 +14,7 @@ from typing import Literal
 from provisioner.errors import BadInput
 from provisioner.model.tunnel import Forward, Tunnel, TunnelLock, TunnelPeer, split_endpoint
 from provisioner.tunnels import mtu, overlap
+from provisioner.tunnels.keys import private_path, public_path
 
 KEYED = ("wireguard", "nebula", "ssh-reverse")
 """Kinds whose ends know each other by keys that their hosts make."""
@@ -152,18 +153,28 @@ def _of_one_net(members: Sequence[Member], text: str) -> dict[str, str]:
 
 
 def _refuse_keys_twice(members: Sequence[Member]) -> None:
-    """Two hosts with one key are a copied disk: the hub would send each other's packets to whoever spoke last."""
-    owners: dict[str, str] = {}
+    """Two hosts with one key are a copied disk: the hub would send each other's packets to whoever spoke last.
+
+    Only keys in use count: a key that was made anew takes the place of the copied one, which may lie there still.
+    """
+    owners: dict[str, Member] = {}
     for member in members:
-        for key in dict.fromkeys((member.keys or {}).values()):
-            other = owners.setdefault(key, member.host)
-            if other != member.host:
-                raise BadInput(
-                    "tunnel-key-twice",
-                    f"{other} and {member.host} have the same {member.wish.kind} key",
-                    context=[f"public key {key}"],
-                    hint=f"one of them is a copy of the other's disk: provision tunnel rotate {member.host}",
-                )
+        key = _key(member)[1] if member.wish.kind in KEYED else None
+        other = owners.setdefault(key, member) if key is not None else member
+        if other.host != member.host:
+            # The one that is no part of the lock yet is the copy, and it has nothing to rotate there.
+            copy = next((m for m in (member, other) if m.before is None or m.before.public_key is None), None)
+            again = copy.host if copy is not None else member.host
+            raise BadInput(
+                "tunnel-key-twice",
+                f"{other.host} and {member.host} have the same {member.wish.kind} key",
+                context=[f"public key {key}"],
+                hint=f"one of them is a copy of the other's disk: on {again}, sudo rm "
+                f"{private_path(member.wish.kind)} {public_path(member.wish.kind)}, then provision resolve again"
+                if copy is not None
+                else f"one of them is a copy of the other's disk: provision tunnel rotate {again}, then provision "
+                f"apply --limit {again}, then provision resolve again",
+            )
 
 
 def _refuse_overlaps(member: Member, members: Sequence[Member], by_name: Mapping[str, Member]) -> None:

@@ -10,6 +10,7 @@ from provisioner.tunnels import (
     firewall,
     frp,
     headscale,
+    keeping,
     nebula,
     rathole,
     ssh_reverse,
@@ -46,8 +47,8 @@ def tunnel_resources(entry: HostLock) -> tuple[Resource, ...]:
 
 LEFT_BY: dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "wireguard": (
-        (wireguard.CONFIG, wireguard.DROP_IN, wireguard.FACTS, firewall.RULES, firewall.IPTABLES),
-        (f"{wireguard.KEEPER}.timer", wireguard.UNIT, firewall.UNIT),
+        (wireguard.CONFIG, wireguard.DROP_IN, keeping.FACTS, firewall.RULES, firewall.IPTABLES),
+        (keeping.TIMER, wireguard.UNIT, firewall.UNIT),
     ),
     "ssh-reverse": (
         (f"/etc/systemd/system/{ssh_reverse.UNIT}", f"/etc/ssh/sshd_config.d/{ssh_reverse.USER}.conf"),

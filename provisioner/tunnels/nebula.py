@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from provisioner.model.resource import Directory, Guarded, GuardedFile, KeyPair, Resource, Tool
 from provisioner.model.tunnel import INTERFACE, split_endpoint
-from provisioner.tunnels import firewall
+from provisioner.tunnels import firewall, keeping
 from provisioner.tunnels.contract import HEADER, STATE, Own, Question
 from provisioner.tunnels.host import guard_program
 from provisioner.tunnels.keys import private_path, public_path
@@ -25,7 +25,9 @@ def resources(me: Own) -> tuple[Resource, ...]:
         Directory(path=STATE),
         Tool(name="nebula"),
         Tool(name="nftables"),
+        Tool(name="iputils-ping"),
         *guard_program(),
+        keeping.keeper(),
         KeyPair(
             path=private_path("nebula", lock.generation),
             public=public_path("nebula", lock.generation),
@@ -43,6 +45,7 @@ def _guarded(me: Own) -> Guarded:
         GuardedFile(path=CONFIG, content=config(me), mode="0600"),
         GuardedFile(path=f"/etc/systemd/system/{UNIT}", content=_UNIT),
         *firewall.files(lock),
+        *keeping.files(me, UNIT, _mtu(me)),
     ]
     run: tuple[tuple[str, ...], ...] = ()
     if lock.role == "hub":
@@ -58,7 +61,7 @@ def _guarded(me: Own) -> Guarded:
         name="tunnel nebula",
         files=tuple(files),
         run=run,
-        units=(firewall.UNIT, UNIT),
+        units=(firewall.UNIT, UNIT, keeping.TIMER),
         confirm_s=me.wish.confirm_s,
         path=lock.address if lock.role == "spoke" and me.wish.reach == "tunnel" else "",
         peer=lock.hub_address,
@@ -88,6 +91,11 @@ def signing(me: Own) -> str:
     return "\n".join(lines)
 
 
+def _mtu(me: Own) -> int:
+    """Nebula's own default of 1300, or less where the path is narrower."""
+    return min(me.lock.mtu, 1300)
+
+
 def config(me: Own) -> str:
     """The text of config.yml: keys by path, the hub as the only lighthouse, and Nebula's own firewall as narrow."""
     lock = me.lock
@@ -108,7 +116,7 @@ def config(me: Own) -> str:
         + f"lighthouse:\n  am_lighthouse: {str(hub).lower()}\n  interval: 15{lighthouses}\n"
         + f'listen:\n  host: "0.0.0.0"\n  port: {port}\n'
         + "punchy:\n  punch: true\n"
-        + f"tun:\n  dev: {INTERFACE}\n  mtu: {min(lock.mtu, 1300)}\n"
+        + f"tun:\n  dev: {INTERFACE}\n  mtu: {_mtu(me)}\n"
         + "firewall:\n  outbound:\n    - port: any\n      proto: any\n      host: any\n  inbound:\n"
         + "    - port: any\n      proto: icmp\n      host: any\n"
         + rules

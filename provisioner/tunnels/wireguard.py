@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from provisioner.model.resource import (
     Directory,
     File,
@@ -15,7 +13,7 @@ from provisioner.model.resource import (
     Tool,
 )
 from provisioner.model.tunnel import INTERFACE, TunnelLock, TunnelPeer
-from provisioner.tunnels import firewall
+from provisioner.tunnels import firewall, keeping
 from provisioner.tunnels.contract import HEADER, PROGRAMS, STATE, Own, Question
 from provisioner.tunnels.host import guard_program, program
 from provisioner.tunnels.keys import private_path, public_path
@@ -23,9 +21,7 @@ from provisioner.tunnels.keys import private_path, public_path
 CONFIG = f"/etc/wireguard/{INTERFACE}.conf"
 UNIT = f"wg-quick@{INTERFACE}.service"
 DROP_IN = f"/etc/systemd/system/{UNIT}.d/provision.conf"
-KEEPER = "provision-tunnel"
 JOIN = f"{PROGRAMS}/join"
-FACTS = f"{STATE}/tunnel.json"
 STALE_S = 180
 """REJECT_AFTER_TIME of the protocol: with keepalive on, an older handshake means that there is no session."""
 
@@ -44,7 +40,7 @@ def resources(me: Own) -> tuple[Resource, ...]:
     if lock.userspace:
         found.append(Tool(name="wireguard-go"))
     found += guard_program()
-    found.append(File(path=f"{PROGRAMS}/keeper", content=program("keeper"), mode="0755", kept=False))
+    found.append(keeping.keeper())
     found.append(File(path=f"{PROGRAMS}/wg-reload", content=program("wg_reload"), mode="0755", kept=False))
     if lock.role == "hub":
         found.append(File(path=JOIN, content=program("join"), mode="0755", kept=False))
@@ -76,13 +72,11 @@ def guarded(me: Own) -> Guarded:
         files=(
             GuardedFile(path=CONFIG, content=config(me), mode="0600"),
             GuardedFile(path=DROP_IN, content=_DROP_IN),
-            GuardedFile(path=FACTS, content=facts_for_the_host(me)),
-            GuardedFile(path=f"/etc/systemd/system/{KEEPER}.service", content=_KEEPER_UNIT),
-            GuardedFile(path=f"/etc/systemd/system/{KEEPER}.timer", content=_KEEPER_TIMER),
+            *keeping.files(me, UNIT, lock.mtu),
             *firewall.files(lock),
             *ufw,
         ),
-        units=(firewall.UNIT, UNIT, f"{KEEPER}.timer"),
+        units=(firewall.UNIT, UNIT, keeping.TIMER),
         run=firewall.ufw_commands(lock),
         undo=(("ufw", "reload"),) if lock.firewall == "ufw" else (),
         settle=((JOIN, "settle"),) if lock.role == "hub" else (),
@@ -139,22 +133,6 @@ def peers_in(text: str) -> dict[str, str]:
     return found
 
 
-def facts_for_the_host(me: Own) -> str:
-    """What the keeper works from: who the peers are, where they are dialled, whom to ask for a sign of life."""
-    lock = me.lock
-    peers = [
-        {
-            "host": peer.host,
-            "public_key": peer.public_key,
-            "endpoint": peer.endpoint,
-            "address": peer.allowed[0].partition("/")[0] if peer.allowed else "",
-        }
-        for peer in sorted(lock.peers, key=lambda p: p.host)
-    ]
-    value = {"interface": INTERFACE, "unit": UNIT, "mtu": lock.mtu, "role": lock.role, "peers": peers}
-    return json.dumps(value, indent=1, sort_keys=True) + "\n"
-
-
 def _preshared(peer: TunnelPeer) -> str:
     return f"/etc/wireguard/{INTERFACE}.{peer.host}.psk.key"
 
@@ -169,19 +147,6 @@ _DROP_IN = (
     HEADER
     + "# wg-quick's own reload reads no key from a file, and would leave the interface without one.\n"
     + f"[Unit]\nAfter={firewall.UNIT}\n\n[Service]\nExecReload=\nExecReload={PROGRAMS}/wg-reload %i\n"
-)
-
-_KEEPER_UNIT = (
-    HEADER
-    + "[Unit]\nDescription=Keeps provision's tunnel carrying, and notes how it is\n\n"
-    + f"[Service]\nType=oneshot\nExecStart={PROGRAMS}/keeper\n"
-)
-
-_KEEPER_TIMER = (
-    HEADER
-    + "[Unit]\nDescription=Looks after provision's tunnel four times a minute\n\n"
-    + "[Timer]\nOnActiveSec=5\nOnBootSec=15\nOnUnitInactiveSec=15\nAccuracySec=1\n\n"
-    + "[Install]\nWantedBy=timers.target\n"
 )
 
 

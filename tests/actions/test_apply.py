@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from provisioner.actions.apply import Applied, ApplyPorts, Who, apply, refuse_if_moved
-from provisioner.actions.plan import Planned, interrupting, make_plan
+from provisioner.actions.plan import Planned, interrupting, kubectl_of, make_plan
+from provisioner.doctor.diagnose import Catalogue
 from provisioner.errors import BadInput, Exit, HostError
 from provisioner.matrix.entries import Contract
 from provisioner.model.capture import Capture, CommandOutput
@@ -21,12 +22,13 @@ from provisioner.model.enrolment import RECORD, EnrolmentRecord, lock_digest, re
 from provisioner.model.history import NOW, Stack
 from provisioner.model.intent import Intent
 from provisioner.model.inventory import InventoryHost
-from provisioner.model.plan import Phase, Plan
+from provisioner.model.plan import Ahead, Phase, Plan
 from provisioner.model.results import CheckResult, HostVerification
 from provisioner.model.run import HostOutcome, RunEvent
 from provisioner.model.stack import HostLock, Lock
 from provisioner.probe.request import Request
 from provisioner.render.project import Project
+from tests.doctor.world import catalogue
 from tests.enrolments import record
 from tests.world import WHEN, Rig, entry
 
@@ -61,7 +63,7 @@ class World:
         }
 
     # HostShell
-    def run(self, host: InventoryHost, script: str, stdin: str = "") -> CommandOutput:
+    def run(self, host: InventoryHost, script: str, stdin: str = "", timeout_s: float = 60) -> CommandOutput:
         held = host.name in self.busy and "rm -f /var/lib/provision/apply.lock" not in script
         if script.startswith("rm -rf"):
             gone = script.split(" -- ")[1].split()
@@ -438,6 +440,36 @@ def test_an_enrolled_host_drains_as_its_networks_ask() -> None:
     assert found.hosts["rig-02"].drains == ()
 
 
+@pytest.mark.parametrize(
+    ("there", "words"),
+    [
+        ([], ()),
+        (["/usr/bin/kubectl"], ("kubectl",)),
+        (["/usr/local/bin/kubectl", "/usr/local/bin/k3s"], ("kubectl",)),
+        (["/usr/local/bin/k3s"], ("k3s", "kubectl")),
+        (["/usr/bin/kubelet"], ("kubectl",)),  # it is missing and its drain will fail: the host is left as it is
+    ],
+)
+def test_kubernetes_is_drained_with_what_the_host_has(there: list[str], words: tuple[str, ...]) -> None:
+    """Where there is neither kubectl nor a kubelet nothing of Kubernetes serves, and the host can be changed."""
+    world = world_of(rig_01=False)
+    do(world)
+    world.rigs["rig-01"].files |= dict.fromkeys(there, "")
+    world.rigs["rig-01"].packages.pop("docker.io")
+    known = {"akash": contract(command=("kubectl", "scale", "0"), undo=("kubectl", "scale", "1"), penalty="p")}
+    [step] = plan_with(world, known).plan.hosts["rig-01"].drains
+
+    assert step.command == ((*words, "scale", "0") if words else ())
+    assert step.undo == ((*words, "scale", "1") if words else ())
+    assert (step.kind, step.penalty) == (("scale-zero", "p") if words else ("absent", None))
+    assert step.wait_s == 1800
+
+
+def test_a_capture_that_did_not_look_for_kubernetes_rules_nothing_out() -> None:
+    """Of a recorded host nobody knows whether kubectl is there: the contract stands."""
+    assert kubectl_of(Capture(host="rig-01", taken_at=WHEN, probe="0.1.0")) is None
+
+
 def test_a_network_without_a_contract_and_an_operator_who_does_not_wait() -> None:
     """Both end with the clients simply stopped."""
     world = world_of(rig_01=False)
@@ -458,7 +490,33 @@ def test_the_matrix_is_not_read_for_nothing() -> None:
         raise AssertionError("asked for contracts")
 
     lock = Lock(made_by="0.1.0", matrix="m", hosts=dict.fromkeys(world.rigs, LOCK))
-    make_plan(hosts(world), lock, prober=world, clock=world, signatures=world, contracts=never)
+
+    def never_either() -> Catalogue:
+        raise AssertionError("asked for mechanisms")
+
+    make_plan(
+        hosts(world),
+        lock,
+        prober=world,
+        clock=world,
+        signatures=world,
+        contracts=never,
+        mechanisms=never_either,
+    )
+
+
+def test_a_plan_that_changes_something_looks_ahead() -> None:
+    """Without being asked; what stops it stands among the reasons, and apply leaves the host."""
+    world = world_of(rig_01=True)
+    lock = Lock(made_by="0.1.0", matrix="m", hosts=dict.fromkeys(world.rigs, LOCK))
+    plan = make_plan(hosts(world), lock, prober=world, clock=world, signatures=world, mechanisms=catalogue)
+    late = Ahead(mechanism="clock-is-off", title="The clock is off", costs="refused", stops=True)
+    before = plan.plan.hosts["rig-01"]
+    stopped = before.model_copy(update={"ahead": (late,), "blocked": (late.title,)})
+    blocked = replace(plan, plan=plan.plan.model_copy(update={"hosts": {"rig-01": stopped}}))
+
+    assert [item for item in before.ahead if item.stops] == []
+    assert do(world, blocked).results["rig-01"].reference == "plan-blocked"
 
 
 def test_an_interrupted_dpkg_is_finished_first() -> None:

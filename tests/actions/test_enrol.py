@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.actions.enrol import CLOSE, GATE, OBSERVE, RELEASE, SETTLE, HostEnroller, signed_record
+from provisioner.actions.enrol import CLIENT, CLOSE, GATE, OBSERVE, RELEASE, SETTLE, HostEnroller, signed_record
 from provisioner.actions.verify import settle, verify
 from provisioner.errors import HostError
 from provisioner.model.capture import CommandOutput
@@ -69,7 +69,7 @@ class Shell:
     gate: CommandOutput = field(default_factory=lambda: answer())
     ran: list[tuple[str, str]] = field(default_factory=list)
 
-    def run(self, host: InventoryHost, script: str, stdin: str = "") -> CommandOutput:
+    def run(self, host: InventoryHost, script: str, stdin: str = "", timeout_s: float = 60) -> CommandOutput:
         self.ran.append((script, stdin))
         if script == OBSERVE:
             return self.gate
@@ -268,9 +268,11 @@ def run_script(
     (tools / "systemctl").write_text(f'#!/bin/sh\necho "$*" >>{log}\n{systemctl}\n')
     (tools / "chown").write_text("#!/bin/sh\n")
     (tools / "provision-gate").write_text(f"#!/bin/sh\n{gate}\n")
+    (tools / "provision-client").write_text(f'#!/bin/sh\necho "client $*" >>{log}\n')
     for tool in tools.iterdir():
         tool.chmod(0o755)
     here = script.replace("/var/lib/provision", str(tmp_path / "lib")).replace(GATE, str(tools / "provision-gate"))
+    here = here.replace(CLIENT, str(tools / "provision-client"))
     environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
     done = subprocess.run(["sh", "-c", here], input=text, text=True, env=environment, check=False)
     return done.returncode, log.read_text().splitlines() if log.exists() else []
@@ -281,7 +283,7 @@ def test_release_writes_the_record_whole_and_enables_the_target(tmp_path: Path) 
     rc, asked = run_script(tmp_path, RELEASE, '{"a": "\\\\n"}\nssh-ed25519 AAAA one\nssh-ed25519 BBBB two\n')
     record = tmp_path / "lib" / Path(RECORD).name
 
-    assert (rc, asked) == (0, ["enable --now provision-clients.target"])
+    assert (rc, asked) == (0, ["enable --now provision-clients.target", "client resume-all"])
     assert record.read_text() == '{"a": "\\\\n"}\n'
     assert record.stat().st_mode & 0o777 == 0o644
     assert (record.parent / "trusted_keys").read_text() == "ssh-ed25519 AAAA one\nssh-ed25519 BBBB two\n"

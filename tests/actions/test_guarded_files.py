@@ -40,7 +40,7 @@ class World:
     def keep(self, host: InventoryHost, entry: HostLock) -> InventoryHost:
         raise AssertionError("a change of one's own moves no way")
 
-    def run(self, host: InventoryHost, script: str, stdin: str = "") -> CommandOutput:
+    def run(self, host: InventoryHost, script: str, stdin: str = "", timeout_s: float = 60) -> CommandOutput:
         if host.variables.get("fresh") and self.shuts_out:
             raise HostError("ssh-timeout", host.name, f"{host.name} did not answer")
         if "apply.lock" in script:

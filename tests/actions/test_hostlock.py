@@ -25,7 +25,7 @@ class LocalShell:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def run(self, host: InventoryHost, script: str, stdin: str = "") -> CommandOutput:
+    def run(self, host: InventoryHost, script: str, stdin: str = "", timeout_s: float = 60) -> CommandOutput:
         moved = script.replace("/var/lib/provision", str(self._folder))
         done = subprocess.run(["/bin/sh", "-c", moved], input=stdin, capture_output=True, text=True, check=False)
         return CommandOutput(rc=done.returncode, stdout=done.stdout, stderr=done.stderr)

@@ -47,7 +47,7 @@ class World:
         self.kept.append(host.name)
         return host
 
-    def run(self, host: InventoryHost, script: str, stdin: str = "") -> CommandOutput:
+    def run(self, host: InventoryHost, script: str, stdin: str = "", timeout_s: float = 60) -> CommandOutput:
         over_new = bool(host.variables.get("new"))
         if over_new and host.name in self.unreachable:
             raise HostError("ssh-timeout", host.name, f"{host.name} did not answer")
@@ -131,6 +131,32 @@ def test_a_hub_stays_when_a_newcomer_fails() -> None:
 
     assert come_back(world, "hub", "rig-01", new=frozenset({"rig-01"})) == {"rig-01": "change-reverted"}
     assert world.confirmed == ["hub"]
+
+
+class Hanging(World):
+    """The first session over the new path began in the middle of the switch, and hangs until it is stopped."""
+
+    limits: tuple[float, ...] = ()
+
+    def run(self, host: InventoryHost, script: str, stdin: str = "", timeout_s: float = 60) -> CommandOutput:
+        self.limits = (*self.limits, timeout_s)
+        if len(self.limits) == 1:
+            return CommandOutput(rc=124, stderr=f"stopped after {timeout_s:g} s")
+        return super().run(host, script, stdin, timeout_s)
+
+
+def test_a_session_that_hangs_does_not_take_the_whole_time() -> None:
+    """It is stopped early enough for others to follow; nobody comes before the host has switched."""
+    world, slept = Hanging({}), list[float]()
+    hosts, plan = planned("rig-01")
+    moved, failed = switch.come_back(
+        hosts, plan, run="r1", shell=world, paths=world, on_event=world.events.append, sleep=slept.append
+    )
+
+    assert (set(moved), failed) == ({"rig-01"}, {})
+    assert slept[0] > 2
+    assert [switch._one_try(seconds) for seconds in (20, 60, 120)] == [20 / 3, 20, 30]
+    assert world.limits[0] == 6
 
 
 def test_what_a_host_took_back_at_once_is_not_waited_for() -> None:

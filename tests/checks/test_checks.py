@@ -19,9 +19,13 @@ from provisioner.checks import container, driver, packages, runtime, system, tun
 from provisioner.checks.check import Check, Seen, Verdict
 from provisioner.checks.table import CHECKS
 from provisioner.model.intent import Intent
+from provisioner.model.resource import Guarded
 from provisioner.model.stack import Choice, HostLock
+from provisioner.model.tunnel import Tunnel, TunnelLock, TunnelPeer
 from provisioner.resolve.lock import lock_text, make_lock
 from provisioner.tunnels.assign import assign
+from provisioner.tunnels.contract import Own
+from provisioner.tunnels.kinds import KINDS
 from tests.tunnel_world import hub, key, spoke
 from tests.world import DRIVER, DRIVER_DEB, KERNEL, entry
 
@@ -111,7 +115,8 @@ FITTING: dict[str, Seen] = {
     system.REBOOT: ok(""),
     system.CLIENTS: ok("record\nunit provision-clients.target loaded active active Clients\n"),
     system.STATE: ok("root 755\n"),
-    tunnel.TUNNEL_UNITS: ok("active\ninactive\ninactive\n"),
+    tunnel.TUNNEL_UNITS: ok("active\n" + 8 * "inactive\n"),
+    tunnel.OWN_WORDS: ok(""),
     tunnel.HEARD: ok(f"{key('hub')}\t990\n1000\n"),
     tunnel.WAY: ok(f"1440\nfar 10.87.0.1\n{PING}large 10.87.0.1\n{PING}"),
     tunnel.WAITING: ok(""),
@@ -315,7 +320,7 @@ FAULTS: list[tuple[str, dict[str, Seen], str, str]] = [
     ("clients-gated", {"CLIENTS": ok("unit provision-clients.target loaded inactive dead C\n")}, "passed", "closed"),
     ("state-private", {"STATE": ok("root 777\n")}, "failed", "mode 777"),
     ("state-private", {"STATE": ok("nobody 755\n")}, "failed", "nobody"),
-    ("tunnel-up", {"TUNNEL_UNITS": ok("failed\ninactive\ninactive\n")}, "failed", "its unit is failed"),
+    ("tunnel-up", {"TUNNEL_UNITS": ok("failed\n" + 8 * "inactive\n")}, "failed", "its unit is failed"),
     ("tunnel-heard", {"HEARD": ok(f"{key('hub')}\t700\n1000\n")}, "failed", "hub 300 s ago"),
     ("tunnel-heard", {"HEARD": ok(f"{key('hub')}\t0\n1000\n")}, "failed", "hub never"),
     ("tunnel-heard", {"HEARD": ok(f"{key('other')}\t999\n1000\n")}, "failed", "hub is not among its peers"),
@@ -339,8 +344,10 @@ def test_each_fault_is_seen(check: str, looks: dict[str, Seen], status: str, wor
 
 
 def test_every_check_has_a_case_that_fails() -> None:
-    """A check that nothing can fail would prove nothing; unattended-upgrades has its own test below."""
-    failing = {check for check, _, status, _ in FAULTS if status == "failed"} | {"unattended-upgrades"}
+    """A check that nothing can fail would prove nothing; two have tests of their own below."""
+    failing = {check for check, _, status, _ in FAULTS if status == "failed"}
+
+    failing |= {"unattended-upgrades", "tunnel-answers"}
 
     assert {check.id for check in CHECKS} == failing
 
@@ -357,6 +364,88 @@ def test_unattended_upgrades_must_be_kept_away() -> None:
     assert made("unattended-upgrades", INSTALLED=there, UPGRADE=ok(entries)).status == "unknown"
     elsewhere = entries.replace("^nvidia-", "x")
     assert made("unattended-upgrades", INSTALLED=there, UPGRADE=ok(APT + elsewhere)).status == "failed"
+
+
+def _joined_by(kind: str, role: str = "spoke") -> HostLock:
+    return entry(tunnel=TunnelLock(kind=kind, role=role, host="rig-01"), **SPECS)  # type: ignore[arg-type]
+
+
+ONLINE = '{"BackendState": "Running", "Self": {"Online": true}}'
+ASIDE = '{"BackendState": "NeedsLogin", "Self": {"Online": false}}'
+PROXIES = '{"tcp": [{"name": "a", "status": "running"}], "udp": [{"name": "b", "status": "%s"}]}'
+
+
+@pytest.mark.parametrize(
+    ("kind", "role", "said", "status", "words"),
+    [
+        ("tailscale", "spoke", f"say tailscale\n{ONLINE}\n", "passed", "Running, online"),
+        ("headscale", "spoke", f"say tailscale\n{ASIDE}\n", "failed", "NeedsLogin, not online"),
+        (
+            "tailscale",
+            "spoke",
+            "say tailscale\nfailed to connect to local tailscaled\n",
+            "unknown",
+            "failed to connect",
+        ),
+        ("tailscale", "spoke", "", "failed", "there is no tailscale on this host"),
+        ("headscale", "hub", "say headscale\n\nwell\n", "passed", ""),
+        ("headscale", "hub", "say headscale\nconnection refused\n", "failed", "connection refused"),
+        ("cloudflare-tunnel", "spoke", 'say cloudflared\n{"status":200,"readyConnections":4}\n', "passed", "4 conn"),
+        ("cloudflare-tunnel", "spoke", 'say cloudflared\n{"status":503,"readyConnections":0}\n', "failed", "0 conn"),
+        ("cloudflare-tunnel", "spoke", "say no-curl\n", "unknown", "no curl"),
+        ("frp", "spoke", f"say frpc\n{PROXIES % 'running'}\n", "passed", "2 running"),
+        ("frp", "spoke", f"say frpc\n{PROXIES % 'start error'}\n", "failed", "b start error"),
+        ("frp", "spoke", "say frpc\n{}\n", "failed", "it has no proxy"),
+        ("frp", "hub", "", "not-applicable", "no words of its own"),
+        ("rathole", "spoke", "", "not-applicable", "no words of its own"),
+        ("wireguard", "spoke", "", "not-applicable", ""),
+    ],
+)
+def test_what_a_tunnels_own_program_says(kind: str, role: str, said: str, status: str, words: str) -> None:
+    """Kinds whose programs are not run in the lab are held to their own words."""
+    verdict = made("tunnel-answers", _joined_by(kind, role), OWN_WORDS=ok(said))
+
+    assert (verdict.status, words in verdict.detail) == (status, True), verdict
+
+
+@pytest.mark.parametrize(
+    ("kind", "role", "place"),
+    [
+        ("nebula", "spoke", 1),
+        ("ssh-reverse", "spoke", 2),
+        ("tailscale", "spoke", 3),
+        ("headscale", "hub", 4),
+        ("headscale", "spoke", 3),
+        ("cloudflare-tunnel", "spoke", 5),
+        ("frp", "spoke", 6),
+        ("frp", "hub", 7),
+        ("rathole", "spoke", 8),
+    ],
+)
+def test_the_unit_that_carries_must_run(kind: str, role: str, place: int) -> None:
+    """Of each kind and role another one."""
+    wanted = _joined_by(kind, role)
+    if wanted.tunnel is not None:
+        wanted = entry(tunnel=wanted.tunnel.model_copy(update={"public_key": "k", "certificate": "c"}), **SPECS)
+    states = ["inactive"] * 9
+    assert made("tunnel-up", wanted, TUNNEL_UNITS=ok("\n".join(states))).status == "failed"
+    states[place] = "active"
+
+    assert made("tunnel-up", wanted, TUNNEL_UNITS=ok("\n".join(states))).status == "passed"
+    assert tunnel.TUNNEL_UNITS.split()[2 + place].rstrip(";") in tunnel_units(kind, role)
+
+
+def tunnel_units(kind: str, role: str) -> tuple[str, ...]:
+    """The units that the product itself puts there for a kind."""
+    wish = {"kind": kind, "role": role, "hub": "hub", "endpoint": "203.0.113.1:4242", "range": "10.87.0.0/24"}
+    wish |= {"server": "203.0.113.1:7000", "expose": ["https://a.example=http://127.0.0.1:80", "tcp/2222=22"]}
+    lock = TunnelLock(
+        kind=kind, role=role, host="rig-01", address="10.87.0.2", port=22001, public_key="k", certificate="c",
+        hub="hub", hub_address="10.87.0.1", range="10.87.0.0/24",
+        peers=(TunnelPeer(host="hub", public_key="k", allowed=("10.87.0.1/32",), endpoint="203.0.113.1:4242"),),
+    )  # type: ignore[arg-type]  # fmt: skip
+    found = KINDS[lock.kind].resources(Own("rig-01", Tunnel.model_validate(wish), lock))
+    return next(resource for resource in found if isinstance(resource, Guarded)).units
 
 
 def test_a_host_without_driver_or_docker() -> None:

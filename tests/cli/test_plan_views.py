@@ -8,6 +8,7 @@ from provisioner.model.plan import DrainStep, HostPlan
 AKASH = DrainStep(network="akash", kind="scale-zero", how="x", penalty="leases may be closed")
 LIUM = DrainStep(network="lium", kind="notice-period", how="x", by_hand=True, containers="pod_*", wait_s=60)
 CHUTES = DrainStep(network="chutes", kind="maintenance-window", how="x", by_hand=True, sees_jobs=False)
+GONE = DrainStep(network="akash", kind="absent", how="x", wait_s=0)
 RENDER = DrainStep(network="render", kind="none", how="x", by_hand=True, penalty="a frame suffers")
 
 
@@ -31,6 +32,14 @@ def test_each_network_says_how_it_stops() -> None:
         ("", "render may punish it all the same: a frame suffers"),
         ("", "stop the clients of akash, lium, take back the enrolment"),
     ]
+
+
+def test_nothing_of_kubernetes() -> None:
+    """The plan says why it scales nothing."""
+    assert lines(GONE)[0] == (
+        "drain",
+        "akash: nothing of Kubernetes is on this host, so there is no provider to scale down, no job to wait for",
+    )
 
 
 def test_a_host_that_does_not_serve_has_nothing_to_drain() -> None:

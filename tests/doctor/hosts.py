@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from provisioner.model.capture import Capture, CommandOutput
-from provisioner.probe.request import DOCTOR, DPKG, Request
+from provisioner.probe.request import DOCTOR, DPKG, INITRAMFS, KEYRINGS, Request
 
 TAKEN_AT = datetime(2026, 11, 24, 3, 7, tzinfo=timezone.utc)
 NO_SUCH = "ls: cannot access 'x': No such file or directory\n"
@@ -245,6 +245,8 @@ class Rig:
             "/proc/meminfo": "MemTotal:       131072000 kB\nSwapTotal:       0 kB\n",
             "/boot/grub/grub.cfg": None,
             "/boot/grub/grubenv": None,
+            "/run/provision/tunnel.json": None,
+            "/var/lib/provision/guard.json": None,
             "/etc/apt/apt.conf.d/20auto-upgrades": 'APT::Periodic::Unattended-Upgrade "0";\n',
             "/etc/apt/apt.conf.d/50unattended-upgrades": "Unattended-Upgrade::Package-Blacklist {\n};\n",
             "/etc/docker/daemon.json": None,
@@ -315,6 +317,9 @@ class Rig:
             DPKG: out(self.dpkg()),
             DF_LINE: out("File Avail\n" + "".join(f"{path} 181200\n" for path in DOCTOR.disks)),
             "uname -m": out("x86_64\n"),
+            "ls -d /snap/bin/docker": none,
+            KEYRINGS.line: out(""),
+            INITRAMFS.line: out(""),
             "date +%s.%N": out(f"{TAKEN_AT.timestamp() + 0.4:.9f}\n"),
             "nvidia-smi": out(self.smi()),
             "systemd-detect-virt": CommandOutput(rc=1, stdout="none\n"),

@@ -58,7 +58,7 @@ Not tried, for doctor changes and starts nothing:
   what the package manager says    apt-get update; apt-get check
   what clients and networks say    the client's own log
 
-Next: provision plan --limit rig-01     (mends: driver)"""  # noqa: E501
+Next: provision doctor rig-01 --fix     (shows the plan first; mends: driver)"""  # noqa: E501
     )
 
 

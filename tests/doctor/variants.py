@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from provisioner.model.capture import Capture, CommandOutput
-from provisioner.probe.request import DPKG
+from provisioner.probe.request import DPKG, INITRAMFS, KEYRINGS
 from tests.doctor import hosts
 from tests.doctor.hosts import Rig
 
@@ -29,6 +29,8 @@ _LINES = {
     "@make-log": hosts.MAKE_LOG_LINE,
     "@lock": hosts.LOCK_LINE,
     "@maps": hosts.MAPS_LINE,
+    "@keyrings": KEYRINGS.line,
+    "@images": INITRAMFS.line,
 }
 
 

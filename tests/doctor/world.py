@@ -14,6 +14,7 @@ from provisioner.facts.files import parse_capture
 from provisioner.matrix.reader import Matrix
 from provisioner.matrix.reader import load as load_matrix
 from provisioner.model.capture import Capture
+from provisioner.probe.request import INITRAMFS, KEYRINGS
 
 CAPTURES = Path(__file__).parents[1] / "captures"
 EXPECTED: dict[str, str] = yaml.safe_load((Path(__file__).parent / "expected.yaml").read_text(encoding="utf-8"))
@@ -57,6 +58,10 @@ def without(capture: Capture, where: str) -> Capture:
     files, commands = dict(capture.files), dict(capture.commands)
     if where == "/sys/bus/pci/devices":
         commands.pop("ls -d /sys/bus/pci/devices/*/vendor", None)
+    elif KEYRINGS.line in commands and f"{where} " in commands[KEYRINGS.line].stdout:
+        commands.pop(KEYRINGS.line)
+    elif INITRAMFS.line in commands and f"{where}\n" in commands[INITRAMFS.line].stdout:
+        commands.pop(INITRAMFS.line)
     elif where in files or where in commands:
         files.pop(where, None)
         commands.pop(where, None)

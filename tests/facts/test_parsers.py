@@ -6,8 +6,8 @@ import pytest
 
 from provisioner import facts
 from provisioner.facts import driver, gpus, machine, nvml, offers, os_release, packages, sources, units
-from provisioner.facts.grub import default_kernel
 from provisioner.facts.listing import natural
+from provisioner.host.grub import default_kernel
 from provisioner.model.capture import UNKNOWN, CommandOutput
 from provisioner.model.facts import OsRelease, Package
 from tests.facts.hosts import NO_SUCH, capture

@@ -37,7 +37,9 @@ def test_bare_debian_is_seen_whole(name: str, os: str, kernel: str, device: str,
 
     assert host.os is not UNKNOWN
     assert (host.os.id, host.os.architecture) == (os, "amd64")
-    assert host.kernel == KernelFacts(running=kernel, installed=(kernel,), next_boot=kernel, headers=())
+    assert host.kernel == KernelFacts(
+        running=kernel, installed=(kernel,), next_boot=kernel, headers=(), boots_once=False
+    )
     assert host.gpus is not UNKNOWN
     assert {(gpu.device, gpu.slot) for gpu in host.gpus if gpu.slot == "0000:01:00.0"} == {(device, "0000:01:00.0")}
     assert host.driver == DriverFacts(

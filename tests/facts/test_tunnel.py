@@ -64,6 +64,43 @@ def test_routes_without_the_default_and_the_tunnel_itself() -> None:
     assert found.routes == (Route("192.168.1.0/24", "eth0"), Route("172.17.0.0/16", "docker0"))
 
 
+def test_routes_of_version_6_without_those_of_every_link() -> None:
+    """As Linux 6.1 writes them: a LAN, link-local, multicast, what is refused, the tunnel itself, the default."""
+    word, none = "20010db8000100000000000000000000", "0" * 32
+    rows = [
+        (word, "40", "00000001", "eth0"),
+        ("fe80" + "0" * 28, "40", "00000001", "eth0"),
+        ("ff00" + "0" * 28, "08", "00000001", "eth0"),
+        ("fd00" + "0" * 28, "08", "00000200", "eth1"),
+        ("fd87" + "0" * 28, "40", "00000001", "prov0"),
+        (none, "00", "00000003", "eth0"),
+    ]
+    text = "".join(
+        f"{to} {size} {none} 00 {none} 00000100 00000001 00000000 {flags}     {by}\n" for to, size, flags, by in rows
+    )
+    files: dict[str, str | None] = {"/proc/net/route": "Iface\n", "/proc/net/ipv6_route": text}
+
+    assert tunnel.read(capture(files), KERNEL).routes == (Route("2001:db8:1::/64", "eth0"),)
+
+
+@pytest.mark.parametrize("text", ["\n", "x y\n", "00 zz 0 0 0 0 0 0 00000001 eth0\n"])
+def test_a_routing_table_that_is_none_makes_nothing_up(text: str) -> None:
+    files: dict[str, str | None] = {"/proc/net/route": text, "/proc/net/ipv6_route": text}
+
+    assert tunnel.read(capture(files), KERNEL).routes == ()
+
+
+def test_networks_that_docker_is_told_to_take() -> None:
+    """They may have no route yet, and will get one with the next container."""
+    daemon = (
+        '{"bip": "10.200.0.1/24", "default-address-pools": [{"base": "10.87.0.0/16", "size": 24}, {"base": "x"}, 4]}'
+    )
+    found = tunnel.read(capture({"/proc/net/route": "Iface\n", "/etc/docker/daemon.json": daemon}), KERNEL)
+
+    assert isinstance(found.routes, tuple)
+    assert [route.network for route in found.routes] == ["10.200.0.0/24", "10.87.0.0/16"]
+
+
 @pytest.mark.parametrize(
     ("loaded", "on_disk", "inside", "answer"),
     [

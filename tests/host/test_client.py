@@ -94,6 +94,33 @@ def test_a_command_that_fails_drains_nothing(tmp_path: Path) -> None:
     assert not marked(tmp_path)
 
 
+def test_what_takes_a_drain_back_is_kept_until_it_was_done(tmp_path: Path) -> None:
+    """The run may die and the host reboot in between; enrolment runs it, once, and again while it fails."""
+    ran: list[tuple[str, ...]] = []
+    rc = 0
+
+    def run(words: tuple[str, ...]) -> int:
+        ran.append(words)
+        return rc
+
+    assert drain(tmp_path, [[]], do=("scale", "0"), undo=("scale", "1"))[0] == 0
+    rc = 1
+    assert client.resume_all(str(tmp_path), run) == 4
+    rc = 0
+    assert client.resume_all(str(tmp_path), run) == 0
+    assert client.resume_all(str(tmp_path), run) == 0
+    assert ran == [("scale", "1"), ("scale", "1")]
+
+
+@pytest.mark.parametrize(("left", "rc"), [([["process 7"]], 0), ([[]], 1)])
+def test_a_drain_that_came_to_nothing_leaves_nothing_to_take_back(
+    tmp_path: Path, left: list[list[str]], rc: int
+) -> None:
+    """A busy client was resumed already, and a command that failed did nothing."""
+    assert drain(tmp_path, left, do=("scale", "0"), undo=("scale", "1"), rc=rc)[0] != 0
+    assert client.kept("lium", str(tmp_path)) == ()
+
+
 def test_what_cannot_be_seen_is_not_idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Docker does not answer: there may be a job."""
     time = Time()

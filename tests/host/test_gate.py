@@ -359,6 +359,19 @@ def test_the_words_of_the_journal(
     assert gate.main([]) == gate.main(["open"]) == 2
 
 
+def test_what_may_pass_is_asked_again(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit learns it by 255, which systemd retries: clock, heat, engine; no other reason beside it."""
+    arguments: dict[str, Any] = {"root": str(host.root), "ask": host.ask, "clock": lambda: NOW}
+    assert gate.main(["admit", "akash"], **arguments) == 0
+    host.enrol(stack=EnrolledStack(driver=DRIVER, flavour="proprietary", gpus=[GPU], clock_kept=True))  # type: ignore[list-item]
+    monkeypatch.setattr(gate, "clock_kept", lambda: False)
+    assert gate.main(["admit", "akash"], **arguments) == 255
+    assert gate.main(["check", "akash"], **arguments) == 1
+    host.write("/sys/module/nvidia/version", "535.309.01\n")
+    assert gate.main(["admit", "akash"], **arguments) == 1
+    assert gate.main(["admit"], **arguments) == 2
+
+
 def test_an_error_of_the_gate_keeps_it_closed(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever it was."""
 

@@ -5,11 +5,16 @@ with one rig, which has no other way out: a rig's default route is its router, s
 full-cone router: whatever comes to a port that the rig has used is handed to it. gate-b is symmetric: every other end
 gets another port, only answers come in, and what is idle for 20 s is forgotten. The kernel here has no netem: loss is
 made by the routers' own rules, at random, packet by packet.
+
+A machine whose bridges ask iptables (br_netfilter) would put its own address in the place of the hub's in what a router
+hands to its rig, because Docker masquerades the lab's network wherever it goes: one rule for each home keeps it out.
 """
 
 from __future__ import annotations
 
+import subprocess
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from provisioner.adapters.lab import Host, Lab
@@ -74,13 +79,15 @@ WantedBy=multi-user.target
 class NatLab:
     """The lab with its homes; methods make the faults that rigs behind routers live with."""
 
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
+    def __init__(self, lab: Lab, homes: Mapping[str, str] = HOMES) -> None:
+        """`homes`: rig → its router, of those in HOMES."""
+        self.lab, self.homes = lab, homes
         self._client: Any = lab._client
+        self._rules: list[list[str]] = []
 
     def build(self) -> None:
-        """Put each rig behind its router. Run once, on a lab with hub, gate-a, gate-b, rig-a and rig-b."""
-        for rig, gate in HOMES.items():
+        """Put each rig behind its router. Run once, on a lab with hub, rigs and routers."""
+        for rig, gate in self.homes.items():
             self._install(gate, "nftables conntrack")
             self._install(rig, "iperf3")
             self._home(rig, gate)
@@ -104,6 +111,7 @@ class NatLab:
             labels={LABEL: self.lab.name, FOLDER_LABEL: str(self.lab.folder)},
         )
         public = self._client.networks.get(f"provision-lab-{self.lab.name}")
+        self._leave_alone(str(subnet))
         network.connect(self.lab.host(gate)._container.id, ipv4_address=str(subnet[2]))
         network.connect(self.lab.host(rig)._container.id, ipv4_address=str(subnet[10]))
         rules = (CONE if gate == "gate-a" else SYMMETRIC).replace("RIG", str(subnet[10]))
@@ -114,6 +122,18 @@ class NatLab:
         self._unit(rig, "lab-home", RIG_UNIT.replace("GATE", str(subnet[2])))
         public.disconnect(self.lab.host(rig)._container.id)
         self.lab.host(rig).exec("systemctl restart lab-home")
+
+    def _leave_alone(self, subnet: str) -> None:
+        rule = ["POSTROUTING", "-d", subnet, "-j", "ACCEPT"]
+        subprocess.run(["iptables", "-w", "-t", "nat", "-D", *rule], stderr=subprocess.DEVNULL, check=False)
+        subprocess.run(["iptables", "-w", "-t", "nat", "-I", *rule], check=True)
+        self._rules.append(rule)
+
+    def close(self) -> None:
+        """Take this machine's own rules away; hosts and networks go with the lab."""
+        for rule in self._rules:
+            subprocess.run(["iptables", "-w", "-t", "nat", "-D", *rule], check=False)
+        self._rules = []
 
     def _write(self, host: str, path: str, text: str) -> None:
         done = self.lab.host(host).exec(["sh", "-c", f"cat >{path} <<'END'\n{text}END"])
@@ -134,7 +154,7 @@ class NatLab:
         new = address or f"{subnet}.{200 + int(time.time()) % 40}"
         public.disconnect(hub._container.id)
         public.connect(hub._container.id, ipv4_address=new, aliases=["hub"])
-        for rig in HOMES:
+        for rig in self.homes:
             self._write(rig, "/etc/lab-hosts", f"{new} {HUB_NAME}\n")
             self.lab.host(rig).exec(f"sed '/ {HUB_NAME}$/d' /etc/hosts >/tmp/h; cat /tmp/h /etc/lab-hosts >/etc/hosts")
         return new

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -81,3 +82,17 @@ class Operator:
         text = "".join(f"provision_{key}: {json.dumps(value)}\n" for key, value in variables.items())
         (folder / f"{host}.yml").write_text(text, encoding="utf-8")
         self.run("resolve", "--limit", host)
+
+
+def kill_tree(running: subprocess.Popen[str]) -> None:
+    """The command and all it started: ansible-playbook forks, and would go on for minutes by itself."""
+    found = [running.pid]
+    for pid in found:
+        children = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout
+        found += [int(child) for child in children.split()]
+    for pid in found:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    running.communicate(timeout=60)

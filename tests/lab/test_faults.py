@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import random
 import re
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from provisioner.adapters.lab import Host, Lab
-from tests.lab.operator import LONG, Operator
+from tests.lab.operator import LONG, Operator, kill_tree
 from tests.lab.state import record, state
 
 # Not in the short form before it was seen to pass as a whole on an idle machine.
@@ -123,7 +122,7 @@ def at_start(ground: Ground, journey: Journey) -> None:
 
 def controller_killed(ground: Ground, running: subprocess.Popen[str]) -> None:
     """Nothing of ours is left on the controller; what it had started on the host may go on for a while."""
-    _kill_tree(running)
+    kill_tree(running)
 
 
 def power_cut(ground: Ground, running: subprocess.Popen[str]) -> None:
@@ -145,20 +144,6 @@ def dpkg_killed(ground: Ground, running: subprocess.Popen[str]) -> None:
 
 
 FAULTS = (controller_killed, power_cut, ssh_cut, dpkg_killed)
-
-
-def _kill_tree(running: subprocess.Popen[str]) -> None:
-    """The command and all it started: ansible-playbook forks, and would go on for minutes by itself."""
-    found = [running.pid]
-    for pid in found:
-        children = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout
-        found += [int(child) for child in children.split()]
-    for pid in found:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    running.communicate(timeout=60)
 
 
 def _let_end(running: subprocess.Popen[str]) -> None:

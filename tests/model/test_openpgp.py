@@ -47,3 +47,19 @@ def test_what_is_no_key(text: str) -> None:
     """An error page, a key cut short: never a fingerprint, always ValueError."""
     with pytest.raises(ValueError):
         fingerprints(text)
+
+
+def test_a_key_tells_until_when_it_holds() -> None:
+    """The key of the proof of matrix/failures/apt-key-expired.yaml, made with gpg for thirty days; armored as well."""
+    import base64
+    import re
+    from pathlib import Path
+
+    from provisioner.model.openpgp import public_keys
+
+    text = (Path(__file__).parents[2] / "matrix/failures/apt-key-expired.yaml").read_text(encoding="utf-8")
+    past, endless = (base64.b64decode(found) for found in re.findall(r"example\.asc ([A-Za-z0-9+/=]+)", text))
+
+    assert [str(key.until) for key in public_keys(past)] == ["2026-01-31 00:00:00+00:00"]
+    assert public_keys(armored(past).encode()) == public_keys(past)
+    assert [key.until for key in public_keys(endless)] == [None]

@@ -222,6 +222,9 @@ def test_nvml_is_asked_in_a_child(source: str, expected: dict[str, Any]) -> None
         ("passwd\t1:4.13\tii \n", "passwd\t1:4.13\tii \n"),
         ('{"token": "a", "my_secret": "b", "c": 1}', '{"token": "***", "my_secret": "***", "c": 1}'),
         ("libpassword-perl\t1.0\tii \n", "libpassword-perl\t1.0\tii \n"),
+        ('{"Authorization":null,"Runtimes":{"runc":1}}', '{"Authorization":null,"Runtimes":{"runc":1}}'),
+        ('{"tokens": [], "token": "a"}', '{"tokens": [], "token": "***"}'),
+        ("password: nullified", "password: ***"),
         ("ssl_certificate_key /etc/x", "ssl_certificate_key /etc/x"),
     ],
 )
@@ -247,3 +250,20 @@ def test_text_without_secrets_is_unchanged(text: str) -> None:
     cleaned = script.without_secrets(text)
 
     assert cleaned == text or "***" in cleaned
+
+
+def test_the_record_of_a_change_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lock entry has a key `secrets`, which says where they come from: without the rest nothing could go back."""
+    text = json.dumps({"from": {"entry": {"intent": {"secrets": [{"name": "hotkey"}], "toolkit": "auto"}}}})
+    record = tmp_path / "history" / "r1" / "record.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(text)
+    other = tmp_path / "other.json"
+    other.write_text(text)
+    monkeypatch.setattr(script, "RECORDS", f"{tmp_path}/history/")
+    found: dict[str, str | None] = {}
+    script.read_file(str(record), found)
+    script.read_file(str(other), found)
+
+    assert found[str(record)] == text
+    assert found[str(other)] != text

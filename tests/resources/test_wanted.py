@@ -16,7 +16,7 @@ from provisioner.host import programs
 from provisioner.model.capture import UNKNOWN
 from provisioner.model.facts import Package as Installed
 from provisioner.model.facts import SourceEntry
-from provisioner.model.intent import Intent, PowerPolicy
+from provisioner.model.intent import Intent, Policy, PowerPolicy
 from provisioner.model.resource import ABSENT, AbsentPackage, File, Package, ReplacedSource, Service
 from provisioner.model.stack import Choice
 from provisioner.resources.observed import observed
@@ -188,14 +188,20 @@ def test_a_power_policy_brings_its_unit() -> None:
     assert json.loads(held[0].content) == {"NVIDIA GeForce RTX 4090": {"limit_w": 350.0}}
 
 
+_NEVER = Policy(watchdog_may_reboot=True, reboot="never")
+
+
 def test_the_watchdog_knows_its_host() -> None:
     """Networks, whether it may reboot, and what a job is; switched off it is not there."""
     lock = entry(networks={"lium": Choice(value="x"), "akash": Choice(value="y")})
     assert json.loads(watchdog_config(lock)) == {
         "networks": ["akash", "lium"],
-        "reboot": True,
+        "reboot": False,
         "jobs": {"lium": "pod_*"},
     }
+    for policy, reboots in ((Policy(watchdog_may_reboot=True), True), (_NEVER, False)):
+        asked = entry(intent=Intent(policy=policy))
+        assert json.loads(watchdog_config(asked))["reboot"] is reboots
     off = {r.key for r in wanted(entry(intent=Intent(watchdog="off")))}
     assert not [key for key in off if "provision-watchdog." in key]
 
@@ -208,7 +214,7 @@ def test_clients_start_through_the_gate() -> None:
     for line in (
         "PartOf=provision-clients.target",
         "ConditionPathExists=/var/lib/provision/enrolment.json",
-        f"ExecCondition=+{programs.GATE} check %i",
+        f"ExecCondition=+{programs.GATE} admit %i",
         f"ExecStart={CLIENTS}/%i",
     ):
         assert line in CLIENT_UNIT_TEXT.splitlines()

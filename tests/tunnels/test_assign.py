@@ -109,6 +109,21 @@ def test_two_hosts_with_one_key_are_refused() -> None:
     with pytest.raises(BadInput, match="a and b have the same wireguard key") as problem:
         assign([hub(), spoke("a"), spoke("b", keys={1: key("a")})])
     assert problem.value.reference == "tunnel-key-twice"
+    assert "sudo rm /etc/wireguard/prov0.key /etc/wireguard/prov0.pub" in (problem.value.hint or "")
+
+
+def test_a_copied_key_that_was_made_anew_is_no_trouble_any_more() -> None:
+    """What the error says to type leads out of it, whether the lock has the copy or not."""
+    before = assign([hub(), spoke("a"), spoke("b")])
+    copied = before["b"].model_copy(update={"public_key": key("a")})
+    with pytest.raises(BadInput) as problem:
+        assign([hub(), spoke("a", before=before["a"]), spoke("b", before=copied, keys={1: key("a")})])
+    assert "provision tunnel rotate b" in (problem.value.hint or "")
+
+    asked = copied.model_copy(update={"next_generation": 2})
+    both = {1: key("a"), 2: key("b anew")}
+    found = assign([hub(), spoke("a", before=before["a"]), spoke("b", before=asked, keys=both)])
+    assert found["b"].public_key == key("b anew")
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,9 @@ def test_after_an_hour_the_full_size_is_tried_again(host: Host) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"lowered_at": time.time() - 4000}))
     host.set(fits=1500)
 
-    assert host.keep()["mtu"] == 1420
+    notes = host.keep()
+    assert notes["mtu"] == 1420
+    assert "lowered_at" not in notes  # nothing is narrow any more
 
 
 def test_a_hub_narrows_the_route_to_the_one_whose_path_is_narrow(host: Host) -> None:
@@ -147,6 +149,43 @@ def test_a_hub_narrows_the_route_to_the_one_whose_path_is_narrow(host: Host) -> 
 
     assert host.notes == "ip route replace 10.87.0.2/32 dev prov0 mtu 1313\n"
     assert (host.net / "prov0" / "mtu").read_text() == "1420\n"
+
+
+def nebula(of: Host, **peer: object) -> None:
+    path = of.folder / "tunnel.json"
+    config = json.loads(path.read_text()) | {"kind": "nebula", "unit": "provision-nebula.service", "mtu": 1300}
+    config["peers"][0] |= {"public_key": "", **peer}
+    path.write_text(json.dumps(config))
+    (of.net / "prov0" / "mtu").write_text("1300\n")
+
+
+def test_nebula_is_kept_without_handshakes(host: Host) -> None:
+    """The last answer takes their place, so that everything that reads the notes reads these too."""
+    nebula(host)
+    (peer,) = host.keep()["peers"]
+
+    assert (peer["loss_pct"], peer["rtt_ms"]) == (0.0, 2.5)
+    assert abs(peer["handshake"] - time.time()) < 60
+
+    host.set(fits=0)
+    runs = [host.keep() for _ in range(4)]
+    assert [run["peers"][0]["lost_runs"] for run in runs] == [1, 2, 3, 4]
+    assert runs[3]["peers"][0]["handshake"] == peer["handshake"]
+    assert host.notes == "systemctl restart provision-nebula.service\n"
+    assert runs[3]["acted"][-1]["what"] == "hub does not answer: provision-nebula.service was started again"
+
+
+def test_a_hub_of_nebula_asks_those_that_dial_it_in_turn(host: Host) -> None:
+    """What was seen of one at its turn stays until the next."""
+    nebula(host, endpoint=None, host="rig-01", address="10.87.0.2")
+    path = host.folder / "tunnel.json"
+    config = json.loads(path.read_text())
+    config["peers"].append({**config["peers"][0], "host": "rig-02", "address": "10.87.0.3"})
+    path.write_text(json.dumps(config))
+    first, second = host.keep(), host.keep()
+
+    assert [p.get("loss_pct") for p in first["peers"]].count(None) == 1
+    assert [p["loss_pct"] for p in second["peers"]] == [0.0, 0.0]
 
 
 def test_without_a_tunnel_it_does_nothing(host: Host) -> None:

@@ -12,7 +12,17 @@ import yaml
 
 from provisioner.model.resource import File, Guarded, KeyPair, SecretFile, Tool
 from provisioner.model.tunnel import Tunnel, TunnelLock
-from provisioner.tunnels import cloudflare_tunnel, firewall, frp, headscale, nebula, rathole, ssh_reverse, wireguard
+from provisioner.tunnels import (
+    cloudflare_tunnel,
+    firewall,
+    frp,
+    headscale,
+    keeping,
+    nebula,
+    rathole,
+    ssh_reverse,
+    wireguard,
+)
 from provisioner.tunnels.assign import Member, assign
 from provisioner.tunnels.contract import Own
 from provisioner.tunnels.kinds import KINDS
@@ -278,7 +288,7 @@ def test_the_login_of_a_reverse_tunnel_may_open_its_own_port_and_nothing_else() 
 
 
 def test_what_the_host_keeps_watch_with_is_json() -> None:
-    value = json.loads(wireguard.facts_for_the_host(own(spoke("rig-01"), hub())))
+    value = json.loads(keeping.facts_for_the_host(own(spoke("rig-01"), hub()), wireguard.UNIT, 1420))
 
     assert value["peers"] == [
         {"host": "hub", "public_key": key("hub"), "endpoint": "203.0.113.1:51820", "address": "10.87.0.1"}

@@ -126,8 +126,8 @@ _WORDS = {
 }
 
 
-def applied_text(applied: Applied) -> str:
-    """Return what came of it, host by host; what failed is told in full."""
+def applied_text(applied: Applied, following: str = "provision status") -> str:
+    """Return what came of it, host by host; what failed is told in full. `following` is what to type next."""
     width = max(map(len, applied.results), default=0)
     lines = [""]
     for result in applied.results.values():
@@ -143,8 +143,8 @@ def applied_text(applied: Applied) -> str:
         lines += [f"The way back: {applied.taken_back.folder}"]
     if bad:
         lines += [f"{bad} of {len(applied.results)} hosts failed; the others went on."]
-    else:
-        lines += ["", "Next: provision status"]
+    elif following:
+        lines += ["", f"Next: {following}"]
     return "\n".join(lines)
 
 

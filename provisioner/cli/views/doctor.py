@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from provisioner.cli.words import paint, safe, table
+from provisioner.cli.words import next_command, paint, safe, table
 from provisioner.doctor.agreement import Chain
 from provisioner.doctor.diagnose import Diagnosis, Finding, Suspicion
+from provisioner.doctor.foresee import Mend
 from provisioner.doctor.mechanism import Mechanism, Repair
 from provisioner.doctor.truth import Evidence, Look
 
@@ -22,11 +23,17 @@ _LONGEST = 110  # characters of a line of evidence
 _MARKS = {"down": ("✗", "red"), "degraded": ("✗", "yellow"), "risk": ("!", "yellow"), "notice": ("·", "dim")}
 
 
-def diagnosis_text(diagnosis: Diagnosis, *, recorded: bool = False) -> str:
-    """One host: its findings with the dearest first, then what may be, then what was not seen."""
+def diagnosis_text(
+    diagnosis: Diagnosis, *, recorded: bool = False, inventory: Sequence[str] = (), mends: Sequence[Mend] | None = None
+) -> str:
+    """One host: its findings with the dearest first, then what may be, then what was not seen.
+
+    With `mends` each finding says what of the plan mends it, and no command is offered as the next.
+    """
+    by_id = {mend.finding.mechanism.id: mend for mend in mends or ()}
     blocks = [_head(diagnosis)]
-    blocks += ["\n".join(_finding(finding)) for finding in diagnosis.findings]
-    rest = list(_rest(diagnosis, recorded))
+    blocks += ["\n".join(_finding(finding, by_id.get(finding.mechanism.id))) for finding in diagnosis.findings]
+    rest = list(_rest(diagnosis, recorded or mends is not None, inventory))
     if rest:
         blocks.append("\n".join(rest))
     return ("\n" if diagnosis.state == "clean" else "\n\n").join(blocks)
@@ -58,7 +65,26 @@ def _counted(chain: Chain) -> str:
     return f"{value} card{'' if value == '1' else 's'} on the bus and in NVML"
 
 
-def _finding(finding: Finding) -> Iterator[str]:
+_BY_HAND = {
+    "by hand": "",
+    "no plan": "no plan could be made, see below; by hand:",
+    "blocked": "the plan is blocked, see below; by hand:",
+    "as locked": "as locked in this, and the plan has nothing for it (provision resolve chooses anew); by hand:",
+    "not enough": "the plan changes part of it, and the cause would stay; by hand:",
+}
+_MOST_CHANGES = 4
+
+
+def _mended(mend: Mend) -> str:
+    packages = [change for change in mend.changes if change.what.startswith("package ")]
+    few = packages if len(packages) <= 2 else []
+    names = [f"{len(packages)} packages"] if len(packages) > 2 else []
+    names += [safe(change.what) for change in mend.changes if change not in packages or change in few]
+    more = f" and {len(names) - _MOST_CHANGES} more" if len(names) > _MOST_CHANGES else ""
+    return f"by the plan below: {', '.join(names[:_MOST_CHANGES])}{more}"
+
+
+def _finding(finding: Finding, mend: Mend | None = None) -> Iterator[str]:
     mechanism = finding.mechanism
     mark, colour = _MARKS[mechanism.costs.level]
     sure = {"certain": "", "likely": "likely: ", "possible": "possibly: "}[finding.certainty]
@@ -82,13 +108,23 @@ def _finding(finding: Finding) -> Iterator[str]:
             ),
         ]
     )
+    if mend is not None and mend.by_plan:
+        yield from _labelled([("mend", _mended(mend))])
+    else:
+        yield from _steps(finding, _BY_HAND[mend.why] if mend is not None else "")
+    yield from _labelled([("prevent", safe(mechanism.prevention[0])), ("more", f"docs/failures/{mechanism.id}.md")])
+
+
+def _steps(finding: Finding, before: str) -> Iterator[str]:
+    """What to do, step by step, and what it costs."""
+    if before:
+        yield from _labelled([("mend", before)])
     for number, step in enumerate(finding.steps):
-        label = "mend" if number == 0 else ""
+        label = "mend" if number == 0 and not before else ""
         yield from _labelled([(label, f"{number + 1}. {safe(step.do)}")])
         if step.run:
             yield f"  {'':8}   $ {safe(step.run)}"
-    yield from _labelled([("", _cost(mechanism.repair))])
-    yield from _labelled([("prevent", safe(mechanism.prevention[0])), ("more", f"docs/failures/{mechanism.id}.md")])
+    yield from _labelled([("", _cost(finding.mechanism.repair))])
 
 
 def _evidence(items: tuple[Evidence, ...]) -> Iterator[str]:
@@ -137,7 +173,7 @@ def _labelled(rows: list[tuple[str, str]]) -> Iterator[str]:
         )
 
 
-def _rest(diagnosis: Diagnosis, recorded: bool) -> Iterator[str]:
+def _rest(diagnosis: Diagnosis, recorded: bool, inventory: Sequence[str]) -> Iterator[str]:
     shown = diagnosis.suspicions[:_MOST_SUSPICIONS]
     if shown:
         yield "May be, but could not be settled:"
@@ -157,7 +193,8 @@ def _rest(diagnosis: Diagnosis, recorded: bool) -> Iterator[str]:
             {finding.mechanism.repair.plan for finding in diagnosis.findings if finding.mechanism.repair.plan}
         )
         if plans:
-            yield f"\nNext: provision plan --limit {safe(diagnosis.host)}     (mends: {', '.join(plans)})"
+            words = next_command(["doctor", safe(diagnosis.host), "--fix"], inventory)
+            yield f"\nNext: {words}     (shows the plan first; mends: {', '.join(plans)})"
 
 
 def _looks(looks: tuple[Look, ...]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from provisioner.doctor.facts import FACTS
 from provisioner.doctor.host import PLACES
 from provisioner.doctor.mechanism import Condition, Mechanism
+from provisioner.doctor.parts import PARTS
 
 _AREAS = {
     "driver": "The driver",
@@ -104,8 +105,11 @@ def _costs(mechanism: Mechanism) -> str:
     drain = {"yes": "Drain first", "no": "No drain", "that card": "Drain that card", "containers": "Containers stop"}
     boot = {"yes": "reboot", "no": "no reboot", "maybe": "perhaps a reboot", "cold": "power off and on"}
     time = f"about {repair.minutes} minutes not serving" if repair.minutes else "serving all along"
-    plan = f" `provision plan` mends it (`{repair.plan}`)." if repair.plan else ""
-    return f"{drain[repair.drain]}, {boot[repair.reboot]}, {time}; {_REPAIR[repair.where]}.{plan}"
+    plan = f" `provision doctor --fix` mends it by a plan (`{repair.plan}`)." if repair.plan else ""
+    ahead = {None: "", "warn": " A plan warns of it.", "stop": " A plan that would end in it is refused."}
+    return (
+        f"{drain[repair.drain]}, {boot[repair.reboot]}, {time}; {_REPAIR[repair.where]}.{plan}{ahead[mechanism.ahead]}"
+    )
 
 
 def _placeholders(text: str) -> str:
@@ -205,6 +209,7 @@ unless: []                               # exceptions: one that is seen rules it
 supports: []                             # strengthens it and belongs to its evidence
 covers: []                               # more general mechanisms that it states more exactly
 explains: [smi-version-mismatch]         # what follows from it
+ahead: warn                              # or stop: what a plan does when it would hold once the plan is done
 looks_like: []                           # what else looks like it, and what tells them apart
 cause: Two sentences. {driver.loaded} is filled in from the host.
 prevention: []
@@ -248,12 +253,22 @@ expression stands for that text.
 
 What holds is folded: what a more exact mechanism `covers` is not shown beside it, what it `explains` becomes its
 consequence, through others too. What is left is ordered by how sure it is times what it costs.
+
+## Mending and looking ahead
+
+`repair.plan` names the part of a plan that mends it (table below). `provision doctor --fix` goes that way when the
+host's plan has such a change and the mechanism would not hold once the plan is done; else it explains the steps.
+
+Every plan that changes something is held against all mechanisms, on the state that it leads to. What would be new is
+told. `ahead: warn` has it told even when it is so already, `ahead: stop` has the plan refused.
 """
 
 
 def language_page() -> str:
     """The reference: the words of the language, every fact, every place."""
-    lines = [_LANGUAGE, "## Facts\n", "| Fact | Kind | What it is | Shown by |", "| --- | --- | --- | --- |"]
+    parts = [f"| `{name}` | `{'`, `'.join(patterns)}` |" for name, patterns in PARTS.items()]
+    lines = [_LANGUAGE, "| Part | Changes of a plan |", "| --- | --- |", *parts, ""]
+    lines += ["## Facts\n", "| Fact | Kind | What it is | Shown by |", "| --- | --- | --- | --- |"]
     for name, fact in sorted(FACTS.items()):
         shown = fact.show.replace("|", "\\|")
         lines.append(f"| `{name}` | {fact.kind} | {fact.words}{'' if fact.asked else ' ¹'} | `{shown}` |")

@@ -11,6 +11,7 @@ from provisioner.cli.views.plan import host_lines
 from provisioner.cli.words import next_command, paint, safe
 from provisioner.model.history import Entry, Record
 from provisioner.model.units import megabytes
+from provisioner.plan.trial import notes_of
 
 
 def history_text(kept: Kept, inventory: Sequence[str] = ()) -> str:
@@ -18,10 +19,12 @@ def history_text(kept: Kept, inventory: Sequence[str] = ()) -> str:
     parts = []
     newest = ""
     for name, entries in kept.entries.items():
+        notes = [f"  {safe(note)}" for note in notes_of(kept.seen[name].facts)]
         if not entries:
-            parts.append(f"{paint(name, 'bold')}  keeps no change")
+            parts.append("\n".join([f"{paint(name, 'bold')}  keeps no change", *notes]))
             continue
-        parts.append("\n".join([paint(name, "bold"), *(line for entry in reversed(entries) for line in _lines(entry))]))
+        lines = [line for entry in reversed(entries) for line in _lines(entry)]
+        parts.append("\n".join([paint(name, "bold"), *notes, *lines]))
         newest = newest or name
     text = "\n\n".join(parts)
     if newest:
@@ -75,5 +78,6 @@ def history_json(kept: Kept) -> str:
         name: [{"done": entry.done, **entry.record.model_dump(mode="json", by_alias=True)} for entry in entries]
         for name, entries in kept.entries.items()
     }
+    told = {name: notes for name, one in kept.seen.items() if (notes := notes_of(one.facts))}
     failed = {name: f"{problem.reference}: {problem.message}" for name, problem in kept.failed.items()}
-    return json.dumps({"format": 1, "hosts": hosts, "failed": failed}, indent=2)
+    return json.dumps({"format": 1, "hosts": hosts, "notes": told, "failed": failed}, indent=2)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from provisioner.actions.plan import Planned
 from provisioner.cli.words import duration, paint, safe
 from provisioner.errors import HostError
-from provisioner.model.plan import Change, HostPlan, Plan
+from provisioner.model.plan import Ahead, Change, HostPlan, Plan, Trial
 from provisioner.model.resource import AbsentFile, AbsentPackage, Guarded, KeptFile, Package, RunningDriver, Service
 from provisioner.model.transaction import Action, Move
 from provisioner.model.units import megabytes
@@ -22,10 +22,11 @@ def plan_text(planned: Planned, *, seconds: float, lock: str, next_command: str)
     head = f"{_hosts(len(planned.seen))} observed in {seconds:.1f} s · matrix {plan.matrix[:12]} · lock {lock}"
     if not differing and not planned.failed:
         waiting = [p for p in plan.hosts.values() if not p.enrolled]
+        notes = "".join(f"\n  {p.host}: {safe(note)}" for p in plan.hosts.values() for note in p.notes)
         if not waiting:
-            return f"{head}\nNothing to change: {_all(plan.hosts)} as locked, and enrolled."
+            return f"{head}\nNothing to change: {_all(plan.hosts)} as locked, and enrolled.{notes}"
         names = ", ".join(p.host for p in waiting)
-        return f"{head}\nNothing to change, but not enrolled yet: {names}\n\nNext: {next_command}"
+        return f"{head}\nNothing to change, but not enrolled yet: {names}{notes}\n\nNext: {next_command}"
     lines = [f"{head} ({_differ(len(differing), len(plan.hosts))})", ""]
     width = max(len(name) for name in [*plan.hosts, *planned.failed])
     for host_plan in plan.hosts.values():
@@ -52,12 +53,15 @@ def _all(hosts: Mapping[str, HostPlan]) -> str:
 def host_lines(plan: HostPlan, width: int) -> list[str]:
     """Return one host's part of the screen."""
     name = paint(plan.host.ljust(width), "bold")
+    notes = [f"{' ' * width}  {paint('note', 'yellow')}: {safe(note)}" for note in plan.notes]
     if plan.up_to_date:
-        return [f"{name}  up to date" + ("" if plan.enrolled else ", not enrolled yet: verify, then enrol")]
+        return [f"{name}  up to date" + ("" if plan.enrolled else ", not enrolled yet: verify, then enrol"), *notes]
     lines = [f"{name}  {headline(plan)}"]
     lines[0] = _spread(lines[0], cost(plan))
+    lines += notes
     lines += [f"{' ' * width}  {paint('blocked', 'red')}: {safe(line)}" for line in plan.blocked]
     lines += [f"{' ' * width}  why: {safe(reason)}" for reason in plan.reasons]
+    lines += [f"{' ' * width}  {line}" for line in ahead_lines(plan)]
     for phase, words in phase_lines(plan):
         lines.append(f"    {phase.ljust(7)}  {words}")
         lines += [
@@ -65,6 +69,27 @@ def host_lines(plan: HostPlan, width: int) -> list[str]:
         ]
         if phase == "change":
             lines += [f"             {line}" for line in transaction_lines(plan)]
+    return lines
+
+
+_AHEAD = {(True, True): "new", (True, False): "may", (False, True): "stays", (False, False): "stays"}
+
+
+def ahead_word(item: Ahead) -> str:
+    """`stop`: the plan is refused; `new`, `may`: it comes or may come with the change; `stays`: it is so now."""
+    return "stop" if item.stops else _AHEAD[item.new, item.sure]
+
+
+def ahead_lines(plan: HostPlan) -> list[str]:
+    """What a preflight found, and the first line that shows it; of what stops the plan only that line is news."""
+    lines = []
+    for item in plan.ahead:
+        if not item.told:
+            continue
+        if not item.stops:
+            lines.append(f"{paint('ahead', 'yellow')} ({ahead_word(item)}): {safe(item.title)}: {safe(item.costs)}")
+        lines += [f"    {safe(line)}" for line in item.evidence[:1]]
+        lines.append(f"    mend: {safe(item.mend)}   docs/failures/{item.mechanism}.md")
     return lines
 
 
@@ -211,12 +236,21 @@ def phase_lines(plan: HostPlan) -> Iterable[tuple[str, str]]:
     if plan.reboot:
         units = [c.wanted.name for c in plan.in_phase("reboot") if isinstance(c.wanted, Service)]
         yield "reboot", "once" + (f", then start {', '.join(units)}" if units else "")
+        if plan.trial is not None:
+            yield "", trial_words(plan.trial)
     for guarded in plan.in_phase("guard"):
         if isinstance(guarded.wanted, Guarded):
             way = f"over {guarded.wanted.path}" if guarded.wanted.path else "over a new session"
             yield "guard", f"{_one(guarded)}; back by itself in {guarded.wanted.confirm_s} s unless confirmed {way}"
     if not plan.blocked:
         yield "verify", "all checks, then enrol" if plan.verified else "look again; it was not enrolled then"
+
+
+def trial_words(trial: Trial) -> str:
+    """Return what the host does by itself after the reboot."""
+    once = f"GRUB boots kernel {trial.once} once; " if trial.once else ""
+    tail = f"; {trial.note}" if trial.note else ""
+    return safe(f"{once}on trial: back by itself unless sound and confirmed within {trial.minutes} min{tail}")
 
 
 def _fetched(fresh: Sequence[Change], plan: HostPlan) -> str:
@@ -242,6 +276,7 @@ _DRAINS = {
     "wait-for-job": "take no new job",
     "stop": "take no new job",
     "none": "no way without penalty is known",
+    "absent": "nothing of Kubernetes is on this host, so there is no provider to scale down",
 }
 
 

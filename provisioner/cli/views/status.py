@@ -32,6 +32,7 @@ def status_text(
     coloured = [_painted(line, one) for line, one in zip(lines[1:], states, strict=True)]
     reasons = [[one.host, safe(one.reason)] for one in states if one.reason]
     tail = ["", *table(reasons, indent=2).splitlines()] if reasons else []
+    tail += [f"  {one.host}: {safe(note)}" for one in states for note in one.notes]
     tail += [f"  {one.host}: {safe(one.hint)}" for one in states if one.hint]
     return "\n".join([head, "", paint(lines[0], "dim"), *coloured, *tail, *_next(states, lock, inventory)])
 

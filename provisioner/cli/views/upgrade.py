@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from provisioner.actions.rollout import RolledOut
 from provisioner.actions.upgrade import Upgraded
 from provisioner.cli.views.resolve import claim_json, conflict_json, repair_json
-from provisioner.cli.words import next_command, safe
+from provisioner.cli.words import next_command, safe, table
 from provisioner.resolve.explain_upgrade import steps_text
 
 SHAPE = 1
@@ -37,6 +38,21 @@ def upgraded_text(
     if then:
         steps.append(f"{'Any time' if first else 'Next'}: {next_command('apply', inventory, then, lock)}")
     return "\n".join([*lines, "", *steps]).rstrip("\n") + "\n"
+
+
+def rolled_out_text(out: RolledOut, network: str, to: str, inventory: Sequence[str], lock: str) -> str:
+    """Return what became of each host, and what to type where one failed or was left."""
+    words = {"done": f"serves with {to}", "rolled-back": "rolled back", "failed": "FAILED", "left": "not touched"}
+    rows = [[name, words[fate.state], safe(fate.reason)] for name, fate in out.fates.items()]
+    lines = ["", *table(rows).splitlines()] if rows else ["nothing to do"]
+    failed = out.named("failed", "rolled-back")
+    if failed:
+        lines += [
+            "",
+            f"Stopped: {', '.join(failed)} did not serve with {network} {to}; hosts behind it were not touched.",
+        ]
+        lines += [f"Next: {next_command('doctor', inventory, failed[:1])}".rstrip()]
+    return "\n".join(lines) + "\n"
 
 
 def upgraded_json(upgraded: Upgraded) -> str:

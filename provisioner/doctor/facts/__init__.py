@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from provisioner.doctor.facts import cards, containers, driver, machine, software
+from provisioner.doctor.facts import cards, containers, driver, machine, software, tunnel
 from provisioner.doctor.facts.fact import Fact
 
 FACTS: dict[str, Fact] = {
-    fact.name: fact for fact in (*driver.FACTS, *cards.FACTS, *software.FACTS, *containers.FACTS, *machine.FACTS)
+    fact.name: fact
+    for fact in (
+        *driver.FACTS,
+        *cards.FACTS,
+        *software.FACTS,
+        *containers.FACTS,
+        *machine.FACTS,
+        *tunnel.FACTS,
+    )
 }
 
 __all__ = ["FACTS", "Fact"]

@@ -49,6 +49,9 @@ def _smi(host: Host) -> Seen:
         error = host.nvml.error
         if error is not None:
             return Seen(_NVML_CODES.get(error, 255), (shown("NVML", error, "NVML"),))
+        # Where there is no such program, NVML speaks for it: that it answers is the answer.
+        if answer is not UNKNOWN and _devices(host):
+            return Seen(0, (shown("NVML", f"driver {host.nvml.driver_version}", "NVML"),))
     return UNSEEN
 
 

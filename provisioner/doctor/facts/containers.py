@@ -377,7 +377,16 @@ def _persistenced(host: Host) -> Seen:
     return Seen(upstream(package), (shown("persistenced", package.version, host.package_line),))
 
 
+def _snap(host: Host) -> Seen:
+    """Whether Docker came as a snap, beside or in place of packages."""
+    there = host.exists("/snap/bin/docker")
+    if there is UNKNOWN:
+        return UNSEEN
+    return Seen(there, (shown("snap", "/snap/bin/docker", "ls -d /snap/bin/docker"),) if there else ())
+
+
 FACTS = (
+    Fact("docker.snap", "truth", "whether Docker is a snap", "ls -d /snap/bin/docker", _snap),
     Fact("docker.version", "version", "Docker", "docker version", _docker),
     Fact("docker.runtimes", "texts", "runtimes that Docker knows", "docker info", _runtimes),
     Fact("docker.default_runtime", "text", "Docker's default runtime", "docker info", _default_runtime),

@@ -87,7 +87,7 @@ def _stuck(host: Host) -> Seen:
     return UNSEEN
 
 
-_TUNNEL = re.compile(r"(wg|tun|tap|tailscale|zt|nebula|cloudflare)\w*")
+_TUNNEL = re.compile(r"(wg|tun|tap|tailscale|zt|nebula|cloudflare|prov\d)\w*")
 _OVERLAY = re.compile(r"(docker0|br-|cni|flannel|cilium|vxlan|cali|kube)")
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
+from datetime import timezone
 
 from provisioner.doctor.facts.driver import LOCKSTEP, named
 from provisioner.doctor.facts.fact import UNSEEN, Fact, Seen
 from provisioner.doctor.host import Host, shown
+from provisioner.doctor.truth import Evidence
 from provisioner.facts import driver as facts_of_driver
 from provisioner.facts import kernel as facts_of_kernel
 from provisioner.facts.listing import listed
 from provisioner.model.capture import UNKNOWN
+from provisioner.model.openpgp import public_keys
+from provisioner.probe.request import INITRAMFS, KEYRINGS
 
 
 def _running(host: Host) -> Seen:
@@ -60,6 +66,16 @@ def _without_initrd(host: Host) -> Seen:
         missing,
         tuple(shown("boot", f"vmlinuz-{release} without initrd.img-{release}", "ls /boot") for release in missing),
     )
+
+
+def _broken_initrd(host: Host) -> Seen:
+    """Kernels whose initramfs cannot be read to its end."""
+    answer = host.capture.command(INITRAMFS.line)
+    if answer is UNKNOWN or answer.rc != 0 or answer.stderr:
+        return UNSEEN
+    images = [line for line in answer.stdout.splitlines() if line.startswith("/boot/initrd.img-")]
+    rows = tuple(shown("initramfs", "it cannot be read to its end", image) for image in images)
+    return Seen(tuple(image.partition("/boot/initrd.img-")[2] for image in images), rows)
 
 
 def _without_module(host: Host) -> Seen:
@@ -137,7 +153,8 @@ def _automatic(host: Host) -> Seen:
 
 
 _UPGRADE = re.compile(
-    r"^(?:Start-Date: (?P<date>.*))$|^Commandline: (?P<line>.*)$|^(?P<kind>Upgrade|Install): (?P<what>.*)$", re.M
+    r"^(?:Start-Date: (?P<date>.*))$|^Commandline: (?P<line>.*)$|^(?P<kind>Upgrade|Install|Downgrade): (?P<what>.*)$",
+    re.M,
 )
 
 
@@ -179,11 +196,39 @@ def _kernel_held_back(host: Host) -> Seen:
     )
 
 
+def _expired_keys(host: Host) -> Seen:
+    """Keyrings of package sources in which no key holds any more; one key that does is enough for apt."""
+    answer = host.capture.command(KEYRINGS.line)
+    if answer is UNKNOWN or answer.rc == 127:
+        return UNSEEN
+    taken = host.capture.taken_at
+    now = taken if taken.tzinfo else taken.replace(tzinfo=timezone.utc)
+    found: dict[str, Evidence] = {}
+    for line in answer.stdout.splitlines():
+        path, _, text = line.partition(" ")
+        try:
+            keys = public_keys(base64.b64decode(text, validate=True))
+        except (ValueError, binascii.Error, IndexError, OverflowError):
+            continue
+        ends = [key.until for key in keys]
+        last = max((end for end in ends if end is not None), default=None)
+        if last is not None and None not in ends and last < now:
+            found[path] = shown("key", f"…{keys[-1].fingerprint[-16:]} ended on {last:%Y-%m-%d}", path)
+    return Seen(tuple(found), tuple(found.values()))
+
+
 FACTS = (
     Fact("kernel.running", "text", "the running kernel", "uname -r", _running),
     Fact("kernel.next", "text", "the kernel that boots next", "grub-editenv list; ls /boot", _next),
     Fact("kernel.headers", "truth", "headers of the running kernel", "ls -d /lib/modules/$(uname -r)/build", _headers),
     Fact("kernel.without_initrd", "texts", "kernels without an initramfs", "ls /boot", _without_initrd),
+    Fact(
+        "kernel.broken_initrd",
+        "texts",
+        "kernels whose initramfs is damaged",
+        "lsinitramfs /boot/initrd.img-$(uname -r) >/dev/null",
+        _broken_initrd,
+    ),
     Fact(
         "kernel.without_module",
         "texts",
@@ -204,5 +249,12 @@ FACTS = (
         _kernel_held_back,
     ),
     Fact("packages.moved_by", "text", "who moved the driver last", "less /var/log/apt/history.log", _moved_by),
+    Fact(
+        "packages.expired_keys",
+        "texts",
+        "keys of package sources that have expired",
+        "gpg --show-keys /etc/apt/keyrings/*",
+        _expired_keys,
+    ),
     Fact("os", "text", "the operating system", "cat /etc/os-release", _os_family),
 )

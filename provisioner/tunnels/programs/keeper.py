@@ -8,6 +8,9 @@ the probe reads. What it mends, when the far end that this host dials does not a
   only small packets come through    the MTU of the interface is lowered to what does
 On a hub it looks at one of those that dial it each time, and gives the route to it an MTU of its own when only small
 packets come through. Once an hour it tries whether the full size comes through again.
+
+Nebula has no handshakes to ask for: there the time of the last answer takes their place, and what mends it is a start
+anew, which resolves the name too.
 """
 
 import json
@@ -102,6 +105,7 @@ def mend_size(interface: str, address: str, wanted: int, now: int, notes: "dict[
             return None
         set_mtu(interface, wanted)
         if ping(address, 2, wanted)[0] < 100:
+            notes.pop("lowered_at", None)
             return "MTU back at %d" % wanted
         set_mtu(interface, now)
         notes["lowered_at"] = time.time()
@@ -134,6 +138,28 @@ def mend_route(interface: str, address: str, size: int, known: "dict[str, Any]")
     return None if narrow else "route to %s narrowed to %d: larger packets do not come through" % (address, fits)
 
 
+def dial_again(config: "dict[str, Any]", peer: "dict[str, Any]", seen: "dict[str, Any]") -> "str | None":
+    """The name may have another address; if not, every second time another port of this host is tried."""
+    interface, key, now = config["interface"], peer["public_key"], resolved(peer["endpoint"])
+    if now and seen["endpoint"] not in now:
+        output("wg", "set", interface, "peer", key, "endpoint", now[0])
+        return "%s is dialled at %s now" % (peer["host"], now[0])
+    if now and seen["lost_runs"] % 2 == 0:
+        # A router that was restarted may keep a dead mapping alive as long as packets of this port come:
+        # those that passed before it knew its rules. Another port gets another mapping.
+        output("wg", "set", interface, "listen-port", "0")
+        return "%s does not answer: dialled from another port" % peer["host"]
+    return None
+
+
+def start_again(config: "dict[str, Any]", peer: "dict[str, Any]", seen: "dict[str, Any]") -> "str | None":
+    """Every fourth time, about once a minute: time enough for it to come back by itself."""
+    if seen["lost_runs"] % 4:
+        return None
+    output("systemctl", "restart", config["unit"])
+    return "%s does not answer: %s was started again" % (peer["host"], config["unit"])
+
+
 def look_after(config: "dict[str, Any]", before: "dict[str, Any]") -> "dict[str, Any]":
     interface = config["interface"]
     notes = {"interface": interface, "peers": [], "acted": before.get("acted", [])[-9:]}  # type: dict[str, Any]
@@ -148,37 +174,37 @@ def look_after(config: "dict[str, Any]", before: "dict[str, Any]") -> "dict[str,
         output("systemctl", "reset-failed", config["unit"])
         output("systemctl", "restart", config["unit"])
         acted("started %s again: its interface was gone" % config["unit"])
-    lost_before = {peer["host"]: peer.get("lost_runs", 0) for peer in before.get("peers", [])}
-    handshakes, endpoints = table(interface, "latest-handshakes"), table(interface, "endpoints")
+    known = {peer["host"]: peer for peer in before.get("peers", []) if isinstance(peer, dict) and "host" in peer}
+    wireguard = config.get("kind", "wireguard") == "wireguard"
+    handshakes = table(interface, "latest-handshakes") if wireguard else {}
+    endpoints = table(interface, "endpoints") if wireguard else {}
     notes["routes"] = before.get("routes") if isinstance(before.get("routes"), dict) else {}
     dialling = [peer for peer in config["peers"] if peer.get("address") and not peer.get("endpoint")]
     notes["turn"] = (before.get("turn", 0) + 1) % len(dialling) if dialling else 0
     for peer in config["peers"]:
-        key = peer["public_key"]
-        last = int(handshakes.get(key, "0"))
+        key, was = peer["public_key"], known.get(peer["host"], {})
+        last = int(handshakes.get(key, "0")) if wireguard else was.get("handshake", 0)
         seen = {"host": peer["host"], "handshake": last, "endpoint": endpoints.get(key)}  # type: dict[str, Any]
+        asked = False
         if peer.get("address") and peer.get("endpoint"):
+            asked = True
             seen["loss_pct"], seen["rtt_ms"] = ping(peer["address"], 5)
+            size = interface_mtu(interface)
             if seen["loss_pct"] >= 100:
-                now = resolved(peer["endpoint"])
-                if now and endpoints.get(key) not in now:
-                    output("wg", "set", interface, "peer", key, "endpoint", now[0])
-                    acted("%s is dialled at %s now" % (peer["host"], now[0]))
-                seen["lost_runs"] = lost_before.get(peer["host"], 0) + 1
-                if now and endpoints.get(key) in now and seen["lost_runs"] % 2 == 0:
-                    # A router that was restarted may keep a dead mapping alive as long as packets of this port come:
-                    # those that passed before it knew its rules. Another port gets another mapping.
-                    output("wg", "set", interface, "listen-port", "0")
-                    acted("%s does not answer: dialled from another port" % peer["host"])
-            else:
-                size = interface_mtu(interface)
-                if size is not None:
-                    acted(mend_size(interface, peer["address"], config["mtu"], size, notes))
-        elif dialling and peer is dialling[notes["turn"]] and last and time.time() - last < STALE:
+                seen["lost_runs"] = was.get("lost_runs", 0) + 1
+                acted(dial_again(config, peer, seen) if wireguard else start_again(config, peer, seen))
+            elif size is not None:
+                acted(mend_size(interface, peer["address"], config["mtu"], size, notes))
+        elif dialling and peer is dialling[notes["turn"]] and (not wireguard or (last and time.time() - last < STALE)):
+            asked = True
             seen["loss_pct"], seen["rtt_ms"] = ping(peer["address"], 3)
             size = interface_mtu(interface)
             if seen["loss_pct"] < 100 and size is not None:
                 acted(mend_route(interface, peer["address"], size, notes["routes"]))
+        if not wireguard and asked and seen["loss_pct"] < 100:
+            seen["handshake"] = int(time.time())
+        elif not wireguard and not asked and "loss_pct" in was:
+            seen["loss_pct"], seen["rtt_ms"] = was["loss_pct"], was.get("rtt_ms")  # as it was at its turn
         notes["peers"].append(seen)
     notes["mtu"] = interface_mtu(interface)
     notes["at"] = int(time.time())

@@ -1,0 +1,48 @@
+"""Whether a change is tried across its reboot, so that the host goes back by itself when nobody comes back to it."""
+
+from __future__ import annotations
+
+from provisioner.model.capture import UNKNOWN
+from provisioner.model.facts import HostFacts
+from provisioner.model.intent import Policy
+from provisioner.model.plan import HostPlan, Trial
+from provisioner.model.resource import RunningDriver
+
+
+def trial_of(plan: HostPlan, policy: Policy, facts: HostFacts) -> Trial | None:
+    """Return the trial of a plan that reboots; None where there is nothing to go back to, or the policy has none.
+
+    There is something when the host was enrolled before, with a driver that is still loaded.
+    """
+    driver = next((change for change in plan.changes if isinstance(change.wanted, RunningDriver)), None)
+    if driver is None or driver.before in (None, "none") or not policy.trial_min or facts.enrolled_before is not True:
+        return None
+    assert isinstance(driver.wanted, RunningDriver)
+    before, after = (str(text).partition(" ")[0] for text in (driver.before, driver.after))
+    what = f"driver {before} → {after}" if before != after else f"driver {driver.before} → {driver.after}"
+    once, note = _kernel(facts)
+    if once is not None:
+        what += f" on kernel {once}"
+    return Trial(minutes=policy.trial_min, what=what, driver=driver.wanted.version, once=once, note=note)
+
+
+def notes_of(facts: HostFacts) -> tuple[str, ...]:
+    """What the host did by itself, or is about to do: whoever comes next has to know."""
+    trial = facts.trial
+    told = [] if trial is UNKNOWN or trial is None else [trial.words]
+    stays = facts.kernel.stays
+    if isinstance(stays, str) and (trial is UNKNOWN or trial is None or not trial.live):
+        told.append(stays)
+    return tuple(told)
+
+
+def _kernel(facts: HostFacts) -> tuple[str | None, str]:
+    """The kernel that boots once, or why the one that boots next is not tried."""
+    running, fresh = facts.kernel.running, facts.kernel.next_boot
+    if running is UNKNOWN or fresh is UNKNOWN or running == fresh:
+        return None, ""
+    if facts.kernel.installed is UNKNOWN or running not in facts.kernel.installed:
+        return None, f"kernel {fresh} is not tried: {running}, which runs, is not in /boot"
+    if facts.kernel.boots_once is True:
+        return fresh, ""
+    return None, f"kernel {fresh} is not tried: its boot loader cannot take a kernel once and forget it"
