@@ -1,8 +1,9 @@
 """A small Kubernetes API server of the tests' own: what kubectl asks for to scale, cordon, drain, label and apply.
 
-It answers as the API reference documents (kubernetes.io/docs/reference/kubernetes-api): discovery, lists with label and
-field selectors, merge patches, the scale and eviction subresources, 404, 409 and 429 as Status objects. It runs no pods: a
-stateful set has as many as its scale says after the next look, and an evicted pod is gone. A real kubectl talks to it.
+It answers as the API reference documents (kubernetes.io/docs/reference/kubernetes-api): discovery, lists with label
+and field selectors, merge patches, the scale and eviction subresources, 404, 409 and 429 as Status objects. It runs no
+pods: a stateful set has as many as its scale says after the next look, and an evicted pod is gone. A real kubectl talks
+to it.
 """
 
 from __future__ import annotations
@@ -226,13 +227,17 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.command == "POST" and sub == "eviction":
             self.evict(key)
         elif key not in api.objects:
-            self.refusal(404, "NotFound", f'{plural}{"." + group.partition("/")[0] if "/" in group else ""} "{name}" not found')
+            self.refusal(
+                404, "NotFound", f'{plural}{"." + group.partition("/")[0] if "/" in group else ""} "{name}" not found'
+            )
         elif sub == "scale":
             self.scale(key, body)
         elif self.command == "PATCH":
             wanted = body.get("metadata", {}).get("resourceVersion")
             if wanted is not None and wanted != api.objects[key]["metadata"]["resourceVersion"]:
-                self.refusal(409, "Conflict", "the object has been modified; please apply your changes to the latest version")
+                self.refusal(
+                    409, "Conflict", "the object has been modified; please apply your changes to the latest version"
+                )
                 return
             if "dryRun" not in query:
                 api.put(key, merged(api.objects[key], body))
@@ -255,7 +260,9 @@ class _Handler(BaseHTTPRequestHandler):
             if (of, what) == (group, plural) and namespace in ("", where) and chosen(thing, query)
         ]
         kind = KINDS[group, plural][0]
-        self.answer(200, {"kind": f"{kind}List", "apiVersion": group, "metadata": {"resourceVersion": "1"}, "items": items})
+        self.answer(
+            200, {"kind": f"{kind}List", "apiVersion": group, "metadata": {"resourceVersion": "1"}, "items": items}
+        )
 
     def scale(self, key: tuple[str, str, str, str], body: Json) -> None:
         thing = self.api.objects[key]
@@ -277,9 +284,10 @@ class _Handler(BaseHTTPRequestHandler):
         """What the controller would have done by the next look."""
         wanted = thing.get("spec", {}).get("replicas")
         if thing["kind"] == "StatefulSet" and not (self.api.sticky and not wanted):
-            self.api.objects[
-                "apps/v1", "statefulsets", thing["metadata"]["namespace"], thing["metadata"]["name"]
-            ] = {**thing, "status": {"replicas": wanted, "readyReplicas": wanted}}
+            self.api.objects["apps/v1", "statefulsets", thing["metadata"]["namespace"], thing["metadata"]["name"]] = {
+                **thing,
+                "status": {"replicas": wanted, "readyReplicas": wanted},
+            }
 
     def evict(self, key: tuple[str, str, str, str]) -> None:
         if key[3] in self.api.protected:

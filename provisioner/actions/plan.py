@@ -16,6 +16,7 @@ from provisioner.errors import HostError
 from provisioner.facts.listeners import LISTENERS, listeners
 from provisioner.facts.simulation import Simulation
 from provisioner.facts.simulation import read as read_simulation
+from provisioner.host.programs import CLUSTER
 from provisioner.model.capture import UNKNOWN, Capture
 from provisioner.model.enrolment import RECORD, lock_digest, record_in
 from provisioner.model.history import Stack
@@ -49,8 +50,6 @@ from provisioner.plan.simulate import simulation
 from provisioner.plan.trial import notes_of, trial_of
 from provisioner.probe.request import (
     AHEAD,
-    K3S,
-    KUBECTL,
     KUBERNETES,
     SOURCE_FILES,
     STATE,
@@ -165,28 +164,17 @@ def draining(
     if contracts is None or not serving:
         return dict(plans)
     known = contracts()
-    return {**plans, **{name: with_drains(plans[name], known, kubectl_of(seen[name].capture)) for name in serving}}
+    return {**plans, **{name: with_drains(plans[name], known, runs_kubernetes(seen[name].capture)) for name in serving}}
 
 
-Kubectl = tuple[str, ...] | None
-"""The words that begin a call of kubectl on a host; empty: nothing of Kubernetes is there, None: kubectl as it is."""
+def runs_kubernetes(capture: Capture) -> bool:
+    """Return whether something of Kubernetes is on the host. What was not looked at may be there."""
+    answers = [capture.command(f"ls -d {path}") for path in KUBERNETES]
+    return any(answer is UNKNOWN or answer.rc == 0 for answer in answers)
 
 
-def kubectl_of(capture: Capture) -> Kubectl:
-    """Return how kubectl is called on the host. What was not looked at may be there, and stays `kubectl`."""
-    found = set()
-    for path in KUBERNETES:
-        answer = capture.command(f"ls -d {path}")
-        if answer is UNKNOWN:
-            return None
-        found |= {path} if answer.rc == 0 else set()
-    if not found:
-        return ()
-    return ("k3s", "kubectl") if not found.intersection(KUBECTL) and found.intersection(K3S) else None
-
-
-def with_drains(plan: HostPlan, contracts: Mapping[str, Contract | None], kubectl: Kubectl = None) -> HostPlan:
-    """Say how each client stops, as its network's contract has it, with the kubectl that the host has."""
+def with_drains(plan: HostPlan, contracts: Mapping[str, Contract | None], kubernetes: bool = True) -> HostPlan:
+    """Say how each client stops, as its network's contract has it; `kubernetes`: whether something of it is here."""
     steps = []
     for network in plan.drain:
         contract = contracts.get(network)
@@ -205,23 +193,38 @@ def with_drains(plan: HostPlan, contracts: Mapping[str, Contract | None], kubect
             wait_s=drain.wait_min * 60,
             penalty=drain.penalty,
         )
-        steps.append(_by_kubectl(step, kubectl) if drain.command[:1] == ("kubectl",) else step)
+        steps.append(_of_cluster(step, kubernetes) if contract.cluster is not None else step)
     return plan.model_copy(update={"drains": tuple(steps)})
 
 
-def _by_kubectl(step: DrainStep, kubectl: Kubectl) -> DrainStep:
-    if kubectl is None:
-        return step
-    if not kubectl:
+def _of_cluster(step: DrainStep, kubernetes: bool) -> DrainStep:
+    """The provider is scaled down and the node cordoned; when no tenant's pod is left, the rest is evicted."""
+    if not kubernetes:
         how = "There is neither kubectl nor a kubelet on this host: nothing of Kubernetes serves from it."
-        return step.model_copy(update={"kind": "absent", "how": how, "command": (), "undo": (), "penalty": None})
-    own = {"command": (*kubectl, *step.command[1:]), "undo": (*kubectl, *step.undo[1:]) if step.undo else ()}
-    return step.model_copy(update=own)
+        return step.model_copy(update={"kind": "absent", "how": how, "penalty": None})
+    words = {name: (CLUSTER, verb, step.network) for name, verb in _CLUSTER_VERBS.items()}
+    return step.model_copy(update=words)
+
+
+_CLUSTER_VERBS = {"command": "hold", "undo": "release", "then": "evict"}
 
 
 def interrupting(planned: Planned) -> Planned:
-    """The same plan for somebody who said that running jobs may be lost: clients are stopped at once."""
-    hosts = {name: plan.model_copy(update={"drains": ()}) for name, plan in planned.plan.hosts.items()}
+    """The same plan for somebody who said that running jobs may be lost: clients are stopped at once.
+
+    A node of a cluster is held back all the same, and its pods get their time to end well: a provider that bids on
+    while its node changes loses more than the jobs.
+    """
+    hosts = {
+        name: plan.model_copy(
+            update={
+                "drains": tuple(
+                    step.model_copy(update={"interrupt": True, "wait_s": 0}) for step in plan.drains if step.then
+                )
+            }
+        )
+        for name, plan in planned.plan.hosts.items()
+    }
     return replace(planned, plan=planned.plan.model_copy(update={"hosts": hosts}))
 
 

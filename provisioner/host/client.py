@@ -1,6 +1,7 @@
 """provision-client: stop a network's client without ending a job, and let it start again.
 
-    provision-client drain NETWORK [--wait S] [--containers PATTERN] [--undo WORD…] [--do WORD…]
+    provision-client drain NETWORK [--wait S] [--containers PATTERN] [--undo WORD…] [--then WORD…] [--do WORD…]
+    provision-client drain NETWORK --interrupt [--then WORD…] [--do WORD…]
     provision-client resume NETWORK [--do WORD…]
     provision-client resume-all
     provision-client jobs [--containers PATTERN]
@@ -8,11 +9,14 @@
 `drain` closes the gate of that network (/var/lib/provision/drained/NETWORK), runs the command behind --do, and
 waits until no job runs. Exit 0: drained. Exit 3: a job still runs after the wait; the gate is opened again, the
 command behind --undo is run, and the client serves on. Exit 4: the command failed; the gate is opened again. No job
-is ever ended here. `--undo` is kept on the host until it has been run: `resume` without `--do` runs it, `resume-all`
-does so for every network that has one left, as the last step of an enrolment.
+is ended here, unless --interrupt says so: then nothing is waited for, and what fails is told and passed over. The
+command behind --then is run at the end, when no job is left, or none counts. `--undo` is kept on the host until it has
+been run: `resume` without `--do` runs it, `resume-all` does so for every network that has one left, as the last step of
+an enrolment.
 
 A job is a container whose name fits the pattern, or else a compute process: one that NVML names, or that has
-/dev/nvidia-uvm open, which tells also while NVML does not answer.
+/dev/nvidia-uvm open, which tells also while NVML does not answer. Where Kubernetes runs the client, a tenant's pod on
+this node is one as well, whatever it does at the moment.
 """
 
 # pathlib, argparse and subprocess cost more to import than the work takes.
@@ -24,7 +28,7 @@ import socket
 import sys
 import time
 
-from provisioner.host import gate, nvml
+from provisioner.host import cluster, gate, nvml
 
 MYPY = False
 if MYPY:
@@ -43,8 +47,27 @@ class Unseen(Exception):
 # Is there a job?
 
 
-def jobs(containers: "str | None", root: str = "", ask: "Callable[[], Any]" = nvml.compute_processes) -> "list[str]":
-    """What runs now, in words. Raises Unseen."""
+def jobs(
+    containers: "str | None",
+    root: str = "",
+    ask: "Callable[[], Any]" = nvml.compute_processes,
+    networks: "tuple[str, ...]" = (),
+) -> "list[str]":
+    """What runs now, in words; with the pods of those `networks` that Kubernetes runs. Raises Unseen."""
+    pods = [one for network in networks if cluster.concerns(network, root) for one in tenants(network, root)]
+    return pods + of_host(containers, root, ask)
+
+
+def tenants(network: str, root: str = "") -> "list[str]":
+    try:
+        return cluster.jobs(network, root)
+    except cluster.Absent:
+        return []
+    except cluster.Refused as problem:
+        raise Unseen(f"the cluster does not say which pods run here: {problem}") from None
+
+
+def of_host(containers: "str | None", root: str, ask: "Callable[[], Any]") -> "list[str]":
     if containers is not None:
         return [f"container {name}" for name in running(root + gate.DOCKER) if fits(name, containers)]
     found = {pid: f"process {pid}" for pid in holders(COMPUTE, root)}
@@ -116,30 +139,49 @@ def drain(
     run: "Callable[[tuple[str, ...]], int] | None" = None,
     clock: "Callable[[], float]" = time.monotonic,
     sleep: "Callable[[float], None]" = time.sleep,
+    then: "tuple[str, ...]" = (),
+    interrupt: bool = False,
 ) -> int:
-    """Close the gate, run the command, wait; an exit code."""
+    """Close the gate, run the command, wait, run the last command; an exit code."""
     act = run or command
     close(network, root)
     if do:
         keep(network, undo, root)
         rc = act(do)
-        if rc:
+        if rc and interrupt:
+            say(f"{network}: {' '.join(do)} failed with exit code {rc}; jobs may be lost, so it goes on")
+        elif rc:
             reopen(network, root)
             forget(network, root)
             say(f"{network}: {' '.join(do)} failed with exit code {rc}; nothing was drained, and it serves on")
             return 4
     ends_at = clock() + wait_s
-    while True:
+    while not interrupt:
         try:
-            left = look() if look else jobs(containers, root)
+            left = look() if look else jobs(containers, root, networks=(network,))
         except Unseen as problem:
             left = [str(problem)]
         if not left:
             say(f"{network}: no job runs")
-            return 0
-        if clock() >= ends_at:
             break
+        if clock() >= ends_at:
+            return busy(network, wait_s, left, do, undo, act, root)
         sleep(min(POLL_S, max(0.0, ends_at - clock())))
+    if then and act(then):
+        say(f"{network}: {' '.join(then)} failed; no job is left that it could end, so it goes on")
+    return 0
+
+
+def busy(
+    network: str,
+    wait_s: float,
+    left: "list[str]",
+    do: "tuple[str, ...]",
+    undo: "tuple[str, ...]",
+    act: "Callable[[tuple[str, ...]], int]",
+    root: str,
+) -> int:
+    """A job outlasts the wait: take back what was done, and let it serve on."""
     reopen(network, root)
     if undo and act(undo):
         say(f"{network}: {' '.join(undo)} failed: run it by hand, or the client takes no jobs")
@@ -233,12 +275,16 @@ def say(line: str) -> None:
 
 
 def parsed(argv: "list[str]") -> "dict[str, list[str]] | None":
-    """`drain lium --wait 60` is {"": ["drain", "lium"], "--wait": ["60"]}; None: an option that is not known."""
+    """`drain lium --wait 60` is {"": ["drain", "lium"], "--wait": ["60"]}; None: an option that is not known.
+
+    What follows --do, --undo or --then are words of a command, whatever they look like, up to the next of the three.
+    """
+    commands = ("--do", "--undo", "--then")
     found = {"": []}  # type: dict[str, list[str]]
     name = ""
     for word in argv:
-        if word in ("--do", "--undo") or (word.startswith("--") and name not in ("--do", "--undo")):
-            if word not in ("--wait", "--containers", "--do", "--undo"):
+        if word in commands or (word.startswith("--") and name not in commands):
+            if word not in ("--wait", "--containers", "--interrupt", *commands):
                 return None
             name = word
             found[name] = []
@@ -257,7 +303,7 @@ def main(argv: "list[str]") -> int:
     do, undo = tuple(options.get("--do", ())), tuple(options.get("--undo", ()))
     if words[0] == "jobs":
         try:
-            found = jobs(containers)
+            found = jobs(containers, networks=cluster.served())
         except Unseen as problem:
             say(str(problem))
             return 2
@@ -269,7 +315,9 @@ def main(argv: "list[str]") -> int:
         return resume(words[1], do)
     if words[0] != "drain":
         return usage()
-    return drain(words[1], float((options.get("--wait") or ["1800"])[0]), containers, do, undo)
+    wait_s = float((options.get("--wait") or ["1800"])[0])
+    then = tuple(options.get("--then", ()))
+    return drain(words[1], wait_s, containers, do, undo, then=then, interrupt="--interrupt" in options)
 
 
 def safe_name(word: str) -> bool:

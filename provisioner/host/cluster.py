@@ -6,6 +6,7 @@
     provision-cluster release NETWORK    take back what `hold` did here, and nothing that somebody else did
     provision-cluster run NETWORK        what the client's unit starts: release, stay, and hold when told to stop
     provision-cluster health NETWORK     exit 0: the cluster can give this node's GPUs out; 1: why not
+    provision-cluster open NETWORK       exit 0: this node takes pods, whoever allowed it
 
 What a network runs is /etc/provision/cluster/NETWORK.json. Nodes of one cluster may be held at the same time: each
 notes itself at the provider, and who lets go last scales it up again. A node that was cordoned before stays cordoned.
@@ -13,7 +14,8 @@ The notes are annotations in the cluster, so that they outlive this host's disk 
 """
 
 # pathlib, argparse and typing cost more to import than the work takes.
-# ruff: noqa: PTH110, PTH118, PTH123
+# capture_output came with Python 3.7.
+# ruff: noqa: PTH110, PTH208, UP022
 
 import json
 import os
@@ -56,7 +58,7 @@ class Refused(Exception):
 
 
 class Absent(Refused):
-    """There is neither kubectl nor a kubelet: nothing of Kubernetes is on this host."""
+    """Nothing of Kubernetes is on this host, or nothing of the network runs in it."""
 
 
 class Missing(Refused):
@@ -72,7 +74,7 @@ class Cluster:
 
     def call(self, *arguments: str, **options: float) -> str:
         """What kubectl prints. Raises Refused with its own words, Missing where the object is not there."""
-        words = [*self.words, "--request-timeout={}s".format(REQUEST_S), *arguments]
+        words = [*self.words, f"--request-timeout={REQUEST_S}s", *arguments]
         try:
             done = subprocess.run(
                 words,
@@ -121,7 +123,7 @@ def read(network: str, root: str = "") -> "Json":
     """What the network runs in the cluster: namespace, workload, and the label of its tenants' pods."""
     text = gate.read(f"{root}{FOLDER}/{network}.json")
     if text is None:
-        raise Refused(f"{FOLDER}/{network}.json is not there")
+        raise Absent(f"{FOLDER}/{network}.json is not there: Kubernetes does not run this network's client here")
     try:
         return dict(json.loads(text))
     except ValueError as problem:
@@ -131,6 +133,14 @@ def read(network: str, root: str = "") -> "Json":
 def concerns(network: str, root: str = "") -> bool:
     """Whether the network's client is run by Kubernetes."""
     return os.path.exists(f"{root}{FOLDER}/{network}.json")
+
+
+def served(root: str = "") -> "tuple[str, ...]":
+    """The networks whose clients Kubernetes runs."""
+    try:
+        return tuple(sorted(name[:-5] for name in os.listdir(root + FOLDER) if name.endswith(".json")))
+    except OSError:
+        return ()
 
 
 def own_node(kube: "Cluster", root: str = "") -> "Json":
@@ -348,7 +358,7 @@ def say(line: str) -> None:
 
 
 def main(argv: "list[str]", root: str = "") -> int:
-    verbs = ("hold", "release", "jobs", "evict", "run", "health")
+    verbs = ("hold", "release", "jobs", "evict", "run", "health", "open")
     if len(argv) != 2 or argv[0] not in verbs or not all(sign.isalnum() or sign == "-" for sign in argv[1]):
         sys.stderr.write((__doc__ or "").partition("\n\n")[2])
         return 2
@@ -362,11 +372,13 @@ def main(argv: "list[str]", root: str = "") -> int:
             for line in found:
                 print(line)
             return 1 if found else 0
+        if verb == "open":
+            return 1 if own_node(cluster(root), root)["spec"].get("unschedulable") else 0
         {"hold": hold, "release": release, "evict": evict}[verb](network, root)
         return 0
     except Absent as problem:
         say(f"{network}: {problem}")
-        return 0
+        return 1 if verb == "open" else 0
     except Refused as problem:
         say(f"{network}: {problem}")
         return 4

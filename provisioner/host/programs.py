@@ -14,7 +14,8 @@ WATCHDOG = "/usr/local/sbin/provision-watchdog"
 POWER = "/usr/local/sbin/provision-power"
 TRIAL = ("grub", "fallback", "trial")
 CONTAINER = "/usr/local/sbin/provision-container"
-MODULES = ("ed25519", "nvml", "gate", "client", "ladder", "power", "watchdog", "container")
+CLUSTER = "/usr/local/sbin/provision-cluster"
+MODULES = ("ed25519", "nvml", "gate", "client", "ladder", "power", "watchdog", "container", "cluster")
 
 _HERE = Path(__file__).parent
 
@@ -57,6 +58,7 @@ def commands() -> dict[str, str]:
         WATCHDOG: ("watchdog", "Sees what is wrong and climbs its ladders."),
         POWER: ("power", "Holds each card to its power policy."),
         CONTAINER: ("container", "Runs the containers of a network's client."),
+        CLUSTER: ("cluster", "Holds a Kubernetes node back from tenants, and gives it back."),
     }
     return {
         path: _COMMAND.format(purpose=purpose, folder=FOLDER, module=module) for path, (module, purpose) in said.items()

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 
-from provisioner.host import client, gate, ladder, nvml, power
+from provisioner.host import client, cluster, gate, ladder, nvml, power
 
 MYPY = False
 if MYPY:
@@ -31,6 +31,8 @@ STATUS = gate.STATE + "/watchdog.json"
 METRICS = gate.STATE + "/watchdog.prom"
 CLIENTS = "/usr/local/lib/provision/clients"
 HEALTH = "/usr/local/lib/provision/health"
+CLUSTER = "/usr/local/sbin/provision-cluster"
+CLUSTER_LIMIT_S = 240
 KMSG = "/dev/kmsg"
 BOOT = "/proc/sys/kernel/random/boot_id"
 
@@ -64,8 +66,14 @@ class Host:
     def active(self, unit: str) -> bool:
         return self.run(["systemctl", "is-active", "--quiet", unit]) == 0
 
-    def jobs(self, containers: "str | None") -> "list[str]":
-        return client.jobs(containers, self.root)
+    def jobs(self, containers: "str | None", network: str) -> "list[str]":
+        return client.jobs(containers, self.root, networks=(network,))
+
+    def cluster(self, verb: str, network: str) -> int:
+        """What provision-cluster answers; 0 as well where Kubernetes does not run the client."""
+        if not cluster.concerns(network, self.root):
+            return 0
+        return self.run([self.root + CLUSTER, verb, network], CLUSTER_LIMIT_S)
 
     def free_mib(self, path: str) -> "int | None":
         try:
@@ -209,7 +217,9 @@ def of_client(host: "Host", network: str) -> "dict[str, str]":
     told = host.gate(network)
     active = host.active(f"provision-client@{network}.service")
     if told:
-        return {f"gate-closed/{network}": told[0]} if active else {}
+        # A node takes pods whether its unit runs or not: after a crash nobody held it back.
+        takes = active or (cluster.concerns(network, host.root) and host.cluster("open", network) == 0)
+        return {f"gate-closed/{network}": told[0]} if takes else {}
     if not active and os.path.exists(f"{host.root}{gate.DRAINED}/{network}"):
         return {}
     if not active:
@@ -232,7 +242,11 @@ def act(host: "Host", config: "Json", action: str, cause: str, words: str) -> "l
         for network in networks:
             if not os.path.exists(f"{host.root}{gate.DRAINED}/{network}"):
                 client.close(network, host.root, MARK + words)
-        return [f"gate of {', '.join(networks)} closed"]
+        failed = [network for network in networks if host.cluster("hold", network)]
+        return [
+            f"gate of {', '.join(networks)} closed",
+            *(f"the node of {one} could not be held back" for one in failed),
+        ]
     if action == "cap-power":
         return host.cap_power() or ["no card can be capped further"]
     if action == "reboot":
@@ -256,6 +270,9 @@ def reopen(host: "Host", config: "Json") -> "list[str]":
         mark = gate.read(f"{host.root}{gate.DRAINED}/{network}")
         if mark is not None and mark.startswith(MARK):
             client.reopen(network, host.root)
+            # Where its unit does not run, the unit does this when the gate lets it start.
+            if host.active(f"provision-client@{network}.service"):
+                host.cluster("release", network)
             taken.append(network)
     return taken
 
@@ -264,7 +281,7 @@ def busy(host: "Host", config: "Json") -> bool:
     """Whether a job runs; what cannot be seen counts as one."""
     patterns = config.get("jobs") or {}
     try:
-        return any(host.jobs(patterns.get(network)) for network in config.get("networks", []))
+        return any(host.jobs(patterns.get(network), network) for network in config.get("networks", []))
     except client.Unseen:
         return True
 

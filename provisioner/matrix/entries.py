@@ -495,9 +495,11 @@ class Healthy(Frozen):
 
 
 class Busy(Frozen):
-    """How to see that a job runs now. `gpu-processes`: NVML names a compute process on a GPU."""
+    """How to see that a job runs now. `gpu-processes`: NVML names a compute process on a GPU; `pods`: the contract's
+    `cluster` names the label of the pods that carry one.
+    """
 
-    kind: Literal["gpu-processes", "containers", "unknown"]
+    kind: Literal["gpu-processes", "containers", "pods", "unknown"]
     how: Text
     containers: str | None = None
     """Pattern of the names of containers that carry a job, such as `pod_*`."""
@@ -535,6 +537,45 @@ class Duty(Frozen):
     by_hand: Bool = False
 
 
+class Cluster(Frozen):
+    """What Kubernetes runs for the network: it is scaled to none before a node changes, and the node is cordoned."""
+
+    namespace: Id
+    workload: Annotated[str, StringConstraints(pattern=r"^(statefulset|deployment)/[a-z0-9-]+$")]
+    jobs: str
+    """The label that every pod of a customer carries."""
+
+
+class Chart(Claim):
+    """A Helm release that the network wants in its cluster."""
+
+    release: Id
+    namespace: Id
+    chart: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")]
+    """Repository and name, as `helm` takes them after `helm repo add`."""
+    repository: Annotated[str, StringConstraints(pattern=r"^https://\S+$")]
+    version: str
+    client: str | None = None
+    """The version of the client that this version of the chart carries; null: it carries none."""
+    profile: Id | None = None
+    """Only for this way to serve; null: for each."""
+    first_install: Bool = False
+    """True: the first time it must be `helm install`, for an upgrade leaves the chart's definitions out."""
+    values: dict[str, JsonValue] = Field(default_factory=dict)
+    """What is set other than the chart's own defaults."""
+
+
+class Deployment(Claim):
+    """What a provider puts into its cluster, in order: what `kubectl` takes, then what `helm` takes."""
+
+    namespaces: dict[Id, dict[str, str]] = Field(default_factory=dict)
+    """Namespaces that must be there, and their labels."""
+    node_labels: dict[str, str] = Field(default_factory=dict)
+    """Labels of each node with GPUs, with a driver of its host."""
+    runtime_class: Id | None = None
+    charts: tuple[Chart, ...]
+
+
 class Contract(Claim):
     """What every network must answer: install, start, healthy, busy, drain, resume, deregister, upgrade."""
 
@@ -543,9 +584,18 @@ class Contract(Claim):
     healthy: Healthy
     busy: Busy
     drain: Drain
+    cluster: Cluster | None = None
     resume: Duty
     deregister: Duty
     upgrade: Duty
+
+    @model_validator(mode="after")
+    def _pods_are_of_a_cluster(self) -> Contract:
+        if (self.busy.kind == "pods") != (self.cluster is not None):
+            raise ValueError("`busy` is `pods` where `cluster` is named, and nowhere else")
+        if self.cluster is not None and (self.drain.command or self.drain.by_hand):
+            raise ValueError("what `cluster` names is drained by provision-cluster: `drain` has no command of its own")
+        return self
 
 
 class Details(Claim):
@@ -567,6 +617,7 @@ class Network(Entry):
     health: tuple[Step, ...] = ()
     drain: tuple[Step, ...] = ()
     contract: Contract | None = None
+    deployment: Deployment | None = None
     breakages: tuple[Step, ...] = ()
     secrets: tuple[Secret, ...] = ()
     details: dict[Id, Details] = Field(default_factory=dict)

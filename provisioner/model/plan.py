@@ -51,6 +51,8 @@ class DrainStep(BaseModel):
     by_hand: bool = False  # somebody has to do it on the network's page first
     command: tuple[str, ...] = ()
     undo: tuple[str, ...] = ()
+    then: tuple[str, ...] = ()  # when no job is left, or none counts
+    interrupt: bool = False  # jobs may be lost: nothing is waited for
     containers: str | None = None  # a job is a container of this name; None: a compute process on a GPU
     sees_jobs: bool = True  # False: nothing on the host tells whether a job runs
     wait_s: int = 1800

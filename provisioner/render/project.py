@@ -201,9 +201,11 @@ def _drains(plan: HostPlan) -> list[dict[str, Any]]:
 
 
 def _drain_argv(step: DrainStep) -> list[str]:
-    words = [CLIENT, "drain", step.network, "--wait", str(step.wait_s if step.sees_jobs else 0)]
+    wait = ["--interrupt"] if step.interrupt else ["--wait", str(step.wait_s if step.sees_jobs else 0)]
+    words = [CLIENT, "drain", step.network, *wait]
     words += ["--containers", step.containers] if step.containers else []
     words += ["--undo", *step.undo] if step.undo else []
+    words += ["--then", *step.then] if step.then else []
     return [*words, "--do", *step.command] if step.command else words
 
 

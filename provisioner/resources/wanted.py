@@ -59,13 +59,22 @@ POWER_CONFIG = "/etc/provision/power.json"
 POWER_RULE = "/etc/udev/rules.d/90-provision-power.rules"
 JOBS = {"lium": "pod_*", "prime-intellect-worker": "prime-task-*"}
 """Containers that carry a job, where the network's contract in the matrix names them; a test holds both together."""
+CLUSTERS = {
+    "akash": {
+        "namespace": "akash-services",
+        "workload": "statefulset/akash-provider",
+        "jobs": "akash.network/manifest-service",
+    }
+}
+"""What Kubernetes runs for a network, as its contract in the matrix has it; a test holds both together."""
+CLUSTER_CONFIGS = "/etc/provision/cluster"
 CLIENTS = f"{programs.FOLDER}/clients"
 """What starts the client of a network lies here, an executable file under the network's id."""
 HEALTH = f"{programs.FOLDER}/health"
 CONTAINERS = "/etc/provision/containers"  # as in plan/order.py, which may not look here
-_STARTER = f"""#!/bin/sh
+_STARTER = """#!/bin/sh
 # Written by provision from provision.lock; the next plan puts it back when it is changed.
-exec {programs.CONTAINER} {{verb}} {{network}}
+exec {program} {verb} {network}
 """
 
 # A priority above 1000 keeps the version even when it means a downgrade (apt_preferences(5)), so that a
@@ -124,6 +133,7 @@ def wanted(lock: HostLock) -> tuple[Resource, ...]:
     resources += _watchdog(lock)
     resources += _secrets(lock)
     resources += _clients(lock)
+    resources += _clusters(lock)
     resources += [
         PythonEnvironment(network=network, sha256=digest(listed))
         for network in sorted(lock.networks)
@@ -260,7 +270,31 @@ def _clients(lock: HostLock) -> list[Resource]:
             ContainerImages(network=network, images=images, sha256=digest("".join(f"{i}\n" for i in images))),
             File(path=f"{CONTAINERS}/{network}.json", content=text, of_client=True),
             *(
-                File(path=f"{folder}/{network}", content=_STARTER.format(verb=verb, network=network), mode="0755")
+                File(path=f"{folder}/{network}", content=_started(programs.CONTAINER, verb, network), mode="0755")
+                for folder, verb in ((CLIENTS, "run"), (HEALTH, "health"))
+            ),
+        ]
+    return resources
+
+
+def _started(program: str, verb: str, network: str) -> str:
+    return _STARTER.format(program=program, verb=verb, network=network)
+
+
+def _clusters(lock: HostLock) -> list[Resource]:
+    """Behind the gate of a network that Kubernetes runs stands its node: held back unless the unit runs."""
+    own = {one.network for one in lock.intent.clients}
+    networks = [network for network in sorted(lock.networks) if network in CLUSTERS and network not in own]
+    if not networks:
+        return []
+    resources: list[Resource] = [Directory(path=HEALTH), Directory(path=CLUSTER_CONFIGS)]
+    for network in networks:
+        text = json.dumps(CLUSTERS[network], indent=4, sort_keys=True) + "\n"
+        resources += [
+            # Before the drain: it needs this to hold the node back.
+            File(path=f"{CLUSTER_CONFIGS}/{network}.json", content=text, pins=True),
+            *(
+                File(path=f"{folder}/{network}", content=_started(programs.CLUSTER, verb, network), mode="0755")
                 for folder, verb in ((CLIENTS, "run"), (HEALTH, "health"))
             ),
         ]
@@ -452,6 +486,7 @@ Description=Client of %i
 PartOf=provision-clients.target
 Wants=network-online.target time-sync.target
 After=network-online.target time-sync.target docker.service nvidia-persistenced.service
+After=kubelet.service k3s.service k3s-agent.service rke2-server.service rke2-agent.service
 ConditionPathExists=/var/lib/provision/enrolment.json
 ConditionFileIsExecutable=/usr/local/lib/provision/clients/%i
 StartLimitIntervalSec=0
@@ -461,6 +496,7 @@ ExecCondition=+/usr/local/sbin/provision-gate admit %i
 ExecStart=/usr/local/lib/provision/clients/%i
 Restart=on-failure
 RestartSec=30
+TimeoutStopSec=300
 
 [Install]
 WantedBy=provision-clients.target

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from provisioner.actions.apply import Applied, ApplyPorts, Who, apply, refuse_if_moved
-from provisioner.actions.plan import Planned, interrupting, kubectl_of, make_plan
+from provisioner.actions.plan import Planned, interrupting, make_plan, runs_kubernetes
 from provisioner.doctor.diagnose import Catalogue
 from provisioner.errors import BadInput, Exit, HostError
 from provisioner.matrix.entries import Contract
@@ -440,34 +440,41 @@ def test_an_enrolled_host_drains_as_its_networks_ask() -> None:
     assert found.hosts["rig-02"].drains == ()
 
 
-@pytest.mark.parametrize(
-    ("there", "words"),
-    [
-        ([], ()),
-        (["/usr/bin/kubectl"], ("kubectl",)),
-        (["/usr/local/bin/kubectl", "/usr/local/bin/k3s"], ("kubectl",)),
-        (["/usr/local/bin/k3s"], ("k3s", "kubectl")),
-        (["/usr/bin/kubelet"], ("kubectl",)),  # it is missing and its drain will fail: the host is left as it is
-    ],
-)
-def test_kubernetes_is_drained_with_what_the_host_has(there: list[str], words: tuple[str, ...]) -> None:
-    """Where there is neither kubectl nor a kubelet nothing of Kubernetes serves, and the host can be changed."""
+CLUSTER = {"namespace": "akash-services", "workload": "statefulset/akash-provider", "jobs": "akash.network/x"}
+
+
+def of_a_cluster(**more: Any) -> Contract:
+    base = contract(penalty="p").model_dump(exclude_none=True)
+    return Contract.model_validate({**base, "busy": {"kind": "pods", "how": "x"}, "cluster": CLUSTER, **more})
+
+
+@pytest.mark.parametrize("there", ["", "/usr/bin/kubectl", "/usr/local/bin/k3s", "/usr/bin/kubelet"])
+def test_a_node_of_a_cluster_is_held_back(there: str) -> None:
+    """Where there is neither kubectl nor a kubelet nothing of Kubernetes serves, and the host can be changed.
+
+    A kubelet without kubectl can't be drained from the host: the run says so there, and leaves the host as it is.
+    """
     world = world_of(rig_01=False)
     do(world)
-    world.rigs["rig-01"].files |= dict.fromkeys(there, "")
+    world.rigs["rig-01"].files |= {there: ""} if there else {}
     world.rigs["rig-01"].packages.pop("docker.io")
-    known = {"akash": contract(command=("kubectl", "scale", "0"), undo=("kubectl", "scale", "1"), penalty="p")}
-    [step] = plan_with(world, known).plan.hosts["rig-01"].drains
+    planned = plan_with(world, {"akash": of_a_cluster()})
+    [step] = planned.plan.hosts["rig-01"].drains
+    program = "/usr/local/sbin/provision-cluster"
 
-    assert step.command == ((*words, "scale", "0") if words else ())
-    assert step.undo == ((*words, "scale", "1") if words else ())
-    assert (step.kind, step.penalty) == (("scale-zero", "p") if words else ("absent", None))
-    assert step.wait_s == 1800
+    assert step.command == ((program, "hold", "akash") if there else ())
+    assert step.undo == ((program, "release", "akash") if there else ())
+    assert step.then == ((program, "evict", "akash") if there else ())
+    assert (step.kind, step.penalty) == (("scale-zero", "p") if there else ("absent", None))
+    assert (step.wait_s, step.interrupt, step.sees_jobs) == (1800, False, True)
+
+    lost = interrupting(planned).plan.hosts["rig-01"].drains
+    assert [(one.wait_s, one.interrupt, one.command) for one in lost] == ([(0, True, step.command)] if there else [])
 
 
 def test_a_capture_that_did_not_look_for_kubernetes_rules_nothing_out() -> None:
     """Of a recorded host nobody knows whether kubectl is there: the contract stands."""
-    assert kubectl_of(Capture(host="rig-01", taken_at=WHEN, probe="0.1.0")) is None
+    assert runs_kubernetes(Capture(host="rig-01", taken_at=WHEN, probe="0.1.0"))
 
 
 def test_a_network_without_a_contract_and_an_operator_who_does_not_wait() -> None:

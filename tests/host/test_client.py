@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from provisioner.host import client, gate
+from provisioner.host import client, cluster, gate
 
 
 class Time:
@@ -60,6 +60,8 @@ def drain(root: Path, left: list[list[str]], wait_s: float = 60, **options: Any)
         run,
         time.clock,
         time.sleep,
+        options.get("then", ()),
+        options.get("interrupt", False),
     )
     return rc, time.now - 1000.0, ran
 
@@ -173,6 +175,49 @@ def test_compute_processes(tmp_path: Path) -> None:
     assert client.jobs(None, str(tmp_path), lambda: {"error": "no"}) == ["process 42"]
 
 
+def test_the_last_command_comes_when_no_job_is_left(tmp_path: Path) -> None:
+    """And not while one runs; that it fails changes nothing, for there is nothing left to lose."""
+    assert drain(tmp_path, [["pod a"], []], do=("hold",), then=("evict",)) == (0, 5.0, [("hold",), ("evict",)])
+    client.resume("lium", ("release",), str(tmp_path), lambda _: 0)
+
+    rc, _, ran = drain(tmp_path, [["pod a"]], do=("hold",), undo=("release",), then=("evict",))
+    assert (rc, ran) == (3, [("hold",), ("release",)])
+
+    assert drain(tmp_path, [[]], then=("evict",), rc=1) == (0, 0.0, [("evict",)])
+
+
+def test_an_operator_who_does_not_wait(tmp_path: Path) -> None:
+    """The node is held back and its pods are told to end; nothing that fails stops it. The way back is kept."""
+    found = drain(tmp_path, [["pod a"]], do=("hold",), undo=("release",), then=("evict",), interrupt=True, rc=4)
+    assert found == (0, 0.0, [("hold",), ("evict",)])
+    assert marked(tmp_path)
+    assert client.kept("lium", str(tmp_path)) == ("release",)
+
+
+def test_pods_are_jobs_where_kubernetes_runs_the_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the processes, for a lease may be idle; a cluster that does not answer may have one."""
+    (tmp_path / "proc").mkdir()
+    config = tmp_path / "etc/provision/cluster/akash.json"
+    config.parent.mkdir(parents=True)
+    config.write_text("{}")
+    monkeypatch.setattr(cluster, "jobs", lambda network, root: [f"pod of {network}"])
+    ask = lambda: {"pids": [7]}  # noqa: E731
+    assert client.jobs(None, str(tmp_path), ask, ("akash", "lium")) == ["pod of akash", "process 7"]
+    assert client.jobs(None, str(tmp_path), ask, ("lium",)) == ["process 7"]
+
+    def no(problem: Exception) -> None:
+        def jobs(network: str, root: str) -> list[str]:
+            raise problem
+
+        monkeypatch.setattr(cluster, "jobs", jobs)
+
+    no(cluster.Refused("connection refused"))
+    with pytest.raises(client.Unseen, match="connection refused"):
+        client.jobs(None, str(tmp_path), ask, ("akash",))
+    no(cluster.Absent("no kubelet"))
+    assert client.jobs(None, str(tmp_path), ask, ("akash",)) == ["process 7"]
+
+
 @pytest.mark.parametrize(
     "argv",
     [
@@ -200,4 +245,11 @@ def test_commands_take_words_that_look_like_options() -> None:
         "--wait": ["60"],
         "--undo": ["kubectl", "--replicas=1"],
         "--do": ["kubectl", "--replicas=0"],
+    }
+    argv = ["drain", "akash", "--interrupt", "--then", "a", "--interrupt", "--do", "b"]
+    assert client.parsed(argv) == {
+        "": ["drain", "akash"],
+        "--interrupt": [],
+        "--then": ["a", "--interrupt"],
+        "--do": ["b"],
     }

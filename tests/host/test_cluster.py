@@ -81,8 +81,8 @@ def test_there_and_back(root: Path, api: KubeApi) -> None:
     assert cluster.main(["hold", "akash"], str(root)) == 0
 
     assert (replicas(api), cordoned(api, "rig-01"), cordoned(api, "rig-02")) == (0, True, False)
-    order = [line for line in api.changed() if "scale" in line or "nodes" in line]
-    assert [line.partition(" ")[2] for line in order][0] == f"statefulsets/{PROVIDER}/scale"
+    first = next(line for line in api.changed() if "scale" in line or "nodes" in line)
+    assert first.partition(" ")[2] == f"statefulsets/{PROVIDER}/scale"
 
     assert cluster.main(["release", "akash"], str(root)) == 0
 

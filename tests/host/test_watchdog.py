@@ -10,7 +10,7 @@ import pytest
 
 from provisioner.host import client, gate, ladder, watchdog
 from provisioner.matrix.reader import load
-from provisioner.resources.wanted import JOBS
+from provisioner.resources.wanted import CLUSTERS, JOBS
 
 UNIT = "provision-client@lium.service"
 CARD = {"uuid": "GPU-1", "name": "A", "temperature_c": 60, "slowdown_c": 90, "reasons": 0}
@@ -49,7 +49,7 @@ class Host(watchdog.Host):
     def active(self, unit: str) -> bool:
         return unit in self.units
 
-    def jobs(self, containers: str | None) -> list[str]:
+    def jobs(self, containers: str | None, network: str) -> list[str]:
         return self.working
 
     def free_mib(self, path: str) -> int | None:
@@ -208,7 +208,7 @@ def test_a_job_is_never_ended(host: Host) -> None:
     status = watchdog.run(host, CONFIG)
     assert status["held"] == {"xid-hardware": "reboot: a job runs"}
 
-    def unseen(containers: str | None) -> list[str]:
+    def unseen(containers: str | None, network: str) -> list[str]:
         raise client.Unseen("no Docker")
 
     host.jobs = unseen  # type: ignore[method-assign]
@@ -232,6 +232,45 @@ def test_a_mark_that_somebody_else_set_stays(host: Host) -> None:
     client.close("lium", host.root, "for new memory")
     rounds(host, 10)
     assert (Path(host.root) / f"{gate.DRAINED}/lium"[1:]).exists()
+
+
+def on_kubernetes(host: Host) -> list[list[str]]:
+    """Lium, as if Kubernetes ran it; what is asked of the node."""
+    place = Path(host.root) / "etc/provision/cluster/lium.json"
+    place.parent.mkdir(parents=True)
+    place.write_text("{}")
+    asked: list[list[str]] = []
+    run = host.run
+
+    def seen(words: list[str], limit_s: float = 120) -> int:
+        if words[0].endswith("provision-cluster"):
+            asked.append(words[1:])
+            return 1 if words[1] == "open" and ["hold", "lium"] in asked else 0
+        return run(words, limit_s)
+
+    host.run = seen  # type: ignore[method-assign]
+    return asked
+
+
+def test_a_node_that_nobody_held_back(host: Host) -> None:
+    """After a crash the gate keeps the unit stopped, and the node takes pods all the same: it is held back then."""
+    asked = on_kubernetes(host)
+    host.told, host.units = ["the loaded driver is 550.1, enrolled with 535.1"], set()
+    watchdog.run(host, CONFIG)
+    assert asked == [["open", "lium"], ["hold", "lium"]]
+    watchdog.run(host, CONFIG)
+    assert asked[2:] == [["open", "lium"]]
+
+
+def test_a_drained_node_takes_pods_again(host: Host) -> None:
+    """When what was wrong is gone, and its unit runs."""
+    asked = on_kubernetes(host)
+    host.free["/var"] = 100
+    watchdog.run(host, CONFIG)
+    assert asked == [["hold", "lium"]]
+    host.free.clear()
+    rounds(host, 10)
+    assert asked == [["hold", "lium"], ["release", "lium"]]
 
 
 @pytest.mark.parametrize("text", ["", "x", "[]", "null", '{"memory": {}}'])
@@ -269,6 +308,7 @@ def test_jobs_are_those_of_the_contracts() -> None:
     """The table that is written to hosts says what the matrix says."""
     contracts = {name: network.contract for name, network in load().networks.items()}
     assert {n: c.busy.containers for n, c in contracts.items() if c is not None and c.busy.containers} == JOBS
+    assert {n: c.cluster.model_dump() for n, c in contracts.items() if c is not None and c.cluster} == CLUSTERS
 
 
 def test_every_action_is_known(host: Host) -> None:

@@ -93,7 +93,9 @@ def test_a_drain_waits_for_what_its_contract_names() -> None:
         how="x",
         command=("kubectl", "--replicas=0"),
         undo=("kubectl", "--replicas=1"),
+        then=("kubectl", "drain"),
     )
+    lost = akash.model_copy(update={"interrupt": True, "wait_s": 0, "undo": ()})
     lium = DrainStep(network="lium", kind="notice-period", how="x", containers="pod_*", wait_s=60)
     blind = DrainStep(network="golem", kind="stop", how="x", sees_jobs=False)
 
@@ -103,7 +105,8 @@ def test_a_drain_waits_for_what_its_contract_names() -> None:
             "wait_s": 1800,
             "argv": [
                 *("/usr/local/sbin/provision-client", "drain", "akash", "--wait", "1800"),
-                *("--undo", "kubectl", "--replicas=1", "--do", "kubectl", "--replicas=0"),
+                *("--undo", "kubectl", "--replicas=1", "--then", "kubectl", "drain"),
+                *("--do", "kubectl", "--replicas=0"),
             ],
         },
         {
@@ -114,6 +117,10 @@ def test_a_drain_waits_for_what_its_contract_names() -> None:
                 *("--containers", "pod_*"),
             ],
         },
+    ]
+    assert drained(lost)["provision_drains"][0]["argv"] == [
+        *("/usr/local/sbin/provision-client", "drain", "akash", "--interrupt"),
+        *("--then", "kubectl", "drain", "--do", "kubectl", "--replicas=0"),
     ]
 
 

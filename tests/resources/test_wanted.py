@@ -16,13 +16,14 @@ from provisioner.host import programs
 from provisioner.model.capture import UNKNOWN
 from provisioner.model.facts import Package as Installed
 from provisioner.model.facts import SourceEntry
-from provisioner.model.intent import Intent, Policy, PowerPolicy
+from provisioner.model.intent import ClientContainer, Intent, Policy, PowerPolicy
 from provisioner.model.resource import ABSENT, AbsentPackage, File, Package, ReplacedSource, Service
 from provisioner.model.stack import Choice
 from provisioner.resources.observed import observed
 from provisioner.resources.wanted import (
     CLIENT_UNIT_TEXT,
     CLIENTS,
+    HEALTH,
     beside_the_lock,
     clients_target,
     docker_values,
@@ -218,6 +219,23 @@ def test_clients_start_through_the_gate() -> None:
         f"ExecStart={CLIENTS}/%i",
     ):
         assert line in CLIENT_UNIT_TEXT.splitlines()
+
+
+def test_a_network_of_kubernetes_stands_behind_the_gate() -> None:
+    """Its node is what the unit gives out; who names containers of the network's own has no node."""
+    lock = entry(networks={"akash": Choice(value="0.16.2")})
+    files = {r.path: r for r in wanted(lock) if isinstance(r, File)}
+    assert "exec /usr/local/sbin/provision-cluster run akash" in files[f"{CLIENTS}/akash"].content
+    assert "exec /usr/local/sbin/provision-cluster health akash" in files[f"{HEALTH}/akash"].content
+    held = files["/etc/provision/cluster/akash.json"]
+    assert held.pins, "the drain needs it, so it comes before the drain"
+    assert json.loads(held.content)["workload"] == "statefulset/akash-provider"
+
+    own = ClientContainer(network="akash", image="a/b@sha256:" + "0" * 64)
+    asked = entry(networks={"akash": Choice(value="1")}, intent=Intent(networks=("akash",), clients=(own,)))
+    paths = {r.path: r for r in wanted(asked) if isinstance(r, File)}
+    assert "/etc/provision/cluster/akash.json" not in paths
+    assert "provision-container run akash" in paths[f"{CLIENTS}/akash"].content
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
