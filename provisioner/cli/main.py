@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "why-not": ("provisioner.cli.why", "the same question, as one asks it of what is missing"),
     "upgrade": ("provisioner.cli.upgrade", "move a network's client to a version: pins first, then the client"),
     "plan": ("provisioner.cli.plan", "show what would change, phase by phase, and what it costs"),
+    "charts": ("provisioner.cli.charts", "write what kubectl and helm take for a network that Kubernetes runs"),
     "preflight": ("provisioner.cli.preflight", "say what would go wrong if the plan were carried out"),
     "apply": ("provisioner.cli.apply", "do what the plan says, verify, and enrol"),
     "history": ("provisioner.cli.history", "show the changes that a host keeps and that can be taken back"),

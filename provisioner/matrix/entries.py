@@ -565,6 +565,14 @@ class Chart(Claim):
     """What is set other than the chart's own defaults."""
 
 
+class OfferedGpu(Frozen):
+    """How a network's own list calls a card."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+$")]
+    interface: Literal["pcie", "sxm"]
+    ram: Annotated[str, StringConstraints(pattern=r"^\d+Gi$")]
+
+
 class Deployment(Claim):
     """What a provider puts into its cluster, in order: what `kubectl` takes, then what `helm` takes."""
 
@@ -573,6 +581,8 @@ class Deployment(Claim):
     node_labels: dict[str, str] = Field(default_factory=dict)
     """Labels of each node with GPUs, with a driver of its host."""
     runtime_class: Id | None = None
+    gpus: dict[Id, OfferedGpu] = Field(default_factory=dict)
+    """Models of which the network's list names one kind alone, by our id; the others it names by their PCI ids."""
     charts: tuple[Chart, ...]
 
 

@@ -1,0 +1,1 @@
+"""What differs from network to network in code; all else of them is data in matrix/networks."""
