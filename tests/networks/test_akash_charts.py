@@ -29,7 +29,7 @@ KUBECTL = os.environ.get("PROVISION_KUBECTL") or shutil.which("kubectl")
 YAMLLINT = Path(sys.executable).with_name("yamllint")
 SETTINGS: dict[str, Any] = {
     "address": "akash1" + "q" * 38,
-    "domain": "provider.example.com",
+    "domain": "rigs.example.com",
     "organization": "Rigs & Sons",
     "attributes": {"region": "us-west"},
     "prices": {"cpu": 1.6, "memory": 0.3},
@@ -69,7 +69,7 @@ def test_the_provider_offers_what_the_lock_has() -> None:
     files = rendered()
     found = values(files, "akash-provider")
 
-    assert (found["from"], found["domain"]) == (SETTINGS["address"], "provider.example.com")
+    assert (found["from"], found["domain"]) == (SETTINGS["address"], "rigs.example.com")
     assert found["image"] == {"tag": "0.16.2"}
     assert (found["price_target_cpu"], found["price_target_gpu_mappings"]) == (1.6, "rtx3090=210,*=500")
     assert "key" not in found and "keysecret" not in found
