@@ -110,3 +110,19 @@ def test_pages_need_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert main(["matrix", "reference", str(tmp_path / "none")]) == 3
     assert "[page-not-written]" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+def test_every_network_has_its_row_and_its_checklist() -> None:
+    """At a glance and duty by duty; a box stands before what somebody does by hand, and nowhere else."""
+    table, *lists = re.split(r"^## ", (PAGES / "matrix/contracts.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    rows = {row.split("](")[0].lstrip("| [") for row in table.splitlines() if row.startswith("| [")}
+    checklists = {part.partition("\n")[0]: part for part in lists}
+    assert set(checklists) == rows == set(files("networks"))
+    for name, data in files("networks").items():
+        contract = data["contract"]
+        for duty in ("drain", "resume", "deregister", "upgrade"):
+            line = next(x for x in checklists[name].splitlines() if re.match(rf"- (\[ \] )?{duty}: ", x))
+            assert ("[ ]" in line) == (contract[duty].get("by_hand") == "true"), (name, duty)
+        assert [secret["name"] for secret in data.get("secrets", [])] == [
+            secret["name"] for secret in data.get("secrets", []) if seen(secret["name"]) in seen(checklists[name])
+        ]

@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from provisioner.cli.views.contract_pages import contracts_page
+from provisioner.cli.views.marks import cell, marked
 from provisioner.cli.views.matrix import is_short, short, summary
 from provisioner.cli.views.matrix_reference import reference_text
 from provisioner.matrix.entries import ROOMS, Details, Entry, Network, Profile
@@ -53,7 +55,8 @@ _INTRO: dict[str, tuple[str, str]] = {
     "networks": (
         "Networks",
         "What a network's client requires of a host, how the network learns that a host is well, how to drain "
-        "it, and what has broken hosts before. *needs* rules out what does not fit; *wants* only warns.",
+        "it, and what has broken hosts before. *needs* rules out what does not fit; *wants* only warns. At a "
+        "glance: [networks and their clients](contracts.md).",
     ),
     "conflicts": (
         "Conflicts between networks",
@@ -84,6 +87,7 @@ _INTRO: dict[str, tuple[str, str]] = {
 def pages(matrix: Matrix) -> dict[str, str]:
     """Return every page by its path below docs/reference/: `matrix.md` (the schema), `matrix/drivers.md` and so on."""
     texts = {"matrix.md": reference_text(), "matrix/README.md": _overview(matrix)}
+    texts["matrix/contracts.md"] = contracts_page(matrix)
     return texts | {f"matrix/{room}.md": _page(room, matrix) for room in ROOMS}
 
 
@@ -127,7 +131,7 @@ def _page(room: str, matrix: Matrix) -> str:
     lines = [f"# {title}", "", _WRITTEN, "", about, "", f"Fields: [{room}/](../matrix.md#{room}).", ""]
     lines += ["| Id | | Confidence |", "| --- | --- | --- |"]
     for entry in entries:
-        lines.append(f"| [{entry.id}](#{_anchor(entry.id)}) | {_cell(summary(room, entry))} | {entry.confidence} |")
+        lines.append(f"| [{entry.id}](#{_anchor(entry.id)}) | {cell(summary(room, entry))} | {entry.confidence} |")
     for entry in entries:
         lines += ["", f"## {entry.id}", "", *_entry(room, entry)]
     return "\n".join(lines) + "\n"
@@ -141,8 +145,9 @@ def _anchor(heading: str) -> str:
 def _entry(room: str, entry: Entry) -> Iterator[str]:
     notes = _Notes(entry)
     yield (
-        f"**{_text(entry.title)}** · `matrix/{room}/{entry.id}.yaml` · {entry.confidence} confidence, read {entry.seen}"
-        + (f": {_text(entry.why)}" if entry.why else "")
+        f"**{marked(entry.title)}** · `matrix/{room}/{entry.id}.yaml` · {entry.confidence} confidence, "
+        + f"read {entry.seen}"
+        + (f": {marked(entry.why)}" if entry.why else "")
     )
     yield ""
     if isinstance(entry, Network):
@@ -157,7 +162,7 @@ def _entry(room: str, entry: Entry) -> Iterator[str]:
     yield "Sources:"
     yield ""
     for number, source in enumerate(notes.sources, 1):
-        yield f"{number}. {source if source.startswith('https://') and ' ' not in source else _text(source)}"
+        yield f"{number}. {source if source.startswith('https://') and ' ' not in source else marked(source)}"
 
 
 class _Notes:
@@ -180,7 +185,7 @@ class _Notes:
             stated.append(f"source{'' if len(part.sources) == 1 else 's'} {', '.join(self._numbers(part.sources))}")
         text = ", ".join(stated)
         if getattr(part, "why", None) and part.why != self._entry.why:
-            text += f"{': ' if text else ''}{_text(part.why)}"
+            text += f"{': ' if text else ''}{marked(part.why)}"
         return f" ({text})" if text else ""
 
     def _numbers(self, sources: Iterable[str]) -> Iterator[str]:
@@ -191,7 +196,7 @@ class _Notes:
 
 
 def _profile(profile: Profile, notes: _Notes) -> Iterator[str]:
-    yield f"Profile `{profile.id}`{' (default)' if profile.default else ''}: {_text(profile.title)}"
+    yield f"Profile `{profile.id}`{' (default)' if profile.default else ''}: {marked(profile.title)}"
     yield ""
     if not profile.requirements:
         yield "It requires nothing that is known."
@@ -208,8 +213,8 @@ def _cell_of(item: Requirement, notes: _Notes) -> tuple[str, ...]:
         mark = "needs, only warned of"
     if item.with_client is not None:
         mark += f" (client `{item.with_client}`)".replace("|", "\\|")
-    because = _text(item.because) + notes.of(item)
-    return mark, f"`{item.key}`", _text(text_of(item.value)).replace("|", "\\|"), because.replace("|", "\\|")
+    because = marked(item.because) + notes.of(item)
+    return mark, f"`{item.key}`", marked(text_of(item.value)).replace("|", "\\|"), because.replace("|", "\\|")
 
 
 def _fields(part: BaseModel, skip: set[str], notes: _Notes, depth: int) -> Iterator[str]:
@@ -295,7 +300,7 @@ def _plain(value: Any, name: str = "") -> str:
         return "none"
     if isinstance(value, list | tuple):
         return ", ".join(_plain(item) for item in value) or "none"
-    return _text(short(value))
+    return marked(short(value))
 
 
 _WORDS = {"eol": "end of life", "cuda": "CUDA", "gpu": "GPU", "os": "OS", "pci": "PCI", "tdp": "TDP", "gib": "GiB"}
@@ -303,25 +308,9 @@ _WORDS = {"eol": "end of life", "cuda": "CUDA", "gpu": "GPU", "os": "OS", "pci":
 
 def _label(name: str) -> str:
     """`native_cuda` is `native CUDA`."""
-    return _text(" ".join(_WORDS.get(word, word) for word in re.split("[_ ]", name)))
+    return marked(" ".join(_WORDS.get(word, word) for word in re.split("[_ ]", name)))
 
 
 def _lead(name: str) -> str:
     """A sentence needs no name before it."""
     return "" if name == "text" else f"{_label(name)} "
-
-
-_MARKS = re.compile(r"[\\*\[\]~$`]|(?<!\w)_|_(?!\w)")
-
-
-def _text(text: str) -> str:
-    """Markdown that shows exactly this text: what Markdown would take for a mark is written as code or escaped."""
-    text = re.sub(r"\s+", " ", text).strip()
-    if " " not in text and "`" not in text and re.search(r"[\\*<>\[\]~$|&]|^_|_$", text):
-        return f"`{text}`"
-    escaped = _MARKS.sub(lambda mark: f"\\{mark[0]}", text)
-    return escaped.replace("&", "&amp;").replace("<", "&lt;")
-
-
-def _cell(text: str) -> str:
-    return _text(text).replace("|", "\\|")
