@@ -60,7 +60,8 @@ def _section(title: str, name: str, schema: Mapping[str, Any], texts: Mapping[st
 def _type(part: Mapping[str, Any]) -> str:
     if "$ref" in part:
         name = part["$ref"].rpartition("/")[2]
-        return "anything" if name == "JsonValue" else f"[{name}](#{name.lower()})"
+        own = {"JsonValue": "anything", "Requirement": "[Requirement](requirement-language.md)"}
+        return own.get(name, f"[{name}](#{name.lower()})")
     if "anyOf" in part:
         return " or ".join(dict.fromkeys(_type(option) for option in part["anyOf"]))
     if "enum" in part:
