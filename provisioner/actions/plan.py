@@ -23,6 +23,7 @@ from provisioner.model.history import Stack
 from provisioner.model.intent import Policy, outside
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.plan import DrainStep, HostPlan, Plan
+from provisioner.model.requirements import OWN, PACKAGES, pinned, requirements
 from provisioner.model.resource import (
     CONTAINERD_FILES,
     AbsentFile,
@@ -129,7 +130,12 @@ def make_plan(
     for host in hosts:
         if host.name not in locked:
             continue
-        problem = _secret_missing(host, sources, environment) or _client_cannot_run(host, locked[host.name])
+        entry = locked[host.name]
+        problem = (
+            _secret_missing(host, sources, environment)
+            or _client_cannot_run(host, entry)
+            or _client_not_pinned(host, entry)
+        )
         if problem is not None:
             failed[host.name] = problem
             del locked[host.name]
@@ -480,6 +486,23 @@ def _client_cannot_run(host: InventoryHost, entry: HostLock) -> HostError | None
         context=wrong,
         hint="docs/reference/clients.md says what provision_clients takes",
     )
+
+
+def _client_not_pinned(host: InventoryHost, entry: HostLock) -> HostError | None:
+    """A list of requirements installs one version of the client; it must be that of the lock."""
+    for network, package in PACKAGES.items():
+        text = requirements(network) if network in entry.networks else None
+        have = pinned(text).get(package) if text is not None else None
+        want = entry.networks[network].value if text is not None else None
+        if want and have != want:
+            return HostError(
+                "client-not-pinned",
+                host.name,
+                f"{host.name}: the lock has client {want} of {network}, and what is pinned here is {package} {have}",
+                context=(f"nothing was changed; {OWN}/{network}.txt would be a list of your own for {want}",),
+                hint=f"docs/guide/serve.md says how to make one; or {network}@{have} in provision_networks",
+            )
+    return None
 
 
 def _changed(entry: HostLock, host: InventoryHost) -> list[str]:
