@@ -60,7 +60,7 @@ def pinned(text: str, where: str = "") -> dict[str, str]:
                 context=("an index and its password belong into the host's pip.conf, not here",)
                 if whole.startswith("-")
                 else (),
-                hint="uv pip compile --universal --generate-hashes writes such a list, or pip-compile --generate-hashes",
+                hint="uv pip compile --generate-hashes writes such a list, or pip-compile --generate-hashes",
             )
         if match is not None:
             found[match["name"].lower().replace("_", "-")] = match["version"]
