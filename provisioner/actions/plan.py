@@ -472,6 +472,10 @@ def _client_cannot_run(host: InventoryHost, entry: HostLock) -> HostError | None
             wrong.append(f"{one.called}: no image for client {version} ({', '.join(dict(one.images))} have one)")
         if one.gpus != "none" and entry.toolkit is None:
             wrong.append(f"{one.called}: wants GPUs, and the lock has no container toolkit (gpus: none does without)")
+        cards = one.gpus if isinstance(one.gpus, tuple) else ()
+        beyond = [card for card in cards if card.isdigit() and int(card) >= len(entry.gpus)]
+        if beyond:
+            wrong.append(f"{one.called}: wants GPU {', '.join(beyond)}, and the host has {len(entry.gpus)} (from 0 on)")
         if not entry.engine.startswith("docker"):
             wrong.append(f"{one.called}: runs in Docker, and the lock has {entry.engine or 'no container engine'}")
         text = json.dumps(dict(one.environment))

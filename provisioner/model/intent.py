@@ -257,7 +257,13 @@ class Intent(BaseModel):
         names: set[str] = set()
         ports: dict[str, str] = {}
         cards: dict[str, str] = {}
+        whole = next((one.network for one in self.clients if one.gpus == "all"), None)
         for one in self.clients:
+            if whole not in (None, one.network) and one.gpus != "none":
+                wants = "all as well" if one.gpus == "all" else f"GPU {', '.join(one.gpus)}"
+                raise ValueError(
+                    f"{whole} has all GPUs and {one.network} wants {wants}; divide them by gpus of each container"
+                )
             if one.network not in served:
                 raise ValueError(f"{one.called}: provision_networks does not name {one.network}")
             if one.called in names:

@@ -153,6 +153,8 @@ def _change(d: Difference, *, reboot: bool) -> Change:
     if isinstance(d.wanted, NoRunFile) and isinstance(d.observed, File):
         before = f"installed{f', {d.observed.content}' if d.observed.content else ''}"
     after = _moved(d.wanted, d.observed) if isinstance(d.observed, Guarded) else describe(d.wanted)
+    if isinstance(d.wanted, SecretFile) and isinstance(d.observed, SecretFile):
+        before, after = d.observed.mode, d.wanted.mode
     if isinstance(d.wanted, Settings) and isinstance(d.observed, Settings):
         before, after = (_keyed(values, d.keys) for values in (d.observed.values, d.wanted.values))
     return Change(
@@ -182,6 +184,10 @@ def _notes(d: Difference) -> tuple[str, ...]:
     if isinstance(d.wanted, Settings) and isinstance(d.observed, Settings):
         seen = d.observed
         return told(d.keys, wrote=seen.wrote, there=seen.values, wanted=d.wanted.values)
+    if isinstance(d.wanted, SecretFile) and isinstance(d.observed, SecretFile):
+        mode = d.observed.mode.partition(" ")[0]
+        if mode[-2:] != "00":
+            return (f"with mode {mode} others on the host could read it: exchange the secret too",)
     return ()
 
 

@@ -258,6 +258,12 @@ def client(**changes: Any) -> dict[str, Any]:
         ([client(secrets=["hotkey"])], {}, "provision_secrets has no hotkey of lium"),
         ([client(image=None)], {}, "give image, or images"),
         ([client(gpus=["0"]), client(network="flux", gpus=["0"])], {"networks": ("lium", "flux")}, "both want GPU 0"),
+        ([client(), client(network="flux")], {"networks": ("lium", "flux")}, "lium has all GPUs and flux wants all as"),
+        (
+            [client(network="flux", gpus=["1"]), client()],
+            {"networks": ("lium", "flux")},
+            "all GPUs and flux wants GPU 1",
+        ),
     ],
 )
 def test_wishes_that_cannot_be(clients: list[dict[str, Any]], more: dict[str, Any], words: str) -> None:
