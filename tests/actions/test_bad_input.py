@@ -8,12 +8,13 @@ import pytest
 from pydantic import ValidationError
 
 from provisioner.actions.plan import Planned, make_plan
-from provisioner.cli.views.plan import plan_text
-from provisioner.model.capture import CommandOutput
+from provisioner.model.capture import Capture, CommandOutput
 from provisioner.model.intent import ClientContainer, Intent, SecretSource
 from provisioner.model.inventory import InventoryHost
+from provisioner.model.resource import File
 from provisioner.model.stack import Choice, HostLock, Lock
 from provisioner.plan.order import host_plan
+from provisioner.probe.request import Request
 from provisioner.resources.difference import difference
 from provisioner.resources.wanted import wanted
 from tests.actions.test_apply import World
@@ -33,8 +34,13 @@ def locked(*clients: ClientContainer, secrets: tuple[SecretSource, ...] = (), **
     return entry(intent=intent, **{"toolkit": Choice(value="1.19.1"), **values})
 
 
-def planned(lock: HostLock, files: dict[str, str] | None = None, environment: tuple[str, ...] = ()) -> Planned:
-    rig = Rig("rig-01", lock)
+def planned(
+    lock: HostLock,
+    files: dict[str, str] | None = None,
+    environment: tuple[str, ...] = (),
+    rig: Rig | None = None,
+) -> Planned:
+    rig = rig or Rig("rig-01", lock)
     rig.files |= files or {}
     world = World({"rig-01": rig})
     found = make_plan(
@@ -63,7 +69,7 @@ def refused(lock: HostLock) -> tuple[str, tuple[str, ...]]:
         (locked(client(gpus=["0", "3"])), "wants GPU 3, and the host has 1 (from 0 on)"),
         (locked(client(), runtime=Choice(value="podman 4.3")), "runs in Docker, and the lock has podman"),
         (
-            locked(client(environment={"API_TOKEN": "hf_abcdefghijklmnopqrstuvwxyz012345"})),
+            locked(client(environment={"TOKEN": "hf_abcdefghijklmnopqrstuvwxyz012345"})),
             "its environment holds a secret",
         ),
     ],
@@ -111,21 +117,32 @@ def test_a_wallet_that_others_can_read(seen: str, before: str, told: bool) -> No
 TABLE = "  sl  local_address rem_address   st\n   0: 00000000:{port:04X} 00000000:0000 {state} 0\n"
 
 
+class Listening(Rig):
+    """A rig on which somebody listens, as the probe is asked to look where a client has ports."""
+
+    table = ""
+
+    def capture(self, request: Request | None = None) -> Capture:
+        seen = super().capture(request)
+        if request is None or "/proc/net/tcp" not in request.profile.files:
+            return seen
+        return seen.model_copy(update={"files": {**seen.files, "/proc/net/tcp": self.table}})
+
+
 def test_a_port_that_somebody_has() -> None:
     """Only who listens takes it; and our own container that has it already is no stranger."""
     lock = locked(client(ports=["8001:8080"]))
-    mine = next(r.content for r in wanted(lock) if getattr(r, "path", "") == "/etc/provision/containers/lium.json")  # type: ignore[union-attr]
-    taken = TABLE.format(port=8001, state="0A")
-    found = planned(lock, {"/proc/net/tcp": taken})
-    [why] = found.plan.hosts["rig-01"].blocked
-    assert why == "lium wants port 8001/tcp, and something listens on it already: sudo ss -ltnp"
-    assert "wants port 8001/tcp" in plan_text(
-        found.plan, found.failed, seconds=1, lock="provision.lock", next_command="x"
-    )
+    files = {r.path: r.content for r in wanted(lock) if isinstance(r, File)}
+    mine = {path: text for path, text in files.items() if path == "/etc/provision/containers/lium.json"}
 
-    for files in (
-        {"/proc/net/tcp": TABLE.format(port=8001, state="01")},
-        {"/proc/net/tcp": TABLE.format(port=8002, state="0A")},
-        {"/proc/net/tcp": taken, "/etc/provision/containers/lium.json": mine},
-    ):
-        assert planned(lock, files).plan.hosts["rig-01"].blocked == ()
+    def blocked(table: str, there: dict[str, str]) -> tuple[str, ...]:
+        rig = Listening("rig-01", lock)
+        rig.table = table
+        return planned(lock, there, rig=rig).plan.hosts["rig-01"].blocked
+
+    taken = TABLE.format(port=8001, state="0A")
+    assert blocked(taken, {}) == ("lium wants port 8001/tcp, and something listens on it already: sudo ss -ltnp",)
+    assert blocked(TABLE.format(port=8001, state="01"), {}) == ()
+    assert blocked(TABLE.format(port=8002, state="0A"), {}) == ()
+    assert len(mine) == 1
+    assert blocked(taken, mine) == ()
