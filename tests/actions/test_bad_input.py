@@ -11,7 +11,6 @@ from provisioner.actions.plan import Planned, make_plan
 from provisioner.model.capture import Capture, CommandOutput
 from provisioner.model.intent import ClientContainer, Intent, SecretSource
 from provisioner.model.inventory import InventoryHost
-from provisioner.model.resource import File
 from provisioner.model.stack import Choice, HostLock, Lock
 from provisioner.plan.order import host_plan
 from provisioner.probe.request import Request
@@ -36,12 +35,10 @@ def locked(*clients: ClientContainer, secrets: tuple[SecretSource, ...] = (), **
 
 def planned(
     lock: HostLock,
-    files: dict[str, str] | None = None,
     environment: tuple[str, ...] = (),
     rig: Rig | None = None,
 ) -> Planned:
     rig = rig or Rig("rig-01", lock)
-    rig.files |= files or {}
     world = World({"rig-01": rig})
     found = make_plan(
         (InventoryHost("rig-01", {}, lock.intent),),
@@ -132,17 +129,16 @@ class Listening(Rig):
 def test_a_port_that_somebody_has() -> None:
     """Only who listens takes it; and our own container that has it already is no stranger."""
     lock = locked(client(ports=["8001:8080"]))
-    files = {r.path: r.content for r in wanted(lock) if isinstance(r, File)}
-    mine = {path: text for path, text in files.items() if path == "/etc/provision/containers/lium.json"}
 
-    def blocked(table: str, there: dict[str, str]) -> tuple[str, ...]:
+    def blocked(table: str, *, served: bool = False) -> tuple[str, ...]:
         rig = Listening("rig-01", lock)
         rig.table = table
-        return planned(lock, there, rig=rig).plan.hosts["rig-01"].blocked
+        if not served:
+            rig.files.pop("/etc/provision/containers/lium.json")
+        return planned(lock, rig=rig).plan.hosts["rig-01"].blocked
 
     taken = TABLE.format(port=8001, state="0A")
-    assert blocked(taken, {}) == ("lium wants port 8001/tcp, and something listens on it already: sudo ss -ltnp",)
-    assert blocked(TABLE.format(port=8001, state="01"), {}) == ()
-    assert blocked(TABLE.format(port=8002, state="0A"), {}) == ()
-    assert len(mine) == 1
-    assert blocked(taken, mine) == ()
+    assert blocked(taken) == ("lium wants port 8001/tcp, and something listens on it already: sudo ss -ltnp",)
+    assert blocked(TABLE.format(port=8001, state="01")) == ()
+    assert blocked(TABLE.format(port=8002, state="0A")) == ()
+    assert blocked(taken, served=True) == ()
