@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,12 +12,21 @@ from provisioner.model.enrolment import EnrolmentRecord, is_of_an_older_format, 
 
 
 @dataclass(frozen=True)
+class Past:
+    """An earlier record of the same host, and whether its signature is that of the same trusted keys."""
+
+    record: EnrolmentRecord
+    signed: bool
+
+
+@dataclass(frozen=True)
 class Examined:
     """A record, and why it does not count; no reason: it holds at the time it was examined."""
 
     record: EnrolmentRecord
     at: datetime
     wrong: tuple[str, ...] = ()
+    past: tuple[Past, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -44,3 +54,13 @@ def examine(text: str, name: str, *, signatures: Signatures, at: datetime) -> Ex
     if at < record.enrolled_at:
         wrong.append(f"it begins at {record.enrolled_at:%Y-%m-%d %H:%M} UTC")
     return Examined(record, at, tuple(wrong))
+
+
+def past(examined: Examined, texts: Sequence[str], *, signatures: Signatures) -> tuple[Past, ...]:
+    """Return the host's earlier enrolments, newest first; what is no record of this host is passed over."""
+    found = {record.enrolled_at: record for text in texts if (record := read_record(text)) is not None}
+    return tuple(
+        Past(found[at], signatures.verifies(found[at]) is True)
+        for at in sorted(found, reverse=True)
+        if found[at].host == examined.record.host and at < examined.record.enrolled_at
+    )

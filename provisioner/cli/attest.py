@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _examined(path: Path, key: Path | None) -> Examined:
-    from provisioner.actions.attest import examine
+    from provisioner.actions.attest import examine, past
+    from provisioner.adapters.enrolled import past_records
     from provisioner.adapters.runs import SystemClock
     from provisioner.adapters.signing import Keyring, OneKey
 
@@ -58,4 +60,6 @@ def _examined(path: Path, key: Path | None) -> Examined:
     except OSError as problem:
         raise BadInput("no-attestation", f"{path}: {problem.strerror}") from problem
     signatures = OneKey(key) if key is not None else Keyring()
-    return examine(text, str(path), signatures=signatures, at=SystemClock().now())
+    examined = examine(text, str(path), signatures=signatures, at=SystemClock().now())
+    texts = past_records(path, examined.record.host)
+    return replace(examined, past=past(examined, texts, signatures=signatures))

@@ -13,6 +13,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("hosts", nargs="*", metavar="HOST", help="only these hosts, by name")
     options.inventory(parser)
     options.lock(parser)
+    parser.add_argument("--live", action="store_true", help="also what each client does now, and what the watchdog saw")
     options.json_output(parser)
     options.captures(parser, "to read")
 
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
 
     hosts, prober = prober_for(named(hosts_aside(), args.hosts), args)
     lock = options.read_lock_in_use(args.lock) if args.lock.exists() or str(args.lock) != options.LOCK else None
-    states = status(hosts, lock, prober=prober, signatures=Keyring())
+    states = status(hosts, lock, prober=prober, signatures=Keyring(), now=args.live)
     if args.json:
         print(status_json(states))
     else:

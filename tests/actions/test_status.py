@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -12,7 +13,17 @@ from provisioner.actions import observe as observing
 from provisioner.actions.status import HostStatus, status
 from provisioner.cli.views.status import status_json, status_text
 from provisioner.errors import HostError
-from provisioner.model.capture import Capture
+from provisioner.facts.live import (
+    UPTIME,
+    WATCHDOG,
+    CardNow,
+    ClientNow,
+    LiveFacts,
+    gate_line,
+    live,
+    units_line,
+)
+from provisioner.model.capture import Capture, CommandOutput
 from provisioner.model.enrolment import RECORD, EnrolmentRecord
 from provisioner.model.facts import HostFacts
 from provisioner.model.inventory import InventoryHost
@@ -174,3 +185,121 @@ def test_what_only_lacks_its_record_is_verified_next() -> None:
         status_text(states, seconds=1, lock="provision.lock").splitlines()[-1]
         == "Next: provision verify --limit rig-01 --enrol"
     )
+
+
+def at(minutes: int) -> datetime:
+    return WHEN + timedelta(minutes=minutes)
+
+
+UNIT = "Id=provision-client@{0}.service\nActiveState={1}\nActiveEnterTimestampMonotonic={2}\n"
+NOTED = {
+    "at": "2026-11-24T03:06:30Z",
+    "causes": {"hot": "A is at 95 °C", "heartbeat-stale/lium": "x says it does not serve"},
+    "held": {"hot": "stop-client: a job runs"},
+    "nvml": {"gpus": [{"name": "NVIDIA GeForce RTX 4090", "temperature_c": 95, "power_w": 410.4, "limit_w": None}]},
+}
+
+
+def looked(noted: str | None, *, gate: CommandOutput, units: str) -> Capture:
+    return Capture(
+        host="rig-01",
+        taken_at=WHEN,
+        probe="0.1.0",
+        files={WATCHDOG: noted, UPTIME: "7200.50 9000.10\n"},
+        commands={
+            units_line(("akash", "lium")): CommandOutput(rc=0, stdout=units),
+            gate_line("akash"): CommandOutput(rc=0, stderr="akash may start: the host is as it was enrolled\n"),
+            gate_line("lium"): gate,
+        },
+    )
+
+
+def test_what_the_clients_do_now() -> None:
+    """Since when by systemd's own clock, what the gate says, and what the watchdog saw."""
+    closed = CommandOutput(rc=1, stderr="lium stays stopped: the driver is gone\nlium stays stopped: NVML: no\n")
+    units = UNIT.format("akash", "active", 3_600_500_000) + "\n" + UNIT.format("lium", "inactive", 0)
+    found = live(looked(json.dumps(NOTED), gate=closed, units=units), ("akash", "lium"))
+
+    assert found.clients == (
+        ClientNow("akash", True, at(-60), ()),
+        ClientNow("lium", False, None, ("the driver is gone", "NVML: no")),
+    )
+    assert (found.stale, found.causes[1]) == (False, ("hot", "A is at 95 °C"))
+    assert found.cards == (CardNow("NVIDIA GeForce RTX 4090", 95, 410.4, None),)
+
+    one = HostStatus("rig-01", "enrolled", "", "1", None, ("akash", "lium"), WHEN, live=found)
+    text = status_text((one,), seconds=1, lock="provision.lock")
+    assert text.partition("now\n")[2].splitlines() == [
+        "rig-01  akash  serves since 2026-11-24 02:07 UTC",
+        "rig-01  lium   stopped: the driver is gone (and 1 more)",
+        "rig-01         hot: A is at 95 °C (held back: stop-client: a job runs)",
+        "rig-01         RTX 4090 95 °C 410 W",
+    ]
+    shown = json.loads(status_json((one,)))["hosts"]["rig-01"]["live"]
+    assert shown["clients"]["akash"] == {"active": True, "since": "2026-11-24T02:07:00+00:00", "closed": []}
+    assert shown["causes"]["heartbeat-stale/lium"] == "x says it does not serve"
+
+
+@pytest.mark.parametrize(
+    ("noted", "gate", "state", "words"),
+    [
+        (
+            json.dumps(NOTED),
+            CommandOutput(rc=0),
+            "active",
+            "runs since 2026-11-24 02:07 UTC, but heartbeat-stale: x says",
+        ),
+        (None, CommandOutput(rc=0), "active", "serves since 2026-11-24 02:07 UTC"),
+        (
+            "{",
+            CommandOutput(rc=1, stderr="lium stays stopped: hot\n"),
+            "active",
+            "but the gate would not open again: hot",
+        ),
+        ("[]", CommandOutput(rc=0), "inactive", "stopped; its gate is open"),
+        (None, CommandOutput(rc=127), "failed", "stopped; its gate is open"),
+    ],
+)
+def test_each_way_not_to_serve(noted: str | None, gate: CommandOutput, state: str, words: str) -> None:
+    """A watchdog's note that is damaged or not there says nothing, and hides nothing."""
+    units = UNIT.format("akash", "active", 0) + "\n" + UNIT.format("lium", state, 3_600_500_000)
+    found = live(looked(noted, gate=gate, units=units), ("akash", "lium"))
+    one = HostStatus("rig-01", "enrolled", networks=("lium",), live=replace(found, clients=found.clients[1:]))
+    assert words in status_text((one,), seconds=1, lock="provision.lock")
+
+
+def test_what_was_not_looked_at_is_not_known() -> None:
+    found = live(Capture(host="rig-01", taken_at=WHEN, probe="0.1.0"), ("lium",))
+    assert found == LiveFacts(clients=(ClientNow("lium"),))
+    one = HostStatus("rig-01", "enrolled", networks=("lium",), live=found)
+    assert "rig-01  lium  not seen" in status_text((one,), seconds=1, lock="provision.lock")
+    old = live(looked('{"at": "2026-11-24T02:00:00Z"}', gate=CommandOutput(rc=0), units=""), ("lium",))
+    assert old.stale
+
+
+def test_one_look_tells_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same round trip is asked for units, gate and the watchdog's note; without --live it is not."""
+    asked: list[Request] = []
+
+    class Noting(Prober):
+        def probe(
+            self, hosts: Sequence[InventoryHost], requests: Mapping[str, Request]
+        ) -> dict[str, Capture | HostError]:
+            asked.extend(requests.values())
+            return super().probe(hosts, requests)
+
+    monkeypatch.setattr(observing, "read", lambda _capture: fitting_facts(ENTRY))
+    whole = Lock(made_by="x", matrix="m1", hosts={"rig-01": ENTRY})
+    for now in (True, False):
+        [one] = status(
+            [InventoryHost("rig-01", {}, ENTRY.intent)],
+            whole,
+            prober=Noting(fitting_capture(ENTRY)),
+            signatures=Signatures(),
+            now=now,
+        )
+        assert (one.live is not None) == now
+    lines = [[command.line for command in request.commands] for request in asked]
+    assert gate_line("akash") in lines[0] and units_line(("akash",)) in lines[0]
+    assert WATCHDOG in asked[0].profile.files
+    assert gate_line("akash") not in lines[1] and WATCHDOG not in asked[1].profile.files

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from provisioner.adapters.enrolled import EnrolledFolder
 from provisioner.adapters.signing import Signer, load_or_make
+from provisioner.checks.table import CHECKS
 from provisioner.cli.main import main
 from provisioner.errors import Exit
-from tests.enrolments import record
+from tests.enrolments import record, signed
 
 
 @pytest.fixture
@@ -133,3 +135,40 @@ def test_days_of_an_enrolment(capsys: pytest.CaptureFixture[str]) -> None:
     """A record of no days, or of years, is a slip."""
     assert main(["enrol", "--days", "0"]) == Exit.BAD_INPUT
     assert "--days 0: between 1 and 366" in capsys.readouterr().err
+
+
+def test_the_page_has_the_signed_history(tmp_path: Path, signer: Signer) -> None:
+    """Each enrolment stays beside the next one; one that was edited is shown as what it is, another host's is not."""
+    folder = EnrolledFolder(tmp_path / "enrolled")
+    for year, driver in ((2021, "470.256.02"), (2022, "535.261.03"), (2023, "580.95.05")):
+        stack = {**record().stack.model_dump(mode="json"), "driver": driver}
+        made = record(enrolled_at=f"{year}-01-01T00:00:00Z", expires_at="2999-01-01T00:00:00Z", stack=stack)
+        folder.keep(signed(made, signer))
+    past = tmp_path / "enrolled" / "past" / "rig-01"
+    edited = past / "20220101T000000Z.json"
+    whole = json.loads(edited.read_text())
+    whole["signatures"][0]["sig"] = base64.b64encode(b"x" * 64).decode()
+    edited.write_text(json.dumps(whole))
+    (past / "20210601T000000Z.json").write_text(signed(record(host="rig-02"), signer).text)
+    (past / "20210701T000000Z.json").write_text("rubbish")
+
+    file, page = tmp_path / "enrolled" / "rig-01.json", tmp_path / "rig-01.html"
+    key = str(tmp_path / "operator" / "signing.pub")
+    assert main(["attest", "report", str(file), "--key", key, "-o", str(page)]) == Exit.OK
+
+    _, _, part = page.read_text().partition("Enrolled before")
+    rows = part.partition("</table>")[0].split("<tr>")[2:]
+    assert [row[4:20] for row in rows] == ["2022-01-01 00:00", "2021-01-01 00:00"]
+    assert "535.261.03" in rows[0] and "NOT signed" in rows[0]
+    assert "470.256.02" in rows[1] and "<td>signed with a trusted key</td>" in rows[1]
+
+
+def test_the_page_says_what_each_check_is(tmp_path: Path, signer: Signer) -> None:
+    """A buyer does not know our ids."""
+    file = written(tmp_path / "rig-01.json", signer)
+    main(
+        ["attest", "report", str(file), "--key", str(tmp_path / "operator" / "signing.pub"), "-o", str(tmp_path / "x")]
+    )
+    title = next(check.title for check in CHECKS if check.id == "driver-loaded")
+    assert title in (tmp_path / "x").read_text()
+    assert "No earlier record lies beside this one." in (tmp_path / "x").read_text()

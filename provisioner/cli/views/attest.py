@@ -9,11 +9,12 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from provisioner.actions.attest import Examined
+from provisioner.actions.attest import Examined, Past
+from provisioner.checks.table import CHECKS
 from provisioner.cli.words import paint, safe, table
-from provisioner.model.enrolment import EnrolmentRecord
+from provisioner.model.enrolment import EnrolmentRecord, RecordedCheck
 
-_STATUS = {"passed": "passed", "failed": "failed", "unknown": "not made", "not-applicable": "does not apply"}
+_STATUS = {"passed": "passed", "failed": "failed", "unknown": "not made", "not-applicable": "not applicable"}
 
 
 def examined_text(examined: Examined) -> str:
@@ -76,6 +77,7 @@ def report_html(examined: Examined) -> str:
     record = examined.record
     order = {"failed": 0, "unknown": 1, "passed": 2, "not-applicable": 3}
     checks = sorted(record.checks, key=lambda check: order[check.status])
+    titles = {check.id: check.title for check in CHECKS}
     verdict = f"The record holds until {record.expires_at:%Y-%m-%d %H:%M} UTC."
     if not examined.holds:
         verdict = "The record does not hold: " + "; ".join(examined.wrong) + "."
@@ -88,12 +90,29 @@ def report_html(examined: Examined) -> str:
         gpus="".join(
             f"<tr><td>{escape(card.name)}</td><td>{escape(card.uuid)}</td></tr>" for card in record.stack.gpus
         ),
-        checks="".join(
-            f"<tr><td>{_STATUS[check.status]}</td><td>{escape(check.id)}</td>"
-            f"<td>{'required' if check.required else 'advisory'}</td></tr>"
-            for check in checks
-        ),
+        checks="".join(_check_row(check, titles.get(check.id, check.id)) for check in checks),
+        past="".join(_past_row(one) for one in examined.past)
+        or '<tr><td colspan="5">No earlier record lies beside this one.</td></tr>',
         key=escape(record.key),
         data=base64.b64encode(record.text.encode()).decode(),
         envelope=escape(record.text.strip()),
     )
+
+
+def _check_row(check: RecordedCheck, title: str) -> str:
+    cells = (_STATUS[check.status], title, check.id, "required" if check.required else "advisory")
+    return f'<tr class="{check.status}">' + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
+
+
+def _past_row(one: Past) -> str:
+    record = one.record
+    serves = ", ".join(f"{name} {version}" for name, version in sorted(record.networks.items())) or "no network"
+    passed = sum(check.status == "passed" for check in record.checks)
+    cells = (
+        f"{record.enrolled_at:%Y-%m-%d %H:%M}",
+        record.stack.driver or "none",
+        serves,
+        f"{passed} passed",
+        "signed with a trusted key" if one.signed else "NOT signed with a trusted key",
+    )
+    return "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
