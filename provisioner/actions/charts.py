@@ -145,12 +145,12 @@ def _gpu(host: str, model: str, deployment: Deployment, settings: akash.Settings
 def _cuda(serving: Mapping[str, HostLock]) -> str | None:
     """The level that every host of the cluster carries."""
     levels = [entry.cuda.value for entry in serving.values() if entry.cuda is not None]
-    return min(levels, key=DottedVersion) if len(levels) == len(serving) else None
+    return min(levels, key=lambda level: DottedVersion(level)) if len(levels) == len(serving) else None
 
 
 def _kubernetes(network: Network) -> str | None:
     for profile in network.profiles:
         for requirement in profile.requirements:
             if requirement.kubernetes is not None and requirement.kubernetes.version is not None:
-                return requirement.kubernetes.version
+                return requirement.kubernetes.version.text
     return None

@@ -43,6 +43,8 @@ def test_a_bare_host_is_staged_changed_and_rebooted() -> None:
         "directory /usr/local/lib/provision/provisioner/host",
         "directory /usr/local/lib/provision/clients",
         "directory /etc/provision",
+        "directory /usr/local/lib/provision/health",
+        "directory /etc/provision/cluster",
     ]
     assert all("apt" in c.what or "/provision" in c.what for c in found.in_phase("stage") if c.what.startswith("file"))
     assert [c.what for c in found.in_phase("reboot")] == ["running driver", "service nvidia-persistenced.service"]
