@@ -302,12 +302,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def kube_api() -> Iterator[KubeApi]:
-    """A server on a port of its own."""
+def kube_api(address: str = "127.0.0.1") -> Iterator[KubeApi]:
+    """A server on a port of its own; lab hosts reach it by the address that their network has for this machine."""
     api = KubeApi()
     handler = type("Handler", (_Handler,), {"api": api})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    api.url = f"http://127.0.0.1:{server.server_address[1]}"
+    server = ThreadingHTTPServer((address, 0), handler)
+    api.url = f"http://{address}:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
