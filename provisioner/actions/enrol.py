@@ -92,6 +92,10 @@ exit $rc
 """
 
 
+# A unit that holds a node of a cluster back waits until the provider has stopped.
+CLOSE_LIMIT_S = 360.0
+
+
 class Signer(Protocol):
     """The operator's key."""
 
@@ -297,7 +301,7 @@ class HostEnroller:
     def withdraw(self, host: InventoryHost) -> None:
         """Stop the client units and take the record back; safe on a host that never had one."""
         self.ledger.drop(host.name)
-        answer = self.shell.run(host, CLOSE)
+        answer = self.shell.run(host, CLOSE, timeout_s=CLOSE_LIMIT_S)
         if answer.rc == trial.BUSY:
             raise trial.went_back(host.name, answer.stderr)
         if answer.rc != 0:

@@ -152,7 +152,11 @@ def drain(
             say(f"{network}: {' '.join(do)} failed with exit code {rc}; jobs may be lost, so it goes on")
         elif rc:
             reopen(network, root)
-            forget(network, root)
+            # It may have failed half-way: a provider that is scaled to none and a node that is not cordoned.
+            if undo and act(undo):
+                say(f"{network}: {' '.join(undo)} failed too: run it by hand, or the client takes no jobs")
+            else:
+                forget(network, root)
             say(f"{network}: {' '.join(do)} failed with exit code {rc}; nothing was drained, and it serves on")
             return 4
     ends_at = clock() + wait_s
@@ -200,6 +204,9 @@ def resume(
     """Open the gate, and take back what a drain did; exit 4: that failed, and is tried again next time."""
     reopen(network, root)
     words = do or kept(network, root)
+    if words and not do and cluster.concerns(network, root) and words[0].endswith("/provision-cluster"):
+        # Its unit gives the node out, and goes on trying: right after a boot the API server is not up yet.
+        words = ()
     if words and (run or command)(words):
         say(f"{network}: {' '.join(words)} failed: it takes no jobs until that is done")
         return 4

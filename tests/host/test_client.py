@@ -186,6 +186,39 @@ def test_the_last_command_comes_when_no_job_is_left(tmp_path: Path) -> None:
     assert drain(tmp_path, [[]], then=("evict",), rc=1) == (0, 0.0, [("evict",)])
 
 
+@pytest.mark.parametrize("mends", [True, False])
+def test_a_drain_that_fails_half_way_is_taken_back(tmp_path: Path, mends: bool) -> None:
+    """The client serves on; what could not be taken back stays noted for the next enrolment."""
+    ran: list[tuple[str, ...]] = []
+
+    def run(words: tuple[str, ...]) -> int:
+        ran.append(words)
+        return 0 if mends and words == ("release",) else 4
+
+    rc = client.drain("lium", 60, None, ("hold",), ("release",), str(tmp_path), list, run)
+    assert (rc, ran, marked(tmp_path)) == (4, [("hold",), ("release",)], False)
+    assert client.kept("lium", str(tmp_path)) == (() if mends else ("release",))
+
+
+def test_a_node_is_given_out_by_its_unit(tmp_path: Path) -> None:
+    """After a boot the API server comes up later than the enrolment ends; the unit goes on trying, this would not."""
+    config = tmp_path / "etc/provision/cluster/akash.json"
+    ran: list[tuple[str, ...]] = []
+
+    def run(words: tuple[str, ...]) -> int:
+        ran.append(words)
+        return 4
+
+    undo = ("/usr/local/sbin/provision-cluster", "release", "akash")
+    client.keep("akash", undo, str(tmp_path))
+    assert client.resume("akash", (), str(tmp_path), run) == 4, "without a node it is a command like any other"
+    config.parent.mkdir(parents=True)
+    config.write_text("{}")
+    assert client.resume_all(str(tmp_path), run) == 0
+    assert (ran, client.kept("akash", str(tmp_path))) == ([undo], ())
+    assert client.resume("akash", undo, str(tmp_path), run) == 4, "who asks for it by hand gets it"
+
+
 def test_an_operator_who_does_not_wait(tmp_path: Path) -> None:
     """The node is held back and its pods are told to end; nothing that fails stops it. The way back is kept."""
     found = drain(tmp_path, [["pod a"]], do=("hold",), undo=("release",), then=("evict",), interrupt=True, rc=4)

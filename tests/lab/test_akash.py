@@ -1,7 +1,7 @@
 """Akash's node on a real host: Debian's own kubectl, systemd, gate, drain and reboot, against the tests' API server.
 
-One story in numbered steps. Driver and toolkit are the stand-ins of `standins.py`; there is no Kubernetes beyond the API
-server of `tests/kube_api.py`, to which the host's kubectl talks over the lab's network.
+One story in numbered steps. Driver and toolkit are the stand-ins of `standins.py`; there is no Kubernetes beyond the
+API server of `tests/kube_api.py`, to which the host's kubectl talks over the lab's network.
 """
 
 from __future__ import annotations
