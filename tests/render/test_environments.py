@@ -130,11 +130,11 @@ def test_a_list_that_would_take_what_is_newest(
         requirements("bittensor")
 
 
-@pytest.mark.parametrize("network", LISTS)
-def test_what_ships_is_such_a_list(network: str) -> None:
-    text = requirements(network)
-    assert text is not None
-    assert pinned(text)
+@pytest.mark.parametrize("path", sorted(data_dir("requirements").rglob("*.txt")), ids=lambda path: path.stem)
+def test_what_ships_or_is_offered_is_such_a_list(path: Path) -> None:
+    """Nothing is left to an index, and what is only offered is installed for nobody."""
+    assert len(pinned(path.read_text(encoding="utf-8"), str(path))) > 20
+    assert path.parent.name != "offered" or requirements(path.stem) is None
 
 
 def test_the_version_of_the_lock_is_what_is_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,7 +77,8 @@ def _warnings(stacks: dict[str, HostLock]) -> list[str]:
         folded = textwrap.wrap(f"{who}: {safe(text)}", explain.WIDTH - 2, break_on_hyphens=False)
         lines += [f"{paint('!', 'yellow') if place == 0 else ' '} {line}" for place, line in enumerate(folded)]
     if unchecked:
-        lines.append(f"  {unchecked} wishes of the networks are not for the resolver to check: --explain lists them")
+        count = "1 wish of the networks is" if unchecked == 1 else f"{unchecked} wishes of the networks are"
+        lines.append(f"  {count} not for the resolver to check: --explain lists them")
     return lines
 
 
