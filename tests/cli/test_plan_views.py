@@ -34,6 +34,18 @@ def test_each_network_says_how_it_stops() -> None:
     ]
 
 
+def test_a_node_of_a_cluster() -> None:
+    """It is cordoned too; who does not wait reads what that means."""
+    node = AKASH.model_copy(update={"then": ("evict",)})
+    assert lines(node)[0][1] == (
+        "akash: scale the provider to 0 and cordon the node, wait up to 30 min for the running job"
+    )
+    lost = node.model_copy(update={"interrupt": True, "wait_s": 0})
+    assert lines(lost)[0][1] == (
+        "akash: scale the provider to 0 and cordon the node, end what runs there, without waiting"
+    )
+
+
 def test_nothing_of_kubernetes() -> None:
     """The plan says why it scales nothing."""
     assert lines(GONE)[0] == (

@@ -113,7 +113,7 @@ def test_04_a_change_holds_the_node_and_gives_it_back(rig: Rig, api: KubeApi) ->
     rig.root("echo '{}' >/etc/docker/daemon.json")
     before = len(api.changed())
     output = rig.run("apply", "--yes", *SLOW)
-    assert "akash: scale the provider to 0, wait up to 30 min for the running job" in output
+    assert "akash: scale the provider to 0 and cordon the node, wait up to 30 min for the running job" in output
     assert f"{HOST}  enrolled" in output
     did = api.changed()[before:]
     assert f"PATCH statefulsets/{PROVIDER}/scale" in did

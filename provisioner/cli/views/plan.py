@@ -285,7 +285,11 @@ def _drain_lines(plan: HostPlan) -> Iterable[tuple[str, str]]:
     phase = "drain"
     for step in plan.drains:
         first = _DRAINS[step.kind] + (" (by hand, before you apply)" if step.by_hand and step.kind != "none" else "")
-        if not step.sees_jobs:
+        if step.then:
+            first += " and cordon the node"
+        if step.interrupt:
+            wait = "end what runs there, without waiting"
+        elif not step.sees_jobs:
             wait = "nothing on the host tells whether a job runs: look first"
         elif step.wait_s:
             wait = f"wait up to {duration(step.wait_s)} for the running job"
