@@ -62,35 +62,33 @@ def held(api: KubeApi) -> bool:
     return cordoned(api) and replicas(api) == 0
 
 
-def register(rig: Rig, api: KubeApi) -> None:
-    """What the kubelet of a host reports of itself, under a name that is not the host's."""
-    boot = rig.root("cat /proc/sys/kernel/random/boot_id").strip()
-    machine = rig.root("cat /etc/machine-id").strip()
-    known = [key for key in api.objects if key[1] == "nodes"]
-    spec = api.objects[known[0]]["spec"] if known else {}
-    notes = api.objects[known[0]]["metadata"].get("annotations", {}) if known else {}
-    api.node("node1", boot=boot, machine=machine, **spec)["metadata"]["annotations"] = notes
+def scaled(lines: list[str]) -> bool:
+    """kubectl has patched what it scales since one version or another; before, it put it."""
+    return any(line.endswith(f" statefulsets/{PROVIDER}/scale") for line in lines)
 
 
 def test_01_enrolled_before_there_is_a_cluster(rig: Rig) -> None:
     """The unit waits for Kubernetes and says so; health is honest; nothing differs afterwards."""
     rig.wish("akash")
     assert f"{HOST}  enrolled" in rig.run("apply", "--yes", *SLOW)
-    rig.root("systemctl stop provision-watchdog.timer")
     assert rig.active("akash") == "active"
     assert "neither kubectl nor a kubelet" in rig.root("journalctl -u provision-client@akash -o cat")
     assert "neither kubectl nor a kubelet" in rig.root(f"{CLUSTER} health akash", rc=1)
     assert "Nothing to change" in rig.run("plan", "--exit-code", *SLOW)
+    rig.root("systemctl stop provision-watchdog.timer")  # the steps below look when they choose to
 
 
 def test_02_a_cluster_comes(rig: Rig, api: KubeApi) -> None:
     """Debian's kubectl, an administrator's credentials, a provider: the unit finds them by itself."""
-    register(rig, api)
+    # Under a name that is not the host's; the boot is the machine's own, for a lab host has no kernel to itself.
+    boot = rig.root("cat /proc/sys/kernel/random/boot_id").strip()
+    api.node("node1", boot=boot, machine=rig.root("cat /etc/machine-id").strip())
     api.stateful_set(PROVIDER, SPACE)
     rig.root("apt-get install -y -qq --no-install-recommends kubernetes-client >/dev/null 2>&1")
     rig.root(f"mkdir -p /root/.kube && echo {shlex.quote(kubeconfig(api.url))} >/root/.kube/config")
     rig.wait_for(lambda: rig.healthy("akash"), 60, "the node is healthy")
     assert given_out(api)
+    rig.forget_causes()
     assert re.search(r"akash +serves since", rig.run("status", "--live", *SLOW))
 
 
@@ -101,7 +99,7 @@ def test_03_a_lease_is_left_in_peace(rig: Rig, api: KubeApi) -> None:
     before = len(api.changed())
     assert "still busy" in rig.root(f"{drain} --then {CLUSTER} evict akash --do {CLUSTER} hold akash", rc=3)
     assert given_out(api)
-    assert f"PATCH statefulsets/{PROVIDER}/scale" in api.changed()[before:]
+    assert scaled(api.changed()[before:])
     assert ("v1", "pods", "lease-1", "web-1") in api.objects
     rig.root("/usr/local/sbin/provision-gate check akash")
 
@@ -116,7 +114,7 @@ def test_04_a_change_holds_the_node_and_gives_it_back(rig: Rig, api: KubeApi) ->
     assert "akash: scale the provider to 0 and cordon the node, wait up to 30 min for the running job" in output
     assert f"{HOST}  enrolled" in output
     did = api.changed()[before:]
-    assert f"PATCH statefulsets/{PROVIDER}/scale" in did
+    assert scaled(did)
     assert "POST pods/coredns/eviction" in did
     rig.wait_for(lambda: given_out(api), 60, "the node is given out again")
     rig.wait_for(lambda: rig.healthy("akash"), 60, "it is healthy")
@@ -124,7 +122,7 @@ def test_04_a_change_holds_the_node_and_gives_it_back(rig: Rig, api: KubeApi) ->
 
 def test_05_a_foreign_driver_holds_the_node_back(rig: Rig, api: KubeApi) -> None:
     """What the watchdog does at 4 a.m.: the record no longer fits, so the node takes no more pods."""
-    rig.root("systemctl stop provision-client@akash")
+    rig.root("systemctl stop provision-watchdog.timer; systemctl stop provision-client@akash")
     rig.wait_for(lambda: held(api), 60, "a stopped unit holds its node back")
     rig.root("systemctl start provision-client@akash")
     rig.wait_for(lambda: given_out(api), 60, "a started one gives it out")
@@ -134,20 +132,18 @@ def test_05_a_foreign_driver_holds_the_node_back(rig: Rig, api: KubeApi) -> None
         assert held(api)
     finally:
         rig.root("mv /var/lib/provision/trusted_keys.away /var/lib/provision/trusted_keys")
-    rig.watched()
     rig.forget_causes()
     rig.root("systemctl restart provision-client@akash")
     rig.wait_for(lambda: given_out(api), 60, "the node is given out again")
 
 
 def test_06_a_reboot(rig: Rig, api: KubeApi) -> None:
-    """Held when the host goes down, and given out when its gate opens; the kubelet reports another boot."""
+    """Held when the host goes down, and given out when its gate opens."""
     before = len(api.changed())
     rig.lab.host(HOST).reboot()
-    register(rig, api)
-    rig.wait_for(lambda: rig.active("akash") == "active", 120, "the gate opens after the boot")
+    rig.wait_for(lambda: rig.active("akash") == "active", 240, "the gate opens after the boot")
     rig.wait_for(lambda: given_out(api), 60, "the node is given out again")
-    assert f"PATCH statefulsets/{PROVIDER}/scale" in api.changed()[before:], "the unit held the node when it stopped"
+    assert scaled(api.changed()[before:]), "the unit held the node when it stopped"
 
 
 def test_07_unenrolled_it_takes_no_pods(rig: Rig, api: KubeApi) -> None:
