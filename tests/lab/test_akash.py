@@ -147,6 +147,6 @@ def test_06_a_reboot(rig: Rig, api: KubeApi) -> None:
 
 
 def test_07_unenrolled_it_takes_no_pods(rig: Rig, api: KubeApi) -> None:
-    rig.run("unenrol", HOST)
+    rig.run("unenrol", HOST, "--yes")
     assert held(api)
     assert "not enrolled" in rig.root("/usr/local/sbin/provision-gate check akash", rc=1)
