@@ -30,7 +30,7 @@ from provisioner.model.resource import (
     Settings,
     WholePackages,
 )
-from provisioner.probe.request import DPKG
+from provisioner.probe.request import BOOT_MODULES, CDI_GONE, DPKG, HANDED_OUT, IN_CONTAINERS
 
 UNPACKED = 4
 """An archive of packages takes about four times its size once unpacked; dpkg has old and new files side by side."""
@@ -47,6 +47,9 @@ _DRIVER_SAYS = (
     "grep *make.log*",
     "grep */proc/*/maps*",
     "ls /lib/firmware/nvidia",
+    BOOT_MODULES.line,
+    IN_CONTAINERS.line,
+    CDI_GONE.line,
 )
 _PROGRAMS = ("ls -d /usr/lib/*/lib*", "ls -d /usr/bin/nvidia-?*", "stat /usr/*", "ls /usr/bin*")
 _ENGINE_SAYS = ("docker *", "podman *", "journalctl *-u docker*", "containerd *", "crictl *", "nvidia-ctk *")
@@ -62,6 +65,9 @@ _BOOT_SAYS = (
     "grep */proc/locks",
     "modprobe *",
     "ip *",
+    "ls -d /proc/driver/*",
+    HANDED_OUT.line,
+    IN_CONTAINERS.line,
 )
 _BOOT_FILES = ("/proc/driver/nvidia/version", "/sys/module/nvidia/version", "/proc/modules", "/run/*")
 
@@ -78,7 +84,10 @@ class _Later:
         """Take away what can't be known beforehand."""
         lines, files = tuple(lines), tuple(files)
         self.commands = {
-            line: answer for line, answer in self.commands.items() if not any(fnmatchcase(line, p) for p in lines)
+            # A line may itself hold signs that a pattern has a meaning for.
+            line: answer
+            for line, answer in self.commands.items()
+            if line not in lines and not any(fnmatchcase(line, p) for p in lines)
         }
         self.files = {path: text for path, text in self.files.items() if not any(fnmatchcase(path, p) for p in files)}
 
@@ -215,7 +224,7 @@ def _put(later: _Later, wanted: object, content: str | None) -> None:
     elif isinstance(wanted, ReplacedSource):
         later.write(wanted.path, None)
     elif isinstance(wanted, CdiSpec):
-        later.forget(["ls -d /etc/cdi/*", "ls -d /var/run/cdi/*"], ["/etc/cdi/*", "/var/run/cdi/*"])
+        later.forget(["ls -d /etc/cdi/*", "ls -d /var/run/cdi/*", CDI_GONE.line], ["/etc/cdi/*", "/var/run/cdi/*"])
     elif isinstance(wanted, NoRunFile):
         later.say("ls -d /usr/bin/nvidia-uninstall", lambda _: "")
     elif isinstance(wanted, Service):

@@ -14,7 +14,8 @@ WATCHDOG = "/usr/local/sbin/provision-watchdog"
 POWER = "/usr/local/sbin/provision-power"
 TRIAL = ("grub", "fallback", "trial")
 CONTAINER = "/usr/local/sbin/provision-container"
-MODULES = ("ed25519", "nvml", "gate", "client", "ladder", "power", "watchdog", "container")
+BASELINE = "/usr/local/sbin/provision-baseline"
+MODULES = ("ed25519", "nvml", "gate", "client", "ladder", "power", "watchdog", "container", "baseline")
 
 _HERE = Path(__file__).parent
 
@@ -57,6 +58,7 @@ def commands() -> dict[str, str]:
         WATCHDOG: ("watchdog", "Sees what is wrong and climbs its ladders."),
         POWER: ("power", "Holds each card to its power policy."),
         CONTAINER: ("container", "Runs the containers of a network's client."),
+        BASELINE: ("baseline", "Notes how the cards are when the host is let in."),
     }
     return {
         path: _COMMAND.format(purpose=purpose, folder=FOLDER, module=module) for path, (module, purpose) in said.items()

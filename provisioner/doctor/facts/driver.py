@@ -16,6 +16,7 @@ from provisioner.facts import driver as facts_of_driver
 from provisioner.facts.listing import listed, natural
 from provisioner.model.capture import UNKNOWN, Unknown
 from provisioner.model.facts import Package
+from provisioner.probe.request import BOOT_MODULES, IN_CONTAINERS
 
 VERSION = r"\d{3,4}\.\d+(?:\.\d+)?"
 _LIBRARY_LINE = re.compile(rf"/libnvidia-ml\.so\.({VERSION})\s*$")
@@ -367,13 +368,64 @@ def _branch(host: Host) -> Seen:
     return UNSEEN
 
 
+_COMPAT = re.compile(r"/compat/")  # an image's own library for forward compatibility: it lawfully differs
+
+
 def _held_libraries(host: Host) -> Seen:
     """Versions of NVIDIA's libraries that running processes have open."""
     for line, answer in host.answers("grep*/proc/*maps*"):
-        versions = re.findall(rf"lib(?:cuda|nvidia-ml)\.so\.({VERSION})", answer.stdout)
-        rows = tuple(shown("in use", row, line) for row in answer.stdout.splitlines()[:3])
-        return Seen(tuple(sorted(set(versions), key=natural)), rows)
+        rows = [row for row in answer.stdout.splitlines() if not _COMPAT.search(row)]
+        versions = re.findall(rf"lib(?:cuda|nvidia-ml)\.so\.({VERSION})", "\n".join(rows))
+        return Seen(tuple(sorted(set(versions), key=natural)), tuple(shown("in use", row, line) for row in rows[:3]))
     return UNSEEN
+
+
+def _in_containers(host: Host) -> Seen:
+    """Versions of NVIDIA's libraries that programs in containers have open, with the container and the program."""
+    answer = host.capture.command(IN_CONTAINERS.line)
+    if answer is UNKNOWN or answer.rc in (124, 127):
+        return UNSEEN
+    found: dict[str, Evidence] = {}
+    for row in answer.stdout.splitlines():
+        match = re.match(rf"([0-9a-f]{{12}})[0-9a-f]* (\S+) (\S*/lib(?:cuda|nvidia-ml)\.so\.({VERSION}))$", row)
+        if match and not _COMPAT.search(match[3]):
+            text = f"{match[2]} in container {match[1]} holds {match[3]}"
+            found.setdefault(match[4], shown("container", text, "/proc/*/maps"))
+    order = sorted(found, key=natural)
+    return Seen(tuple(order), tuple(found[version] for version in order))
+
+
+_IN_IMAGE = re.compile(rf"^/boot/initrd\.img-(\S+) (\S+) ({VERSION})$", re.MULTILINE)
+
+
+def _boot_modules(host: Host) -> Seen:
+    """Versions of the module that lies in the boot images, of every kernel; () when it lies in none of them."""
+    answer = host.capture.command(BOOT_MODULES.line)
+    if answer is UNKNOWN or answer.rc in (124, 127):
+        return UNSEEN
+    found = {match[3]: match for match in _IN_IMAGE.finditer(answer.stdout)}
+    if not found and answer.rc != 0:
+        return UNSEEN  # an image that can't be read to its end may have held one
+    rows = (_in_image(match) for match in found.values())
+    return Seen(tuple(sorted(found, key=natural)), tuple(rows))
+
+
+def _in_image(match: re.Match[str]) -> Evidence:
+    return shown("boot image", f"{match[2].rpartition('/')[2]} {match[3]}", f"/boot/initrd.img-{match[1]}")
+
+
+def _stale_images(host: Host) -> Seen:
+    """Kernels whose boot image holds a module of another version than the libraries."""
+    answer, library = host.capture.command(BOOT_MODULES.line), _library(host)
+    if answer is UNKNOWN or answer.rc in (124, 127) or library.value is UNKNOWN:
+        return UNSEEN
+    if library.value is None:
+        return Seen(())
+    wrong = [match for match in _IN_IMAGE.finditer(answer.stdout) if match[3] != library.value]
+    if not wrong and answer.rc != 0:
+        return UNSEEN
+    rows = (*(_in_image(match) for match in wrong), *library.evidence) if wrong else ()
+    return Seen(tuple(match[1] for match in wrong), rows)
 
 
 def _initramfs(host: Host) -> Seen:
@@ -446,6 +498,27 @@ FACTS = (
         "driver libraries that processes hold",
         "grep -h libcuda /proc/[0-9]*/maps",
         _held_libraries,
+    ),
+    Fact(
+        "driver.in_containers",
+        "versions",
+        "driver libraries that containers hold",
+        "grep -E 'lib(cuda|nvidia-ml)' /proc/[0-9]*/maps",
+        _in_containers,
+    ),
+    Fact(
+        "driver.boot_modules",
+        "versions",
+        "modules in the boot images",
+        "unmkinitramfs /boot/initrd.img-$(uname -r) DIR; modinfo DIR/…/nvidia.ko",
+        _boot_modules,
+    ),
+    Fact(
+        "driver.stale_images",
+        "texts",
+        "kernels whose boot image holds another module",
+        "unmkinitramfs /boot/initrd.img-$(uname -r) DIR; modinfo DIR/…/nvidia.ko",
+        _stale_images,
     ),
     Fact(
         "driver.initramfs",
