@@ -61,7 +61,7 @@ PLACES: dict[str, Place] = {
         "a container that asks for a GPU",
         "docker run --rm --gpus all ubuntu nvidia-smi",
         _words(
-            r"(docker|podman|nerdctl|ctr|crictl|kubectl|k3s)\b(?! (info|version|ps|images))|docker-compose"
+            r"(docker|podman|nerdctl|ctr|crictl|kubectl|k3s)\b(?! (info|version|ps|images|container ls))|docker-compose"
             r"|(journalctl|systemctl status)\b.*(docker|containerd|kubelet|k3s|nvidia-container)"
         ),
         re.compile(r"/var/log/(nvidia-container|containers/|pods/|docker)"),

@@ -253,8 +253,8 @@ BOOT_MODULES = Command("python3 -IS - <initramfs_modules.py", limit_s=30, progra
 
 CDI_GONE = Command(
     "set -- /etc/cdi/*.yaml /etc/cdi/*.yml /etc/cdi/*.json /var/run/cdi/*.yaml /var/run/cdi/*.yml /var/run/cdi/*.json; "
-    'for spec do [ ! -r "$spec" ] || grep -hoE \'"?(hostPath|path)"?: *"?/[^",[:space:]]+\' "$spec" |'
-    " sed 's,^[^/]*,,' | sort -u | while read -r path; do [ -e \"$path\" ] || printf '%s %s\\n' \"$spec\" \"$path\";"
+    'for spec do [ ! -r "$spec" ] || grep -hoE \'"?(hostPath|path)"?: *("/[^"]+"|/[^",[:space:]]+)\' "$spec" |'
+    " sed 's,^[^/]*,,; s,\"$,,' | sort -u | while read -r path; do [ -e \"$path\" ] || printf '%s %s\\n' \"$spec\" \"$path\";"
     " done; done",
     shell=True,
 )
@@ -271,7 +271,7 @@ IN_CONTAINERS = Command(
 """The driver's libraries that processes in containers hold, `CONTAINER PROGRAM LIBRARY` a line."""
 
 HANDED_OUT = Command(
-    "docker ps -q --no-trunc | xargs -r docker inspect -f "
+    "docker container ls -q --no-trunc | xargs -r docker inspect -f "
     "'{{.State.Pid}} {{.Name}} {{index .Config.Labels \"provision.network\"}}' | while read -r pid name network; do "
     "set -- /proc/$pid/root/dev/nvidia[0-9]*; [ -e \"$1\" ] || set --; echo \"$name ${network:--} $#\"; done",
     shell=True,

@@ -36,7 +36,7 @@ APT_LINE = next(command.line for command in DOCTOR.commands if "-u apt-daily" in
 INITRAMFS_LINE = next(command.line for command in DOCTOR.commands if command.line.startswith("lsinitramfs"))
 MAKE_LOG_LINE = next(command.line for command in DOCTOR.commands if "make.log" in command.line)
 LOCK_LINE = next(command.line for command in DOCTOR.commands if "lock-frontend" in command.line)
-MAPS_LINE = next(command.line for command in DOCTOR.commands if "/maps" in command.line)
+MAPS_LINE = next(command.line for command in DOCTOR.commands if command.line.startswith("grep -hoE"))
 
 SYSTEMS = {
     "debian-11": ("Debian GNU/Linux 11 (bullseye)", "bullseye", "5.10.0-46-amd64"),

@@ -109,10 +109,14 @@ def test_one_kernel_that_stayed_behind_breaks_the_agreement() -> None:
 
 
 def test_the_count_chain_says_where_a_card_is_lost() -> None:
-    """Bus, NVML, cluster, network."""
+    """Bus, driver, NVML, runtime, cluster, network."""
     chain = look(VARIANTS["a-card-is-gone-and-a-reboot-is-not-enough"].capture).counts
 
-    assert [(link.name, link.value) for link in chain.links[:2]] == [("cards.on_bus", "4"), ("cards.in_nvml", "3")]
+    assert [(link.name, link.value) for link in chain.links[:3]] == [
+        ("cards.on_bus", "4"),
+        ("cards.in_driver", "4"),
+        ("cards.in_nvml", "3"),
+    ]
     assert chain.agrees is False
 
 

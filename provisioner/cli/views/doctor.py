@@ -45,7 +45,8 @@ def _head(diagnosis: Diagnosis) -> str:
     if count:
         return f"{count} finding{'s' if count > 1 else ''} on {host}"
     if diagnosis.state == "clean":
-        facts = ", ".join(filter(None, (_agreed(diagnosis.agreement), _counted(diagnosis.counts))))
+        noted = f"links and memory as noted on {safe(diagnosis.baseline)}" if diagnosis.baseline else ""
+        facts = ", ".join(filter(None, (_agreed(diagnosis.agreement), _counted(diagnosis.counts), noted)))
         return f"{host}  nothing is wrong" + (f": {facts}" if facts else "")
     return f"{host}  nothing was found in what could be seen"
 
@@ -214,6 +215,7 @@ def diagnosis_json(diagnosis: Diagnosis) -> dict[str, Any]:
         "not_seen": [_look_json(look) for look in diagnosis.not_seen],
         "agreement": _chain_json(diagnosis.agreement),
         "counts": _chain_json(diagnosis.counts),
+        "baseline": diagnosis.baseline,
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from provisioner.doctor.facts.cards import parsed_json
 from provisioner.doctor.facts.containers import discovered_devices, in_cluster, specs, unread_specs
-from provisioner.doctor.facts.fact import UNSEEN, Fact, Seen
+from provisioner.doctor.facts.fact import CALLED, UNSEEN, Fact, Seen
 from provisioner.doctor.host import Host, shown
 from provisioner.facts.listing import matching
 from provisioner.model.capture import UNKNOWN
@@ -20,7 +20,7 @@ def _in_driver(host: Host) -> Seen:
     """Cards that NVIDIA's module took: its own list, else those that sysfs says it holds."""
     listed = matching(host.capture, _GPUS)
     if listed is not UNKNOWN and listed:
-        return Seen(len(listed), (shown("driver", f"{len(listed)} cards", "/proc/driver/nvidia/gpus"),))
+        return Seen(len(listed), (shown("driver", f"{len(listed)} cards", f"ls -d {_GPUS}"),))
     if host.gpus is UNKNOWN or any(gpu.bound_to is UNKNOWN for gpu in host.gpus):
         return UNSEEN
     count = sum(1 for gpu in host.gpus if gpu.bound_to == "nvidia")
@@ -119,7 +119,7 @@ def _of_containers(host: Host) -> Seen:
     if not mine:
         return UNSEEN
     name, network, count = max(mine, key=lambda row: int(row[2]))
-    return Seen(int(count), (shown("advertised", f"{name.strip('/')} of {network} has {count} cards", "docker inspect"),))
+    return Seen(int(count), (shown("advertised", f"{name.strip('/')} of {network} has {count} cards", CALLED[HANDED_OUT.line]),))
 
 
 FACTS = (

@@ -9,7 +9,7 @@ import re
 from fnmatch import translate
 from functools import lru_cache
 
-from provisioner.doctor.facts.fact import UNSEEN, Fact, Seen
+from provisioner.doctor.facts.fact import CALLED, UNSEEN, Fact, Seen
 from provisioner.doctor.host import Host, shown
 from provisioner.doctor.truth import Evidence
 from provisioner.facts import driver as facts_of_driver
@@ -390,7 +390,7 @@ def _in_containers(host: Host) -> Seen:
         match = re.match(rf"([0-9a-f]{{12}})[0-9a-f]* (\S+) (\S*/lib(?:cuda|nvidia-ml)\.so\.({VERSION}))$", row)
         if match and not _COMPAT.search(match[3]):
             text = f"{match[2]} in container {match[1]} holds {match[3]}"
-            found.setdefault(match[4], shown("container", text, "/proc/*/maps"))
+            found.setdefault(match[4], shown("container", text, CALLED[IN_CONTAINERS.line]))
     order = sorted(found, key=natural)
     return Seen(tuple(order), tuple(found[version] for version in order))
 
