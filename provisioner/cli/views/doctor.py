@@ -40,7 +40,7 @@ def diagnosis_text(
 
 
 def _head(diagnosis: Diagnosis) -> str:
-    host = safe(diagnosis.host)
+    host = " ".join(safe(diagnosis.host).split())
     count = len(diagnosis.findings)
     if count:
         return f"{count} finding{'s' if count > 1 else ''} on {host}"

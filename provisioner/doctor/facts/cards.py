@@ -239,7 +239,7 @@ def _throttle(host: Host) -> Seen:
                         if int(mask, 16) & bit:
                             reasons.setdefault(word, shown("clocks", row, line))
         for match in re.finditer(
-            r"^\s*([HS]W [\w ]+?Slowdown|HW Slowdown)\s*: (Active|Not Active)", answer.stdout, re.M
+            r"^[ \t]*([HS]W [\w ]+?Slowdown|HW Slowdown)\s*: (Active|Not Active)", answer.stdout, re.M
         ):
             looked = True
             named = _WORDS.get(match[1].lower())

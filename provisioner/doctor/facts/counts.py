@@ -27,7 +27,7 @@ def _in_driver(host: Host) -> Seen:
     return Seen(count, (shown("driver", f"nvidia holds {count} of {len(host.gpus)} cards", host.bus),))
 
 
-_NAMED = re.compile(r"^\s*-?\s*[\"']?name[\"']?:\s*[\"']?([\w:.-]+)[\"']?\s*,?\s*$|\"name\":\s*\"([\w:.-]+)\"", re.M)
+_NAMED = re.compile(r"^[ \t]*-?[ \t]*[\"']?name[\"']?:[ \t]*[\"']?([\w:.-]+)[\"']?[ \t]*,?[ \t]*$|\"name\":\s*\"([\w:.-]+)\"", re.M)
 
 
 def _in_runtime(host: Host) -> Seen:
@@ -70,7 +70,7 @@ def _allocatable(host: Host) -> Seen:
 _ADVERTISED = (
     re.compile(r"\"gpu\":\{\"quantity\":\{\"allocatable\":\{\"string\":\"(\d+)\""),
     re.compile(r"\"allocatable\":\s*\{[^{}]*\"gpu\":\s*(\d+)"),
-    re.compile(r"^\s*\"[\w.-]+\"\s+\"[^\"]*\"\s+\"(?:\d+/)?(\d+)/\d+\"", re.MULTILINE),
+    re.compile(r"^[ \t]*\"[\w.-]+\"\s+\"[^\"]*\"\s+\"(?:\d+/)?(\d+)/\d+\"", re.MULTILINE),
 )
 
 
