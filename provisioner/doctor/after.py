@@ -36,7 +36,7 @@ UNPACKED = 4
 """An archive of packages takes about four times its size once unpacked; dpkg has old and new files side by side."""
 
 UNTOLD_MIB = (("*nvidia*", 60.0), ("libcuda*", 30.0), ("linux-*", 60.0), ("*", 2.0))
-"""What an archive counts whose size nobody told: the larger ones of its kind, and of all others what most stay below."""
+"""What an archive counts whose size nobody told: the larger ones of its kind, and what most others stay below."""
 
 _TREE = "readlink -f /var/lib/dkms/*/kernel-*"
 _BUILT = "ls -d /lib/modules/*/updates/dkms/nvidia*"
@@ -190,7 +190,7 @@ def _packages(later: _Later, plan: HostPlan, moved: dict[str, str | None]) -> No
 
 
 def _room(plan: HostPlan, moved: Mapping[str, str | None]) -> tuple[float, float]:
-    """MiB of the archives that are fetched, and of all that are unpacked; what goes gives nothing back until the end."""
+    """MiB of the archives that are fetched, and of all that are unpacked; what goes gives nothing back before that."""
     stated = {c.moves.name: c.moves for c in plan.changes if isinstance(c.moves, Package)}
     kept = {name: one.size / (1 << 20) for name, one in stated.items() if one.archive is not None}
     told = {name for name, one in stated.items() if one.size or (plan.download_bytes and one.archive is None)}

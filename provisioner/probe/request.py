@@ -254,8 +254,8 @@ BOOT_MODULES = Command("python3 -IS - <initramfs_modules.py", limit_s=30, progra
 CDI_GONE = Command(
     "set -- /etc/cdi/*.yaml /etc/cdi/*.yml /etc/cdi/*.json /var/run/cdi/*.yaml /var/run/cdi/*.yml /var/run/cdi/*.json; "
     'for spec do [ ! -r "$spec" ] || grep -hoE \'"?(hostPath|path)"?: *("/[^"]+"|/[^",[:space:]]+)\' "$spec" |'
-    " sed 's,^[^/]*,,; s,\"$,,' | sort -u | while read -r path; do [ -e \"$path\" ] || printf '%s %s\\n' \"$spec\" \"$path\";"
-    " done; done",
+    " sed 's,^[^/]*,,; s,\"$,,' | sort -u | while read -r path; do "
+    '[ -e "$path" ] || echo "$spec $path"; done; done',
     shell=True,
 )
 """Every path in every CDI spec that is not there, `SPEC PATH` a line: engines fail on the first of them."""
@@ -264,8 +264,8 @@ IN_CONTAINERS = Command(
     "for maps in $(grep -lsE '/lib(cuda|nvidia-ml)[.]so[.][0-9]' /proc/[0-9]*/maps); do p=${maps%/maps}; "
     'id=$(grep -oE \'[0-9a-f]{64}\' "$p/cgroup" | tail -n 1); [ -n "$id" ] || continue; '
     'grep -q "$id" /proc/1/cgroup && continue; '
-    "grep -ohE '/[^ ]*/lib(cuda|nvidia-ml)[.]so[.][0-9.]+' \"$maps\" | sort -u | sed \"s|^|$id $(tr -d ' |&' <\"$p/comm\") |\"; "
-    "done | sort -u",
+    "grep -ohE '/[^ ]*/lib(cuda|nvidia-ml)[.]so[.][0-9.]+' \"$maps\" | sort -u | "
+    'sed "s|^|$id $(tr -d \' |&\' <"$p/comm") |"; done | sort -u',
     shell=True,
 )
 """The driver's libraries that processes in containers hold, `CONTAINER PROGRAM LIBRARY` a line."""
@@ -273,13 +273,13 @@ IN_CONTAINERS = Command(
 HANDED_OUT = Command(
     "docker container ls -q --no-trunc | xargs -r docker inspect -f "
     "'{{.State.Pid}} {{.Name}} {{index .Config.Labels \"provision.network\"}}' | while read -r pid name network; do "
-    "set -- /proc/$pid/root/dev/nvidia[0-9]*; [ -e \"$1\" ] || set --; echo \"$name ${network:--} $#\"; done",
+    'set -- /proc/$pid/root/dev/nvidia[0-9]*; [ -e "$1" ] || set --; echo "$name ${network:--} $#"; done',
     shell=True,
 )
 """How many cards each running container has, `NAME NETWORK CARDS` a line: what a network's client can advertise."""
 
 _KUBECTL = (
-    "k=$(command -v kubectl) || { k=$(command -v k3s) || exit 127; k=\"$k kubectl\"; }; n=$(hostname | tr A-Z a-z); "
+    'k=$(command -v kubectl) || { k=$(command -v k3s) || exit 127; k="$k kubectl"; }; n=$(hostname | tr A-Z a-z); '
     "[ -s ~/.kube/config ] || for c in /etc/kubernetes/kubelet.conf /etc/kubernetes/admin.conf; do "
     '[ ! -r "$c" ] || export KUBECONFIG="$c"; done; '
 )

@@ -42,7 +42,7 @@ def fix(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, Any, str]
 
 
 def test_json_tells_what_was_mended_and_what_was_applied(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    """One document on standard output, as docs/reference/doctor.md has it; what a person reads is on the other stream."""
+    """One document on standard output (docs/reference/doctor.md); what a person reads is on the other stream."""
     code, told, text = fix(capsys, "--yes")
     (host,) = told["hosts"]
 

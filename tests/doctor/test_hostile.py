@@ -74,9 +74,11 @@ def changed(capture: Capture, change: Callable[[str], str]) -> Capture:
         pytest.param(lambda _: "nan\n", id="no-number"),
         pytest.param(lambda _: "-1e400\n", id="beyond-numbers"),
         pytest.param(
-            lambda _: '{"at": 1e400, "peers": [{"host": 5, "loss_pct": 1e400, "handshake": -1e400}], "lowered_at": [],'
-            ' "routes": {"x": 1e400}, "cards": {"GPU-0": {"slot": 5, "width": 1e400, "rows": [1], "since": {}}},'
-            ' "cluster": {"inventory": {"available": {"nodes": [{"name": "x", "allocatable": 5}, 7]}}}, "state": 5}',
+            lambda _: (
+                '{"at": 1e400, "peers": [{"host": 5, "loss_pct": 1e400, "handshake": -1e400}], "lowered_at": [],'
+                ' "routes": {"x": 1e400}, "cards": {"GPU-0": {"slot": 5, "width": 1e400, "rows": [1], "since": {}}},'
+                ' "cluster": {"inventory": {"available": {"nodes": [{"name": "x", "allocatable": 5}, 7]}}}, "state": 5}'
+            ),
             id="json-of-the-right-shape-with-wrong-values",
         ),
         pytest.param(lambda text: "\u202e" + text.replace(" ", " \u2066"), id="letters-turned-round"),
@@ -131,7 +133,9 @@ def test_long_texts_cost_time_by_their_length_and_not_by_its_square(text: str) -
 def test_halves_of_characters_do_not_break_the_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """JSON can write them, and no terminal or file can take them."""
     path = tmp_path / "half.json"
-    text = dump_capture(Rig(commands={"dmesg": "NVRM: Xid (PCI:0000:01:00): 79, HALF fallen off the bus\n"}).capture("rig"))
+    text = dump_capture(
+        Rig(commands={"dmesg": "NVRM: Xid (PCI:0000:01:00): 79, HALF fallen off the bus\n"}).capture("rig")
+    )
     path.write_text(text.replace("HALF", "\\ud83d").replace('"rig"', '"rig\\udc00"'))
 
     assert main(["doctor", "--capture", str(path)]) == 1
@@ -180,7 +184,8 @@ def test_escapes_do_not_reach_the_screen(tmp_path: Path, capsys: pytest.CaptureF
         pytest.param(b'{"format": 1, "host": ["x"]}', "host", id="wrong-type"),
         pytest.param(b'{"format": 2}', "format", id="another-format"),
         pytest.param(
-            b'{"format": 1, "host": "x", "taken_at": "2026-11-24T03:07:00Z", "probe": "1", "commands": {"x": {"rc": 1e400}}}',
+            b'{"format": 1, "host": "x", "taken_at": "2026-11-24T03:07:00Z", "probe": "1",'
+            b' "commands": {"x": {"rc": 1e400}}}',
             "commands.x.rc",
             id="infinite-code",
         ),

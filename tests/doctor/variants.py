@@ -13,7 +13,17 @@ from typing import Any
 import yaml
 
 from provisioner.model.capture import Capture, CommandOutput
-from provisioner.probe.request import ALLOCATABLE, BOOT_MODULES, CDI_GONE, DPKG, HANDED_OUT, IN_CONTAINERS, INITRAMFS, KEYRINGS, PROVIDER
+from provisioner.probe.request import (
+    ALLOCATABLE,
+    BOOT_MODULES,
+    CDI_GONE,
+    DPKG,
+    HANDED_OUT,
+    IN_CONTAINERS,
+    INITRAMFS,
+    KEYRINGS,
+    PROVIDER,
+)
 from tests.doctor import hosts
 from tests.doctor.hosts import Rig
 

@@ -133,5 +133,10 @@ def test_how_the_cards_hang_on_the_bus(library: dict[int, str]) -> None:
         "generation": 4,
         "rows": {"correctable": 2, "uncorrectable": 7},
     }
-    assert (second["slot"], second["width"], second["generation"], second["rows"]) == ("00000000:21:00.0", None, None, None)
+    assert (second["slot"], second["width"], second["generation"], second["rows"]) == (
+        "00000000:21:00.0",
+        None,
+        None,
+        None,
+    )
     assert nvml.links(library[18]) == {"error": "Driver/library version mismatch (18)"}

@@ -35,12 +35,16 @@ def module(version: str) -> bytes:
 def zstd(data: bytes) -> bytes:
     if shutil.which("zstd") is None:
         pytest.skip("no zstd here")
-    return subprocess.run(["zstd", "-c"], input=data, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True).stdout
+    return subprocess.run(
+        ["zstd", "-c"], input=data, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True
+    ).stdout
 
 
 def run(boot: Path) -> tuple[int, str, str]:
     source = SOURCE.replace("/boot/initrd.img-*", f"{boot}/initrd.img-*")
-    done = subprocess.run([sys.executable, "-IS", "-c", source], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-IS", "-c", source], capture_output=True, text=True, timeout=60, check=False
+    )
     return done.returncode, done.stdout.replace(str(boot), "/boot"), done.stderr.replace(str(boot), "/boot")
 
 

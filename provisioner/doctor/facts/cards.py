@@ -428,13 +428,15 @@ def _link(host: Host) -> Seen:
     return Seen(tuple(found), tuple(found.values())) if looked else UNSEEN
 
 
-_BUS_ERROR = re.compile(r"^.*?(pcieport|nvidia) ([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d): .*?severity=Correct\w+.*$", re.M)
+_BUS_ERROR = re.compile(
+    r"^.*?(pcieport|nvidia) ([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d): .*?severity=Correct\w+.*$", re.M
+)
 
 
 def _link_errors(host: Host) -> Seen:
     """Errors that the worst link of a card corrected, told of the card itself or of the port above it."""
     texts = host.texts(("kernel-log",))
-    if not texts or host.gpus is UNKNOWN and "Bus Error" not in "".join(text for _, text in texts):
+    if not texts or (host.gpus is UNKNOWN and "Bus Error" not in "".join(text for _, text in texts)):
         return UNSEEN
     ports = {
         block.split()[0][-7:]: match[1]

@@ -27,7 +27,9 @@ def _in_driver(host: Host) -> Seen:
     return Seen(count, (shown("driver", f"nvidia holds {count} of {len(host.gpus)} cards", host.bus),))
 
 
-_NAMED = re.compile(r"^[ \t]*-?[ \t]*[\"']?name[\"']?:[ \t]*[\"']?([\w:.-]+)[\"']?[ \t]*,?[ \t]*$|\"name\":\s*\"([\w:.-]+)\"", re.M)
+_NAMED = re.compile(
+    r"^[ \t]*-?[ \t]*[\"']?name[\"']?:[ \t]*[\"']?([\w:.-]+)[\"']?[ \t]*,?[ \t]*$|\"name\":\s*\"([\w:.-]+)\"", re.M
+)
 
 
 def _in_runtime(host: Host) -> Seen:
@@ -119,7 +121,9 @@ def _of_containers(host: Host) -> Seen:
     if not mine:
         return UNSEEN
     name, network, count = max(mine, key=lambda row: int(row[2]))
-    return Seen(int(count), (shown("advertised", f"{name.strip('/')} of {network} has {count} cards", CALLED[HANDED_OUT.line]),))
+    return Seen(
+        int(count), (shown("advertised", f"{name.strip('/')} of {network} has {count} cards", CALLED[HANDED_OUT.line]),)
+    )
 
 
 FACTS = (
@@ -131,9 +135,7 @@ FACTS = (
         "nvidia-ctk cdi list",
         _in_runtime,
     ),
-    Fact(
-        "cards.allocatable", "number", "cards that the cluster may give away", "kubectl describe node", _allocatable
-    ),
+    Fact("cards.allocatable", "number", "cards that the cluster may give away", "kubectl describe node", _allocatable),
     Fact(
         "cards.advertised",
         "number",
