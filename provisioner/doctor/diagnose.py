@@ -253,6 +253,8 @@ def _not_seen(host: Host, open_ones: Mapping[str, Verdict]) -> Iterable[Look]:
         yield from (
             look for look in answer.missing if look.asked and not (silent and look.show.startswith("nvidia-smi"))
         )
+    if FACTS["kubernetes"].of(host).value is True and FACTS["cards.advertised"].of(host).value is UNKNOWN:
+        yield look_for("cards.advertised")
     tried = ["apt", "anywhere"]
     if FACTS["docker.version"].of(host).value is not None:
         tried.insert(0, "containers")

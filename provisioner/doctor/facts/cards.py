@@ -316,10 +316,16 @@ def _bar1(host: Host) -> Iterator[tuple[str, int, Evidence]]:
                 inside = False
     for line, answer in host.answers("lspci*"):
         for block in re.split(r"\n(?=\S)", answer.stdout):
+            none = re.search(r"Region 1: Memory at <(?:ignored|unassigned)>(?!.*\[size=).*", block)
+            if none and "NVIDIA" in block:
+                yield line, 0, shown("BAR1", none[0], line)
             region = re.search(r"Region 1: Memory at .*\[size=(\d+)([MG])\]", block)
             if region and (block.startswith(("\t", " ")) or "NVIDIA" in block):
                 size = int(region[1]) * (1024 if region[2] == "G" else 1)
                 yield line, size, shown("BAR1", region[0], line)
+    for where, text in host.texts(("kernel-log",)):
+        for match in re.finditer(r"BAR1 is 0M @ 0x0 \(PCI:([0-9A-Fa-f:.]+)\)", text):
+            yield match[1], 0, shown("BAR1", match[0], where)
     for device in devices_of(host):
         total_bytes = device.get("bar1_total")
         if isinstance(total_bytes, int) and total_bytes:

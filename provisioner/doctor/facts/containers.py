@@ -360,9 +360,7 @@ def _cdi_driver(host: Host) -> Seen:
             version = match[1] or match[2]
             if version not in found:
                 found[version] = shown("CDI spec", match[0].strip("/"), _numbered(path, text, match[0]))
-    if found:
-        return Seen(tuple(found), tuple(found.values()))
-    return UNSEEN if unread_specs(host) else Seen(())
+    return UNSEEN if unread_specs(host) else Seen(tuple(found), tuple(found.values()))
 
 
 _DATED = re.compile(r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d)?)\S*\s+(?:[+-]\d{4}\s+)?(\S+)$")

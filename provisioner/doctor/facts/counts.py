@@ -37,6 +37,8 @@ def _in_runtime(host: Host) -> Seen:
 
     Devices are named by number, by UUID or both; parts of cards (`0:1`) are no cards.
     """
+    if unread_specs(host):
+        return UNSEEN
     names: dict[str, str] = {}
     for path, text in specs(host).items():
         if "nvidia.com/gpu" in text:
@@ -50,7 +52,7 @@ def _in_runtime(host: Host) -> Seen:
     cards = numbers or [name for name in names if name.startswith("GPU-")]
     if cards:
         return Seen(len(cards), (shown("CDI", f"{len(cards)} cards: {', '.join(cards[:8])}", names[cards[0]]),))
-    return UNSEEN if names or unread_specs(host) else Seen(None)
+    return UNSEEN if names else Seen(None)
 
 
 def _allocatable(host: Host) -> Seen:

@@ -97,9 +97,9 @@ def _library(host: Host) -> Seen:
         if match:
             return Seen(match[1], (shown("library", answer.stdout, line),))
     version = facts_of_driver.library(host.capture, host.os)
-    return (
-        UNSEEN if version is UNKNOWN else Seen(version, (shown("library", "none", "readlink -f …/libnvidia-ml.so.1"),))
-    )
+    folders = ("x86_64-linux-gnu", "aarch64-linux-gnu")
+    where = host.shown_by(*(f"readlink -f /usr/lib/{folder}/libnvidia-ml.so.1" for folder in folders))
+    return UNSEEN if version is UNKNOWN else Seen(version, (shown("library", "none", where),))
 
 
 def _libcuda(host: Host) -> Seen:
