@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from provisioner.doctor.facts.cards import parsed_json
-from provisioner.doctor.facts.driver import VERSION, upstream
+from provisioner.doctor.facts.driver import VERSION, read_library, upstream
 from provisioner.doctor.facts.fact import UNSEEN, Fact, Seen
 from provisioner.doctor.host import Host, shown
 from provisioner.doctor.truth import Evidence
@@ -352,15 +352,31 @@ def _numbered(spec: str, text: str, part: str) -> str:
 _DRIVER_FILE = re.compile(rf"[\w.-]*\.so\.({VERSION})(?![\w.])|/firmware/nvidia/({VERSION})/")
 
 
-def _cdi_driver(host: Host) -> Seen:
-    """The versions in the names of all the driver's files, in all CDI specs."""
+def _cdi_versions(host: Host) -> dict[str, Evidence]:
     found: dict[str, Evidence] = {}
     for path, text in specs(host).items():
         for match in _DRIVER_FILE.finditer(text):
             version = match[1] or match[2]
             if version not in found:
                 found[version] = shown("CDI spec", match[0].strip("/"), _numbered(path, text, match[0]))
+    return found
+
+
+def _cdi_driver(host: Host) -> Seen:
+    """The versions in the names of all the driver's files, in all CDI specs."""
+    found = _cdi_versions(host)
     return UNSEEN if unread_specs(host) else Seen(tuple(found), tuple(found.values()))
+
+
+def _cdi_foreign(host: Host) -> Seen:
+    """Whether a CDI spec names files of another version than the libraries; one that does is enough to know."""
+    library = read_library(host)
+    if library.value is UNKNOWN:
+        return UNSEEN
+    foreign = [row for version, row in _cdi_versions(host).items() if library.value and version != library.value]
+    if foreign:
+        return Seen(True, (*foreign, *library.evidence))
+    return UNSEEN if unread_specs(host) else Seen(False)
 
 
 _DATED = re.compile(r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d)?)\S*\s+(?:[+-]\d{4}\s+)?(\S+)$")
@@ -483,6 +499,13 @@ FACTS = (
         "the driver that CDI specs name",
         "grep libcuda /etc/cdi/* /var/run/cdi/*",
         _cdi_driver,
+    ),
+    Fact(
+        "cdi.foreign",
+        "truth",
+        "whether a CDI spec is of another driver",
+        "grep -E 'so[.][0-9]{3}' /etc/cdi/* /var/run/cdi/*",
+        _cdi_foreign,
     ),
     Fact(
         "cdi.older",

@@ -91,7 +91,8 @@ def _flavour(host: Host) -> Seen:
     return UNSEEN
 
 
-def _library(host: Host) -> Seen:
+def read_library(host: Host) -> Seen:
+    """The version of NVML's library, by the name of the file behind its link."""
     for line, answer in host.answers("readlink -f */libnvidia-ml.so.1"):
         match = _LIBRARY_LINE.search(answer.stdout.strip())
         if match:
@@ -223,7 +224,7 @@ def _module_package(host: Host) -> Seen:
 def _present(host: Host) -> Seen:
     """Whether a driver was installed here in any way: packages, a module on disk, a library, a .run file."""
     found, looked = _known(host, LOCKSTEP)
-    loaded, library, on_disk, run_file = (read(host) for read in (_loaded, _library, _on_disk, _run_file))
+    loaded, library, on_disk, run_file = (read(host) for read in (_loaded, read_library, _on_disk, _run_file))
     if found:
         return Seen(True, _rows(host, list(found.values())[:1]))
     for seen in (loaded, on_disk, library):
@@ -416,7 +417,7 @@ def _in_image(match: re.Match[str]) -> Evidence:
 
 def _stale_images(host: Host) -> Seen:
     """Kernels whose boot image holds a module of another version than the libraries."""
-    answer, library = host.capture.command(BOOT_MODULES.line), _library(host)
+    answer, library = host.capture.command(BOOT_MODULES.line), read_library(host)
     if answer is UNKNOWN or answer.rc in (124, 127) or library.value is UNKNOWN:
         return UNSEEN
     if library.value is None:
@@ -447,7 +448,7 @@ FACTS = (
         "version",
         "NVML's library",
         "readlink -f /usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1",
-        _library,
+        read_library,
     ),
     Fact("driver.libcuda", "version", "CUDA's library", "readlink -f /usr/lib/x86_64-linux-gnu/libcuda.so.1", _libcuda),
     Fact("driver.on_disk", "version", "the module on disk", "modinfo -F version nvidia", _on_disk),
