@@ -39,10 +39,9 @@ def merged(old: "Json", now: "list[Json]", at: float) -> "Json":
         if not card["uuid"]:
             continue
         before = old.get(card["uuid"])
-        same = isinstance(before, dict) and before.get("slot") == card["slot"]
         noted = dict(card, since=stamp, rows_at=stamp)
         del noted["uuid"]
-        if same:
+        if isinstance(before, dict) and before.get("slot") == card["slot"]:
             noted["since"] = before.get("since") or stamp
             for key in ("width", "generation"):
                 noted[key] = greater(before.get(key), card[key])

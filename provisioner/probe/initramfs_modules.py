@@ -12,6 +12,10 @@ import os
 import re
 import subprocess
 
+MYPY = False
+if MYPY:
+    from typing import Any
+
 PACKERS = (
     (b"\x1f\x8b", "gzip"),
     (b"\xfd7zXZ", "xz"),
@@ -26,14 +30,14 @@ PARTS = (b"-drm", b"-uvm", b"-modeset", b"-peermem")
 MOST = 256 << 20
 
 
-def unpacked(packer, given):
+def unpacked(packer: str, given: int) -> "Any":
     child = subprocess.Popen(
         [packer, "-dc"], stdin=given, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, close_fds=True
     )
     return child.stdout
 
 
-def version(data, end):
+def version(data: bytes, end: str) -> str:
     """The version of a module; modules may be packed themselves."""
     if end in ENDS:
         done = subprocess.run([ENDS[end], "-dc"], input=data, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -42,7 +46,7 @@ def version(data, end):
     return found.group(1).decode() if found else "?"
 
 
-def skip(stream, size):
+def skip(stream: "Any", size: int) -> None:
     while size > 0:
         part = stream.read(min(size, 1 << 20))
         if not part:
@@ -50,8 +54,8 @@ def skip(stream, size):
         size -= len(part)
 
 
-def entries(stream, image):
-    """Print the modules of one archive; True when it came to its end."""
+def entries(stream: "Any", image: str) -> None:
+    """Print the modules of one archive. Raises EOFError when it does not come to its end."""
     while True:
         head = stream.read(110)
         if len(head) < 110 or head[:5] != b"07070":
@@ -69,7 +73,7 @@ def entries(stream, image):
             skip(stream, size + -size % 4)
 
 
-def read(image):
+def read(image: str) -> None:
     with open(image, "rb") as file:
         while True:
             at = file.tell()
@@ -91,11 +95,16 @@ def read(image):
             return
 
 
-bad = 0
-for path in sorted(glob.glob("/boot/initrd.img-*")):
-    try:
-        read(path)
-    except (OSError, EOFError, ValueError) as problem:
-        bad = 1
-        os.write(2, f"{path}: {type(problem).__name__}\n".encode())
-raise SystemExit(bad)
+def main() -> int:
+    bad = 0
+    for path in sorted(glob.glob("/boot/initrd.img-*")):
+        try:
+            read(path)
+        except (OSError, EOFError, ValueError) as problem:
+            bad = 1
+            os.write(2, f"{path}: {type(problem).__name__}\n".encode())
+    return bad
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
