@@ -119,6 +119,7 @@ class Said:
 
     text: str
     where: str
+    part: str = ""  # what of the line matched
 
 
 class Host:
@@ -321,7 +322,7 @@ class Host:
             end = text.find("\n", match.end())
             line = text[start : end if end >= 0 else len(text)].strip()
             number = f":{text.count(chr(10), 0, start) + 1}" if where.startswith("/") else ""
-            found.append(Said(line, where + number))
+            found.append(Said(line, where + number, match[0]))
         return tuple(found)
 
 
@@ -352,6 +353,6 @@ def _shortened(text: str) -> str:
     return "\n".join(line[:LONGEST_LINE] for line in text.split("\n"))
 
 
-def shown(label: str, text: object, where: str) -> Evidence:
+def shown(label: str, text: object, where: str, part: str = "") -> Evidence:
     """Evidence on one line."""
-    return Evidence(label, " ".join(str(text).split()), where)
+    return Evidence(label, " ".join(str(text).split()), where, " ".join(part.split()))

@@ -221,7 +221,7 @@ def _said(condition: Condition, host: Host) -> Verdict:
         found = host.find(compiled(pattern), places)
         if found:
             label = "said"
-            return Verdict(Truth.YES, tuple(shown(label, item.text, item.where) for item in found[:2]))
+            return Verdict(Truth.YES, tuple(shown(label, item.text, item.where, item.part) for item in found[:2]))
     heard = host.texts(places)
     asked = [place for place in places if place_look(place).asked]
     silent = bool(asked) and all(host.absent_place(place) for place in asked)

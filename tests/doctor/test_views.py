@@ -63,6 +63,16 @@ Next: provision doctor rig-01 --fix     (shows the plan first; mends: driver)"""
     )
 
 
+def test_of_a_long_line_the_telling_part_is_shown() -> None:
+    """Docker puts the reason last, behind the names of everybody who passed it on; the JSON has all of it."""
+    diagnosis = look(VARIANTS["an-lxc-on-proxmox-may-not-set-device-rules"].capture)
+    (line,) = [row for row in diagnosis_text(diagnosis).splitlines() if row.startswith("  said ")]
+
+    assert "…" in line[:14]
+    assert "failed to add device rules" in line
+    assert diagnosis_json(diagnosis)["findings"][0]["evidence"][0]["text"].startswith("docker: Error response from")
+
+
 def test_what_was_not_seen_is_named_with_its_command() -> None:
     """A symptom names what may be behind it and what would tell."""
     rig = Rig(system="debian-12", driver="535.261.03", drop=("dmesg", "dkms status"))

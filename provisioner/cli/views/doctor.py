@@ -130,7 +130,7 @@ def _steps(finding: Finding, before: str) -> Iterator[str]:
 
 def _evidence(items: tuple[Evidence, ...]) -> Iterator[str]:
     """Label, the very text, where it stands; a long text does not push the places of the others away."""
-    rows = [(safe(item.label), _line(item.text), _where(item.where)) for item in items]
+    rows = [(safe(item.label), _line(item.text, item.part), _where(item.where)) for item in items]
     label = max(8, *(len(row[0]) for row in rows)) if rows else 8
     width = max((len(row[1]) for row in rows if len(row[1]) <= _ALIGNED), default=0)
     for name, text, where in rows:
@@ -142,8 +142,12 @@ def _where(where: str) -> str:
     return where if len(where) <= _LONGEST_PLACE else where[: _LONGEST_PLACE - 1] + "…"
 
 
-def _line(text: str) -> str:
+def _line(text: str, part: str = "") -> str:
+    """A long line is cut so that what is telling in it stays on the screen."""
     text = safe(text)
+    at = text.find(safe(part)) if part else 0
+    if at + len(part) >= _LONGEST:  # some words before it say what it is about
+        text = "…" + text[max(1, min(at - 24, len(text) - _LONGEST + 1)) :]
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 

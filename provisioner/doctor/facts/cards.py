@@ -457,7 +457,7 @@ def _link_errors(host: Host) -> Seen:
         for match in _BUS_ERROR.finditer(text) if "Bus Error" in text else ():
             bus = match[2].split(":")[1] if match[1] == "nvidia" else ports.get(match[2][5:], "")
             if match[1] == "nvidia" or bus in buses:
-                mine.setdefault(bus, []).append(shown("bus error", match[0], where))
+                mine.setdefault(bus, []).append(shown("AER", match[0], where))
         for bus, rows in mine.items():  # logs tell of the same errors: the fuller one counts
             if len(rows) > len(best.get(bus, ())):
                 best[bus] = rows

@@ -391,7 +391,7 @@ def _in_containers(host: Host) -> Seen:
         match = re.match(rf"([0-9a-f]{{12}})[0-9a-f]* (\S+) (\S*/lib(?:cuda|nvidia-ml)\.so\.({VERSION}))$", row)
         if match and not _COMPAT.search(match[3]):
             text = f"{match[2]} in container {match[1]} holds {match[3]}"
-            found.setdefault(match[4], shown("container", text, CALLED[IN_CONTAINERS.line]))
+            found.setdefault(match[4], shown("holds", text, CALLED[IN_CONTAINERS.line]))
     order = sorted(found, key=natural)
     return Seen(tuple(order), tuple(found[version] for version in order))
 
@@ -412,7 +412,7 @@ def _boot_modules(host: Host) -> Seen:
 
 
 def _in_image(match: re.Match[str]) -> Evidence:
-    return shown("boot image", f"{match[2].rpartition('/')[2]} {match[3]}", f"/boot/initrd.img-{match[1]}")
+    return shown("image", f"{match[2].rpartition('/')[2]} {match[3]}", f"/boot/initrd.img-{match[1]}")
 
 
 def _stale_images(host: Host) -> Seen:
