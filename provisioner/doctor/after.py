@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 
 from provisioner.facts import kernel
@@ -30,10 +30,13 @@ from provisioner.model.resource import (
     Settings,
     WholePackages,
 )
-from provisioner.probe.request import DPKG
+from provisioner.probe.request import BOOT_MODULES, CDI_GONE, DPKG, HANDED_OUT, IN_CONTAINERS
 
 UNPACKED = 4
 """An archive of packages takes about four times its size once unpacked; dpkg has old and new files side by side."""
+
+UNTOLD_MIB = (("*nvidia*", 60.0), ("libcuda*", 30.0), ("linux-*", 60.0), ("*", 2.0))
+"""What an archive counts whose size nobody told: the larger ones of its kind, and what most others stay below."""
 
 _TREE = "readlink -f /var/lib/dkms/*/kernel-*"
 _BUILT = "ls -d /lib/modules/*/updates/dkms/nvidia*"
@@ -47,6 +50,9 @@ _DRIVER_SAYS = (
     "grep *make.log*",
     "grep */proc/*/maps*",
     "ls /lib/firmware/nvidia",
+    BOOT_MODULES.line,
+    IN_CONTAINERS.line,
+    CDI_GONE.line,
 )
 _PROGRAMS = ("ls -d /usr/lib/*/lib*", "ls -d /usr/bin/nvidia-?*", "stat /usr/*", "ls /usr/bin*")
 _ENGINE_SAYS = ("docker *", "podman *", "journalctl *-u docker*", "containerd *", "crictl *", "nvidia-ctk *")
@@ -62,6 +68,9 @@ _BOOT_SAYS = (
     "grep */proc/locks",
     "modprobe *",
     "ip *",
+    "ls -d /proc/driver/*",
+    HANDED_OUT.line,
+    IN_CONTAINERS.line,
 )
 _BOOT_FILES = ("/proc/driver/nvidia/version", "/sys/module/nvidia/version", "/proc/modules", "/run/*")
 
@@ -78,7 +87,10 @@ class _Later:
         """Take away what can't be known beforehand."""
         lines, files = tuple(lines), tuple(files)
         self.commands = {
-            line: answer for line, answer in self.commands.items() if not any(fnmatchcase(line, p) for p in lines)
+            # A line may itself hold signs that a pattern has a meaning for.
+            line: answer
+            for line, answer in self.commands.items()
+            if line not in lines and not any(fnmatchcase(line, p) for p in lines)
         }
         self.files = {path: text for path, text in self.files.items() if not any(fnmatchcase(path, p) for p in files)}
 
@@ -114,7 +126,7 @@ def after(capture: Capture, plan: HostPlan) -> Capture:
         later.forget(
             (*_APT_SAYS, *_PROGRAMS), ("/var/log/apt/*", "/var/log/dpkg.log", "/var/log/unattended-upgrades/*")
         )
-        _take_room(later, plan)
+        _take_room(later, plan, moved)
     _packages(later, plan, moved)
     for change in plan.changes:
         _put(later, change.wanted, change.content)
@@ -177,16 +189,27 @@ def _packages(later: _Later, plan: HostPlan, moved: dict[str, str | None]) -> No
         later.say("ls /var/lib/dpkg/updates", lambda _: "")
 
 
-def _take_room(later: _Later, plan: HostPlan) -> None:
+def _room(plan: HostPlan, moved: Mapping[str, str | None]) -> tuple[float, float]:
+    """MiB of the archives that are fetched, and of all that are unpacked; what goes gives nothing back before that."""
+    stated = {c.moves.name: c.moves for c in plan.changes if isinstance(c.moves, Package)}
+    kept = {name: one.size / (1 << 20) for name, one in stated.items() if one.archive is not None}
+    told = {name for name, one in stated.items() if one.size or (plan.download_bytes and one.archive is None)}
+    untold = [name for name, version in moved.items() if version is not None and name not in told]
+    guessed = sum(next(mib for pattern, mib in UNTOLD_MIB if fnmatchcase(name, pattern)) for name in untold)
+    fetched = plan.download_bytes / (1 << 20) + guessed
+    return fetched, fetched + sum(kept.values())
+
+
+def _take_room(later: _Later, plan: HostPlan, moved: Mapping[str, str | None]) -> None:
     """Archives land on /var, their files mostly on /usr; paths with the same room left are one file system."""
-    fetched = plan.download_bytes / (1 << 20)
-    need = {"/var": fetched, "/usr": fetched * UNPACKED, "/": fetched * UNPACKED}
+    fetched, unpacked = _room(plan, moved)
+    need = {"/var": fetched, "/usr": unpacked * UNPACKED, "/": unpacked * UNPACKED}
+    both = fetched + unpacked * UNPACKED
     for line, answer in list(later.commands.items()):
         if not line.startswith("df -B1M --output=file,avail") or answer.rc not in (0, 1):
             continue
         rows = [row.rsplit(None, 1) for row in answer.stdout.splitlines()]
         free = {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdecimal()}
-        both = fetched * (UNPACKED + 1)
         left = {
             path: max(0, round(mib - (both if mib == free.get("/") else need.get(path, 0))))
             for path, mib in free.items()
@@ -215,7 +238,7 @@ def _put(later: _Later, wanted: object, content: str | None) -> None:
     elif isinstance(wanted, ReplacedSource):
         later.write(wanted.path, None)
     elif isinstance(wanted, CdiSpec):
-        later.forget(["ls -d /etc/cdi/*", "ls -d /var/run/cdi/*"], ["/etc/cdi/*", "/var/run/cdi/*"])
+        later.forget(["ls -d /etc/cdi/*", "ls -d /var/run/cdi/*", CDI_GONE.line], ["/etc/cdi/*", "/var/run/cdi/*"])
     elif isinstance(wanted, NoRunFile):
         later.say("ls -d /usr/bin/nvidia-uninstall", lambda _: "")
     elif isinstance(wanted, Service):

@@ -12,18 +12,22 @@ _VERSIONS = (
     ("driver.loaded", "loaded module"),
     ("driver.on_disk", "module on disk"),
     ("driver.modules", "modules of every kernel"),
-    ("driver.initramfs", "initramfs"),
+    ("driver.boot_modules", "modules in the boot images"),
+    ("driver.initramfs", "firmware in the initramfs"),
     ("driver.firmware", "firmware"),
     ("driver.library", "libnvidia-ml"),
     ("driver.libcuda", "libcuda"),
     ("driver.fabric_manager", "fabric manager"),
     ("persistenced.version", "persistence daemon"),
-    ("cdi.driver", "CDI spec"),
+    ("cdi.driver", "every CDI spec"),
     ("driver.in_use", "held by processes"),
+    ("driver.in_containers", "held by containers"),
 )
 _COUNTS = (
     ("cards.on_bus", "on the PCI bus"),
+    ("cards.in_driver", "held by the driver"),
     ("cards.in_nvml", "opened by NVML"),
+    ("cards.in_runtime", "named by the container runtime"),
     ("cards.allocatable", "allocatable in the cluster"),
     ("cards.advertised", "advertised to the network"),
 )
@@ -57,12 +61,12 @@ class Chain:
 
 
 def agreement(host: Host) -> Chain:
-    """The driver's version in eleven places, against the module that is loaded (or would load)."""
+    """The driver's version in thirteen places, against the module that is loaded (or would load)."""
     return _chain(host, _VERSIONS)
 
 
 def count_chain(host: Host) -> Chain:
-    """How many cards the bus, NVML, the cluster and the network each count."""
+    """How many cards the bus, the driver, NVML, the runtime, the cluster and the network each count."""
     return _chain(host, _COUNTS)
 
 

@@ -27,6 +27,8 @@ _COST = {"down": 100.0, "degraded": 45.0, "risk": 15.0, "notice": 3.0}
 _SYMPTOM = 0.4  # a cause is worth more than what it shows as
 _SUPPORT = 0.04
 
+BASELINE = "baseline.day"
+
 # What a diagnosis should have seen before it calls a host healthy.
 _CORE = (
     "kernel.running",
@@ -96,6 +98,8 @@ class Diagnosis:
     not_seen: tuple[Look, ...]
     agreement: Chain
     counts: Chain
+    baseline: str | None = None
+    """The day on which the cards were noted for later looks; None: never, or not seen."""
 
     @property
     def state(self) -> State:
@@ -152,7 +156,12 @@ def diagnose(capture: Capture, catalogue: Catalogue) -> Diagnosis:
         not_seen=tuple(dict.fromkeys(_not_seen(host, open_ones))),
         agreement=agreement(host),
         counts=count_chain(host),
+        baseline=_text(FACTS[BASELINE].of(host).value),
     )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def score(mechanism: Mechanism) -> float:
@@ -244,6 +253,8 @@ def _not_seen(host: Host, open_ones: Mapping[str, Verdict]) -> Iterable[Look]:
         yield from (
             look for look in answer.missing if look.asked and not (silent and look.show.startswith("nvidia-smi"))
         )
+    if FACTS["kubernetes"].of(host).value is True and FACTS["cards.advertised"].of(host).value is UNKNOWN:
+        yield look_for("cards.advertised")
     tried = ["apt", "anywhere"]
     if FACTS["docker.version"].of(host).value is not None:
         tried.insert(0, "containers")

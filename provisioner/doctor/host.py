@@ -61,7 +61,7 @@ PLACES: dict[str, Place] = {
         "a container that asks for a GPU",
         "docker run --rm --gpus all ubuntu nvidia-smi",
         _words(
-            r"(docker|podman|nerdctl|ctr|crictl|kubectl|k3s)\b(?! (info|version|ps|images))|docker-compose"
+            r"(docker|podman|nerdctl|ctr|crictl|kubectl|k3s)\b(?! (info|version|ps|images|container ls))|docker-compose"
             r"|(journalctl|systemctl status)\b.*(docker|containerd|kubelet|k3s|nvidia-container)"
         ),
         re.compile(r"/var/log/(nvidia-container|containers/|pods/|docker)"),
@@ -119,6 +119,7 @@ class Said:
 
     text: str
     where: str
+    part: str = ""  # what of the line matched
 
 
 class Host:
@@ -321,7 +322,7 @@ class Host:
             end = text.find("\n", match.end())
             line = text[start : end if end >= 0 else len(text)].strip()
             number = f":{text.count(chr(10), 0, start) + 1}" if where.startswith("/") else ""
-            found.append(Said(line, where + number))
+            found.append(Said(line, where + number, match[0]))
         return tuple(found)
 
 
@@ -352,6 +353,6 @@ def _shortened(text: str) -> str:
     return "\n".join(line[:LONGEST_LINE] for line in text.split("\n"))
 
 
-def shown(label: str, text: object, where: str) -> Evidence:
+def shown(label: str, text: object, where: str, part: str = "") -> Evidence:
     """Evidence on one line."""
-    return Evidence(label, " ".join(str(text).split()), where)
+    return Evidence(label, " ".join(str(text).split()), where, " ".join(part.split()))

@@ -158,8 +158,12 @@ def _set(text: str) -> Specifier[DottedVersion]:
 
 @lru_cache(maxsize=1024)
 def compiled(pattern: str) -> re.Pattern[str]:
-    """Without regard to case; `^` and `$` are of a line."""
-    return re.compile(pattern, re.IGNORECASE | re.MULTILINE)
+    """Without regard to case; `^` and `$` are of a line.
+
+    So is the blank space behind `^`: if it ran on into the next lines, a text of nothing but blank lines would take
+    the square of its length.
+    """
+    return re.compile(pattern.replace(r"^\s*", r"^[^\S\n]*"), re.IGNORECASE | re.MULTILINE)
 
 
 def _in_versions(value: Any, wanted: str) -> bool | None:
@@ -217,7 +221,7 @@ def _said(condition: Condition, host: Host) -> Verdict:
         found = host.find(compiled(pattern), places)
         if found:
             label = "said"
-            return Verdict(Truth.YES, tuple(shown(label, item.text, item.where) for item in found[:2]))
+            return Verdict(Truth.YES, tuple(shown(label, item.text, item.where, item.part) for item in found[:2]))
     heard = host.texts(places)
     asked = [place for place in places if place_look(place).asked]
     silent = bool(asked) and all(host.absent_place(place) for place in asked)

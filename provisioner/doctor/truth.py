@@ -7,7 +7,7 @@ holds every mechanism against that law.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 
@@ -26,6 +26,8 @@ class Evidence:
     label: str
     text: str
     where: str
+    part: str = field(default="", compare=False)
+    """What of a long text is telling; empty: its beginning."""
 
 
 @dataclass(frozen=True)

@@ -248,7 +248,7 @@ def nouveau_blacklisted(capture: Capture) -> bool | Unknown:
 
 def _blacklists(text: str) -> bool:
     return bool(
-        re.search(r"^\s*(blacklist\s+nouveau\b|install\s+nouveau\s+/(usr/)?bin/(false|true))", text, re.MULTILINE)
+        re.search(r"^[ \t]*(blacklist\s+nouveau\b|install\s+nouveau\s+/(usr/)?bin/(false|true))", text, re.MULTILINE)
     )
 
 

@@ -45,14 +45,22 @@ def bad_capture(where: str, reason: str) -> BadInput:
 
 def _from_json(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        return _whole(json.loads(text)) if "\\ud" in text.lower() else json.loads(text)
     except json.JSONDecodeError as error:
         try:  # YAML's flow style also begins with a brace
             return _from_yaml(text, where)
         except BadInput:
             raise bad_capture(where, f"line {error.lineno}: {error.msg}") from error
+    except ValueError as error:  # a number of more digits than Python reads
+        raise bad_capture(where, str(error).partition(";")[0]) from error
     except RecursionError as error:
         raise bad_capture(where, "it is nested too deeply") from error
+
+
+def _whole(value: Any) -> Any:
+    """Halves of characters, which JSON can write (`\\ud800`) and no stream can, become question marks."""
+    text = json.dumps(value, ensure_ascii=False)
+    return json.loads(text.encode("utf-8", "replace"))
 
 
 def _from_yaml(text: str, where: str) -> Any:

@@ -122,8 +122,8 @@ def parse_lspci(text: str, *, with_driver: bool = False) -> tuple[PciGpu, ...]:
         head = _HEAD.match(block)
         if not head or head[3].lower() != NVIDIA or head[2] not in _DISPLAY:
             continue
-        board = re.search(r"^\s+Subsystem: .*\[([0-9a-f]{4}:[0-9a-f]{4})\]", block, re.MULTILINE | re.IGNORECASE)
-        driver = re.search(r"^\s+Kernel driver in use: (\S+)", block, re.MULTILINE)
+        board = re.search(r"^[ \t]+Subsystem: .*\[([0-9a-f]{4}:[0-9a-f]{4})\]", block, re.MULTILINE | re.IGNORECASE)
+        driver = re.search(r"^[ \t]+Kernel driver in use: (\S+)", block, re.MULTILINE)
         gpus.append(
             PciGpu(
                 slot=slot(head[1]),

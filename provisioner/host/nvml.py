@@ -97,6 +97,21 @@ class Nvml:
             "reasons": reasons.value if known else None,
         }
 
+    def link(self, card: "Any") -> "dict[str, Any]":
+        """How the card hangs on the bus, and how many rows of its memory were replaced; rows: None on most GeForces."""
+        pci = _Pci()
+        rows = [ctypes.c_uint(0) for _ in range(4)]
+        known = self.call("nvmlDeviceGetRemappedRows", card, *map(ctypes.byref, rows))
+        return {
+            "uuid": self.text("nvmlDeviceGetUUID", card),
+            "name": self.text("nvmlDeviceGetName", card),
+            "slot": pci.bus_id.decode() if self.call("nvmlDeviceGetPciInfo_v3", card, ctypes.byref(pci)) else None,
+            "width": self.number("nvmlDeviceGetCurrPcieLinkWidth", card),
+            # An idle card lowers its speed, so what counts is the greatest that card and board can do together.
+            "generation": self.number("nvmlDeviceGetMaxPcieLinkGeneration", card),
+            "rows": {"correctable": rows[0].value, "uncorrectable": rows[1].value} if known else None,
+        }
+
     def limits(self, card: "Any") -> "tuple[float | None, float | None]":
         """The card's own least and greatest power limit, in watts."""
         least, most = ctypes.c_uint(0), ctypes.c_uint(0)
@@ -125,6 +140,11 @@ class _Process(ctypes.Structure):
     _fields_ = [("pid", ctypes.c_uint), ("memory", ctypes.c_ulonglong), ("gi", ctypes.c_uint), ("ci", ctypes.c_uint)]
 
 
+class _Pci(ctypes.Structure):
+    # nvmlPciInfo_t
+    _fields_ = [("legacy", ctypes.c_char * 16), ("numbers", ctypes.c_uint * 5), ("bus_id", ctypes.c_char * 32)]
+
+
 MOST_PROCESSES = 256
 
 
@@ -142,6 +162,15 @@ def watch(path: str = LIBRARY) -> "dict[str, Any]":
     try:
         with Nvml(path) as nvml:
             return {"driver": nvml.driver(), "gpus": [nvml.minute(card) for card in nvml.cards()]}
+    except Failed as problem:
+        return {"error": str(problem)}
+
+
+def links(path: str = LIBRARY) -> "dict[str, Any]":
+    """What a baseline is made of: `{"cards": […]}`."""
+    try:
+        with Nvml(path) as nvml:
+            return {"cards": [nvml.link(card) for card in nvml.cards()]}
     except Failed as problem:
         return {"error": str(problem)}
 

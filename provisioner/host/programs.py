@@ -15,7 +15,8 @@ POWER = "/usr/local/sbin/provision-power"
 TRIAL = ("grub", "fallback", "trial")
 CONTAINER = "/usr/local/sbin/provision-container"
 CLUSTER = "/usr/local/sbin/provision-cluster"
-MODULES = ("ed25519", "nvml", "gate", "client", "ladder", "power", "watchdog", "container", "cluster")
+BASELINE = "/usr/local/sbin/provision-baseline"
+MODULES = ("ed25519", "nvml", "gate", "client", "ladder", "power", "watchdog", "container", "cluster", "baseline")
 
 _HERE = Path(__file__).parent
 
@@ -59,6 +60,7 @@ def commands() -> dict[str, str]:
         POWER: ("power", "Holds each card to its power policy."),
         CONTAINER: ("container", "Runs the containers of a network's client."),
         CLUSTER: ("cluster", "Holds a Kubernetes node back from tenants, and gives it back."),
+        BASELINE: ("baseline", "Notes how the cards are when the host is let in."),
     }
     return {
         path: _COMMAND.format(purpose=purpose, folder=FOLDER, module=module) for path, (module, purpose) in said.items()

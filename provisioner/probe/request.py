@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 
 from provisioner.model.source import LockedSource, preview
 
@@ -17,9 +18,12 @@ class Command:
     line: str
     limit_s: float = 10
     shell: bool = False
+    program: str = ""  # a file beside this one, whose text the host's Python runs
 
     @property
     def argv(self) -> list[str]:
+        if self.program:
+            return ["python3", "-IS", "-c", (Path(__file__).parent / self.program).read_text(encoding="utf-8")]
         return ["/bin/sh", "-c", self.line] if self.shell else shlex.split(self.line)
 
 
@@ -244,6 +248,56 @@ INITRAMFS = Command(
 )
 """The initramfs images that can't be read to their end: a disk that was full leaves the first half of one."""
 
+BOOT_MODULES = Command("python3 -IS - <initramfs_modules.py", limit_s=30, program="initramfs_modules.py")
+"""NVIDIA's module in every boot image, with its version: lsinitramfs shows names only."""
+
+CDI_GONE = Command(
+    "set -- /etc/cdi/*.yaml /etc/cdi/*.yml /etc/cdi/*.json /var/run/cdi/*.yaml /var/run/cdi/*.yml /var/run/cdi/*.json; "
+    'for spec do [ ! -r "$spec" ] || grep -hoE \'"?(hostPath|path)"?: *("/[^"]+"|/[^",[:space:]]+)\' "$spec" |'
+    " sed 's,^[^/]*,,; s,\"$,,' | sort -u | while read -r path; do "
+    '[ -e "$path" ] || echo "$spec $path"; done; done',
+    shell=True,
+)
+"""Every path in every CDI spec that is not there, `SPEC PATH` a line: engines fail on the first of them."""
+
+IN_CONTAINERS = Command(
+    "for maps in $(grep -lsE '/lib(cuda|nvidia-ml)[.]so[.][0-9]' /proc/[0-9]*/maps); do p=${maps%/maps}; "
+    'id=$(grep -oE \'[0-9a-f]{64}\' "$p/cgroup" | tail -n 1); [ -n "$id" ] || continue; '
+    'grep -q "$id" /proc/1/cgroup && continue; '
+    "grep -ohE '/[^ ]*/lib(cuda|nvidia-ml)[.]so[.][0-9.]+' \"$maps\" | sort -u | "
+    'sed "s|^|$id $(tr -d \' |&\' <"$p/comm") |"; done | sort -u',
+    shell=True,
+)
+"""The driver's libraries that processes in containers hold, `CONTAINER PROGRAM LIBRARY` a line."""
+
+HANDED_OUT = Command(
+    "docker container ls -q --no-trunc | xargs -r docker inspect -f "
+    "'{{.State.Pid}} {{.Name}} {{index .Config.Labels \"provision.network\"}}' | while read -r pid name network; do "
+    'set -- /proc/$pid/root/dev/nvidia[0-9]*; [ -e "$1" ] || set --; echo "$name ${network:--} $#"; done',
+    shell=True,
+)
+"""How many cards each running container has, `NAME NETWORK CARDS` a line: what a network's client can advertise."""
+
+_KUBECTL = (
+    'k=$(command -v kubectl) || { k=$(command -v k3s) || exit 127; k="$k kubectl"; }; n=$(hostname | tr A-Z a-z); '
+    "[ -s ~/.kube/config ] || for c in /etc/kubernetes/kubelet.conf /etc/kubernetes/admin.conf; do "
+    '[ ! -r "$c" ] || export KUBECONFIG="$c"; done; '
+)
+ALLOCATABLE = Command(
+    _KUBECTL + "$k --request-timeout=5s get node \"$n\" -o jsonpath='{.status.allocatable.nvidia\\.com/gpu}'",
+    limit_s=15,
+    shell=True,
+)
+"""The cards of this node that the cluster may give away; nothing at all where the device plugin offers none."""
+
+PROVIDER = Command(
+    _KUBECTL + 'echo "$n"; $k --request-timeout=5s get --raw'
+    " /api/v1/namespaces/akash-services/services/https:akash-provider:8443/proxy/status",
+    limit_s=15,
+    shell=True,
+)
+"""What Akash's provider tells of itself (its status page), behind the name of this node."""
+
 AHEAD = Profile(
     files=("/etc/containerd/config.toml",),
     listings=("/snap/bin/docker",),
@@ -261,9 +315,11 @@ DOCTOR = Profile(
         "/proc/sys/kernel/pid_max",
         "/sys/kernel/iommu_groups/*/type",
         "/var/log/apt/history.log",
+        "/var/lib/provision/baseline.json",
     ),
     listings=(
         *STATE.listings,
+        "/proc/driver/nvidia/gpus/*",
         "/dev/nvidia*",
         "/dev/char/195:*",
         "/usr/bin/nvidia-*",
@@ -318,6 +374,12 @@ DOCTOR = Profile(
         _LOCK,
         KEYRINGS,
         INITRAMFS,
+        BOOT_MODULES,
+        CDI_GONE,
+        IN_CONTAINERS,
+        HANDED_OUT,
+        ALLOCATABLE,
+        PROVIDER,
         Command(
             "grep -hoE '/[^ ]*/lib(cuda|nvidia-ml)[.]so[.][0-9.]+( .deleted.)?' /proc/[0-9]*/maps | sort | uniq -c",
             shell=True,

@@ -12,7 +12,19 @@ from datetime import datetime, timezone
 from typing import Any
 
 from provisioner.model.capture import Capture, CommandOutput
-from provisioner.probe.request import DOCTOR, DPKG, INITRAMFS, KEYRINGS, Request
+from provisioner.probe.request import (
+    ALLOCATABLE,
+    BOOT_MODULES,
+    CDI_GONE,
+    DOCTOR,
+    DPKG,
+    HANDED_OUT,
+    IN_CONTAINERS,
+    INITRAMFS,
+    KEYRINGS,
+    PROVIDER,
+    Request,
+)
 
 TAKEN_AT = datetime(2026, 11, 24, 3, 7, tzinfo=timezone.utc)
 NO_SUCH = "ls: cannot access 'x': No such file or directory\n"
@@ -24,7 +36,7 @@ APT_LINE = next(command.line for command in DOCTOR.commands if "-u apt-daily" in
 INITRAMFS_LINE = next(command.line for command in DOCTOR.commands if command.line.startswith("lsinitramfs"))
 MAKE_LOG_LINE = next(command.line for command in DOCTOR.commands if "make.log" in command.line)
 LOCK_LINE = next(command.line for command in DOCTOR.commands if "lock-frontend" in command.line)
-MAPS_LINE = next(command.line for command in DOCTOR.commands if "/maps" in command.line)
+MAPS_LINE = next(command.line for command in DOCTOR.commands if command.line.startswith("grep -hoE"))
 
 SYSTEMS = {
     "debian-11": ("Debian GNU/Linux 11 (bullseye)", "bullseye", "5.10.0-46-amd64"),
@@ -247,6 +259,7 @@ class Rig:
             "/boot/grub/grubenv": None,
             "/run/provision/tunnel.json": None,
             "/var/lib/provision/guard.json": None,
+            "/var/lib/provision/baseline.json": None,
             "/etc/apt/apt.conf.d/20auto-upgrades": 'APT::Periodic::Unattended-Upgrade "0";\n',
             "/etc/apt/apt.conf.d/50unattended-upgrades": "Unattended-Upgrade::Package-Blacklist {\n};\n",
             "/etc/docker/daemon.json": None,
@@ -320,6 +333,16 @@ class Rig:
             "ls -d /snap/bin/docker": none,
             KEYRINGS.line: out(""),
             INITRAMFS.line: out(""),
+            BOOT_MODULES.line: out(""),
+            CDI_GONE.line: out(""),
+            IN_CONTAINERS.line: out(""),
+            ALLOCATABLE.line: out(str(self.count))
+            if self.cluster
+            else CommandOutput(rc=127, stderr="sh: 1: kubectl: not found\n"),
+            PROVIDER.line: CommandOutput(rc=1 if self.cluster else 127),
+            "ls -d /proc/driver/nvidia/gpus/*": out(
+                "".join(f"/proc/driver/nvidia/gpus/{slot}\n" for slot in self.slots)
+            ),
             "date +%s.%N": out(f"{TAKEN_AT.timestamp() + 0.4:.9f}\n"),
             "nvidia-smi": out(self.smi()),
             "systemd-detect-virt": CommandOutput(rc=1, stdout="none\n"),
@@ -404,10 +427,15 @@ class Rig:
         for slot in self.slots:
             commands[f"readlink -f /sys/bus/pci/devices/{slot}/driver"] = out("/sys/bus/pci/drivers/nvidia\n")
         if self.docker:
+            commands[HANDED_OUT.line] = out(f"/node - {self.count}\n")
             commands["docker info --format '{{json .}}'"] = out(self.docker_info())
             commands["docker ps --format '{{.Names}} {{.Ports}}'"] = out("node 0.0.0.0:8080->8080/tcp\n")
         else:
-            for line in ("docker info --format '{{json .}}'", "docker ps --format '{{.Names}} {{.Ports}}'"):
+            for line in (
+                "docker info --format '{{json .}}'",
+                "docker ps --format '{{.Names}} {{.Ports}}'",
+                HANDED_OUT.line,
+            ):
                 commands[line] = CommandOutput(rc=127, stderr="No such file or directory: 'docker'\n")
         return commands
 

@@ -6,7 +6,7 @@ import pytest
 
 from provisioner.model.capture import Capture
 from tests.doctor.variants import VARIANTS
-from tests.doctor.world import EXPECTED, catalogue, failure, ids, look, mechanisms, without
+from tests.doctor.world import EXPECTED, LINES_CALLED, catalogue, failure, ids, look, mechanisms, without
 
 HOSTS = {name: (mechanism, failure(name)) for name, mechanism in EXPECTED.items()} | {
     name: (variant.first, variant.capture) for name, variant in VARIANTS.items()
@@ -41,4 +41,5 @@ def test_no_line_less_makes_it_well_or_wrong(name: str) -> None:
 def _not_tried(less: Capture, where: str, capture: Capture) -> bool:
     """Whether the line came from something that a person ran, and the place it belongs to is named as not tried."""
     own = look(capture)
-    return where in capture.commands and any(not look_.asked for look_ in look(less).not_seen) and bool(own.findings)
+    named = where in capture.commands or where in LINES_CALLED
+    return named and any(not look_.asked for look_ in look(less).not_seen) and bool(own.findings)

@@ -85,6 +85,30 @@ def test_the_disk_is_counted_with_what_will_be_unpacked() -> None:
     assert (item.mechanism, item.new, item.stops) == ("disk-nearly-full", True, False)
 
 
+def test_archives_of_which_nobody_told_the_size_count_as_well() -> None:
+    """A lock without sizes, what apt brings besides, and archives that the host kept: all of it is unpacked."""
+    capture = rig(commands={DF_LINE: out("File Avail\n/ 3600\n/var 3600\n/usr 3600\n")}).capture()
+    few = HostPlan(host="rig-01", changes=(change(Service(name="docker.service")),))
+    besides = tuple(
+        Move(name=f"libnvidia-gl-{n}", action="install", before=None, after="570.1-1", origin="") for n in range(9)
+    )
+    archived = Package(name="nvidia-smi", version=DEB, unit="driver", size=900 << 20, archive="/kept/nvidia-smi.deb")
+    kept = HostPlan(host="rig-01", changes=(change(archived, keys=("version",)),))
+
+    assert foresee(capture, few, catalogue()) == ()
+    for plan in (upgrade(rig()), few.model_copy(update={"transaction": besides}), kept):
+        assert [item.mechanism for item in foresee(capture, plan, catalogue())] == ["disk-nearly-full"], plan
+
+
+def test_packages_that_go_take_no_room() -> None:
+    """Removing is not installing."""
+    capture = rig(commands={DF_LINE: out("File Avail\n/ 2100\n/var 2100\n/usr 2100\n")}).capture()
+    gone = tuple(Move(name=f"libnvidia-gl-{n}", action="remove", before="1", after=None, origin="") for n in range(9))
+    plan = HostPlan(host="rig-01", changes=(change(Service(name="docker.service")),), transaction=gone)
+
+    assert foresee(capture, plan, catalogue()) == ()
+
+
 def test_what_is_wrong_already_is_told_as_such() -> None:
     """A clock that is off stays off, and verification would not pass: the plan is refused."""
     capture = rig(commands={"date +%s.%N": out("1795490000.000000000\n")}).capture()

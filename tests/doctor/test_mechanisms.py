@@ -195,7 +195,7 @@ def test_mechanisms_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_facts_that_no_mechanism_asks_for_serve_the_chains() -> None:
     """Nothing is read that nobody uses."""
-    from provisioner.doctor import agreement, judge
+    from provisioner.doctor import agreement, diagnose, judge
 
     asked = {
         name
@@ -205,7 +205,7 @@ def test_facts_that_no_mechanism_asks_for_serve_the_chains() -> None:
         for name in (part.fact, part.same_as, part.differs_from, part.older_than, part.newer_than, part.fewer_than)
     }
     chained = {name for name, _ in (*agreement._VERSIONS, *agreement._COUNTS)}
-    by_other_keys = {"nvidia-smi", *judge._SHOWN_BY.values()}
+    by_other_keys = {"nvidia-smi", diagnose.BASELINE, *judge._SHOWN_BY.values()}
     filled = {name for m in mechanisms().values() for name in FACTS if "{" + name + "}" in _texts(m)}
 
     assert sorted(set(FACTS) - asked - chained - filled - by_other_keys) == []

@@ -9,6 +9,7 @@ import pytest
 from provisioner.cli.main import main
 from provisioner.cli.views.doctor import diagnosis_json, diagnosis_text
 from provisioner.errors import HostError
+from provisioner.probe.request import BOOT_MODULES, HANDED_OUT, IN_CONTAINERS, PROVIDER
 from tests.doctor.hosts import Rig
 from tests.doctor.variants import VARIANTS
 from tests.doctor.world import CAPTURES, failure, look
@@ -62,6 +63,16 @@ Next: provision doctor rig-01 --fix     (shows the plan first; mends: driver)"""
     )
 
 
+def test_of_a_long_line_the_telling_part_is_shown() -> None:
+    """Docker puts the reason last, behind the names of everybody who passed it on; the JSON has all of it."""
+    diagnosis = look(VARIANTS["an-lxc-on-proxmox-may-not-set-device-rules"].capture)
+    (line,) = [row for row in diagnosis_text(diagnosis).splitlines() if row.startswith("  said ")]
+
+    assert "…" in line[:14]
+    assert "failed to add device rules" in line
+    assert diagnosis_json(diagnosis)["findings"][0]["evidence"][0]["text"].startswith("docker: Error response from")
+
+
 def test_what_was_not_seen_is_named_with_its_command() -> None:
     """A symptom names what may be behind it and what would tell."""
     rig = Rig(system="debian-12", driver="535.261.03", drop=("dmesg", "dkms status"))
@@ -109,11 +120,118 @@ def test_one_kernel_that_stayed_behind_breaks_the_agreement() -> None:
 
 
 def test_the_count_chain_says_where_a_card_is_lost() -> None:
-    """Bus, NVML, cluster, network."""
+    """Bus, driver, NVML, runtime, cluster, network."""
     chain = look(VARIANTS["a-card-is-gone-and-a-reboot-is-not-enough"].capture).counts
 
-    assert [(link.name, link.value) for link in chain.links[:2]] == [("cards.on_bus", "4"), ("cards.in_nvml", "3")]
+    assert [(link.name, link.value) for link in chain.links[:3]] == [
+        ("cards.on_bus", "4"),
+        ("cards.in_driver", "4"),
+        ("cards.in_nvml", "3"),
+    ]
     assert chain.agrees is False
+
+
+@pytest.mark.parametrize(
+    ("rig", "counts"),
+    [
+        pytest.param(Rig(count=2), ["2", "2", "2", None, None, "unseen"], id="nobody-tells-the-network-here"),
+        pytest.param(
+            Rig(count=2, commands={HANDED_OUT.line: "/web - 0\n/lium-executor lium 2\n"}),
+            ["2", "2", "2", None, None, "2"],
+            id="a-client-in-a-container",
+        ),
+        pytest.param(
+            Rig(
+                count=2,
+                cluster=True,
+                docker=None,
+                commands={
+                    PROVIDER.line: 'b\n{"cluster":{"inventory":{"available":{"nodes":['
+                    '{"name":"a","allocatable":{"gpu":8}},{"name":"b","allocatable":{"gpu":2}}]}}}}'
+                },
+            ),
+            ["2", "2", "2", None, "2", "2"],
+            id="akash-on-two-nodes",
+        ),
+        pytest.param(
+            Rig(
+                count=2,
+                files={
+                    "/etc/cdi/nvidia.yaml": 'kind: nvidia.com/gpu\ndevices:\n- name: "0"\n- name: "1"\n- name: GPU-0\n'
+                    "- name: GPU-1\n- name: all\n"
+                },
+                commands={"ls -d /etc/cdi/*": "/etc/cdi/nvidia.yaml\n"},
+            ),
+            ["2", "2", "2", "2", None, "unseen"],
+            id="cdi-names-each-card-twice",
+        ),
+    ],
+)
+def test_the_count_chain_goes_from_the_bus_to_the_network(rig: Rig, counts: list[str | None]) -> None:
+    """What a layer does not count is nothing; what nobody could tell is not seen, and neither is guessed."""
+    diagnosis = look(rig.capture())
+    chain = diagnosis.counts
+
+    assert [link.value if link.seen else "unseen" for link in chain.links] == counts
+    assert (chain.agrees, diagnosis.findings) == (True, ())
+
+
+def test_every_place_of_the_driver_is_in_the_agreement() -> None:
+    """Each of them, changed alone, breaks it; a healthy host has all of them in one version."""
+    driver, other = "550.127.05", "550.90.07"
+    spec = f"containerEdits:\n  mounts:\n  - hostPath: /usr/lib/x86_64-linux-gnu/libcuda.so.{driver}\n"
+    image = "/boot/initrd.img-{kernel} usr/lib/modules/{kernel}/updates/dkms/nvidia.ko {version}\n"
+    lib = "/usr/lib/x86_64-linux-gnu/lib{name}.so.{version}\n"
+    held = "{id} python3 /usr/lib/x86_64-linux-gnu/libcuda.so.{version}\n"
+    kernel = Rig().kernel
+
+    def rig(**odd: str) -> Rig:
+        def of(name: str) -> str:
+            return odd.get(name, driver)
+
+        return Rig(
+            files={
+                "/sys/module/nvidia/version": f"{of('loaded')}\n",
+                "/etc/cdi/a.yaml": spec,
+                "/var/run/cdi/b.yaml": spec.replace(driver, of("cdi")),
+            },
+            commands={
+                "ls -d /etc/cdi/*": "/etc/cdi/a.yaml\n",
+                "ls -d /var/run/cdi/*": "/var/run/cdi/b.yaml\n",
+                BOOT_MODULES.line: image.format(kernel="6.8.0-58-generic", version=of("boot"))
+                + image.format(kernel=kernel, version=driver),
+                IN_CONTAINERS.line: held.format(id="a" * 64, version=of("container")),
+                "readlink -f /usr/lib/x86_64-linux-gnu/libcuda.so.1": lib.format(name="cuda", version=of("libcuda")),
+                "readlink -f /usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1": lib.format(
+                    name="nvidia-ml", version=of("library")
+                ),
+            },
+        )
+
+    whole = look(rig().capture())
+    assert (whole.agreement.agrees, whole.findings) == (True, ())
+    assert len([link for link in whole.agreement.links if link.agrees]) >= 9
+    for place in ("loaded", "cdi", "boot", "container", "libcuda", "library"):
+        broken = look(rig(**{place: other}).capture())
+        assert broken.agreement.agrees is False, place
+        assert broken.findings, place
+
+
+def test_a_clean_bill_says_since_when_the_cards_are_as_they_are() -> None:
+    """Where they were noted; the JSON has the day."""
+    note = json.dumps(
+        {
+            "format": 1,
+            "at": "2026-11-01T09:00:00Z",
+            "cards": {
+                f"GPU-{n}": {"slot": f"00000000:{1 + 32 * n:02x}:00.0", "width": 16, "generation": 4} for n in (0, 1)
+            },
+        }
+    )
+    diagnosis = look(Rig(files={"/var/lib/provision/baseline.json": note}).capture())
+
+    assert diagnosis_text(diagnosis).splitlines()[0].endswith("in NVML, links and memory as noted on 2026-11-01")
+    assert diagnosis_json(diagnosis)["baseline"] == "2026-11-01"
 
 
 def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,17 @@ from typing import Any
 import yaml
 
 from provisioner.model.capture import Capture, CommandOutput
-from provisioner.probe.request import DPKG, INITRAMFS, KEYRINGS
+from provisioner.probe.request import (
+    ALLOCATABLE,
+    BOOT_MODULES,
+    CDI_GONE,
+    DPKG,
+    HANDED_OUT,
+    IN_CONTAINERS,
+    INITRAMFS,
+    KEYRINGS,
+    PROVIDER,
+)
 from tests.doctor import hosts
 from tests.doctor.hosts import Rig
 
@@ -31,6 +41,12 @@ _LINES = {
     "@maps": hosts.MAPS_LINE,
     "@keyrings": KEYRINGS.line,
     "@images": INITRAMFS.line,
+    "@boot-modules": BOOT_MODULES.line,
+    "@cdi-gone": CDI_GONE.line,
+    "@in-containers": IN_CONTAINERS.line,
+    "@handed-out": HANDED_OUT.line,
+    "@allocatable": ALLOCATABLE.line,
+    "@provider": PROVIDER.line,
 }
 
 

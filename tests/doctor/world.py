@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
 import yaml
 
 from provisioner.doctor.diagnose import Catalogue, Diagnosis, diagnose
+from provisioner.doctor.facts.fact import CALLED
 from provisioner.doctor.mechanism import Mechanism
 from provisioner.doctor.reader import load
 from provisioner.facts.files import parse_capture
 from provisioner.matrix.reader import Matrix
 from provisioner.matrix.reader import load as load_matrix
-from provisioner.model.capture import Capture
-from provisioner.probe.request import INITRAMFS, KEYRINGS
+from provisioner.model.capture import Capture, CommandOutput
+from provisioner.probe.request import BOOT_MODULES, CDI_GONE, INITRAMFS, KEYRINGS
 
 CAPTURES = Path(__file__).parents[1] / "captures"
+LINES_CALLED = {name: line for line, name in CALLED.items()}
 EXPECTED: dict[str, str] = yaml.safe_load((Path(__file__).parent / "expected.yaml").read_text(encoding="utf-8"))
 
 
@@ -51,6 +54,15 @@ def ids(diagnosis: Diagnosis) -> list[str]:
     return [finding.mechanism.id for finding in diagnosis.findings]
 
 
+def _told_by(where: str, commands: Mapping[str, CommandOutput]) -> str | None:
+    """The command of which one line begins with this file: boot images, and specs with paths that are gone."""
+    names = {where, where.rpartition(":")[0]}
+    for key in (BOOT_MODULES.line, CDI_GONE.line):
+        if key in commands and any(row.split(" ")[0] in names for row in commands[key].stdout.splitlines()):
+            return key
+    return None
+
+
 def without(capture: Capture, where: str) -> Capture:
     """The capture without the file, command or NVML answer that a line of evidence came from."""
     if where == "NVML":
@@ -62,6 +74,11 @@ def without(capture: Capture, where: str) -> Capture:
         commands.pop(KEYRINGS.line)
     elif INITRAMFS.line in commands and f"{where}\n" in commands[INITRAMFS.line].stdout:
         commands.pop(INITRAMFS.line)
+    elif where in LINES_CALLED:
+        commands.pop(LINES_CALLED[where])
+    elif (key := _told_by(where, commands)) is not None:
+        commands.pop(key)
+        files.pop(where.rpartition(":")[0], None)
     elif where in files or where in commands:
         files.pop(where, None)
         commands.pop(where, None)

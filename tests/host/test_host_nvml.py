@@ -41,6 +41,13 @@ int nvmlDeviceSetPowerManagementLimit(card *c, unsigned mw) { if (c->n) return 4
 int nvmlDeviceSetGpuLockedClocks(card *c, unsigned least, unsigned most)
 { if (c->n || least != 210 || most != 2100) return 4; return 0; }
 int nvmlDeviceResetGpuLockedClocks(card *c) { return 0; }
+typedef struct { char legacy[16]; unsigned domain, bus, device, id, subsystem; char bus_id[32]; } pci;
+int nvmlDeviceGetPciInfo_v3(card *c, pci *to)
+{ memset(to, 0x55, sizeof *to); strcpy(to->bus_id, c->n ? "00000000:21:00.0" : "00000000:01:00.0"); return 0; }
+int nvmlDeviceGetCurrPcieLinkWidth(card *c, unsigned *to) { if (c->n) return 3; *to = 8; return 0; }
+int nvmlDeviceGetMaxPcieLinkGeneration(card *c, unsigned *to) { if (c->n) return 3; *to = 4; return 0; }
+int nvmlDeviceGetRemappedRows(card *c, unsigned *good, unsigned *bad, unsigned *pending, unsigned *failed)
+{ if (c->n) return 3; *good = 2; *bad = 7; *pending = 1; *failed = 0; return 0; }
 int nvmlDeviceGetComputeRunningProcesses_v3(card *c, unsigned *count, process *to)
 {
     if (c->n) return 3;
@@ -112,3 +119,24 @@ def test_an_nvml_that_says_no(library: dict[int, str]) -> None:
     """Its own words and its number."""
     assert nvml.look(library[18]) == {"error": "Driver/library version mismatch (18)"}
     assert nvml.look("no-such-library.so")["error"].startswith("no-such-library.so is not there")
+
+
+def test_how_the_cards_hang_on_the_bus(library: dict[int, str]) -> None:
+    """Slot, lanes, generation and replaced rows; a card that does not say has none of them."""
+    first, second = nvml.links(library[0])["cards"]
+
+    assert first == {
+        "uuid": "GPU-a",
+        "name": "NVIDIA X",
+        "slot": "00000000:01:00.0",
+        "width": 8,
+        "generation": 4,
+        "rows": {"correctable": 2, "uncorrectable": 7},
+    }
+    assert (second["slot"], second["width"], second["generation"], second["rows"]) == (
+        "00000000:21:00.0",
+        None,
+        None,
+        None,
+    )
+    assert nvml.links(library[18]) == {"error": "Driver/library version mismatch (18)"}

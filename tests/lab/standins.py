@@ -42,10 +42,12 @@ for word in "$@"; do case $word in --output=*) output=${word#--output=} ;; esac;
 library=$(readlink -f /usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1)
 version=${library##*.so.}
 mkdir -p "$(dirname "$output")"
+cards=$(ls -d /dev/nvidia[0-9]* 2>/dev/null | sed 's,.*nvidia,,; s,.*,  - name: "&",')
 cat >"$output" <<SPEC
 cdiVersion: 0.5.0
 kind: nvidia.com/gpu
 devices:
+$cards
   - name: all
 containerEdits:
   mounts:

@@ -40,12 +40,13 @@ def diagnosis_text(
 
 
 def _head(diagnosis: Diagnosis) -> str:
-    host = safe(diagnosis.host)
+    host = " ".join(safe(diagnosis.host).split())
     count = len(diagnosis.findings)
     if count:
         return f"{count} finding{'s' if count > 1 else ''} on {host}"
     if diagnosis.state == "clean":
-        facts = ", ".join(filter(None, (_agreed(diagnosis.agreement), _counted(diagnosis.counts))))
+        noted = f"links and memory as noted on {safe(diagnosis.baseline)}" if diagnosis.baseline else ""
+        facts = ", ".join(filter(None, (_agreed(diagnosis.agreement), _counted(diagnosis.counts), noted)))
         return f"{host}  nothing is wrong" + (f": {facts}" if facts else "")
     return f"{host}  nothing was found in what could be seen"
 
@@ -129,7 +130,7 @@ def _steps(finding: Finding, before: str) -> Iterator[str]:
 
 def _evidence(items: tuple[Evidence, ...]) -> Iterator[str]:
     """Label, the very text, where it stands; a long text does not push the places of the others away."""
-    rows = [(safe(item.label), _line(item.text), _where(item.where)) for item in items]
+    rows = [(safe(item.label), _line(item.text, item.part), _where(item.where)) for item in items]
     label = max(8, *(len(row[0]) for row in rows)) if rows else 8
     width = max((len(row[1]) for row in rows if len(row[1]) <= _ALIGNED), default=0)
     for name, text, where in rows:
@@ -141,8 +142,12 @@ def _where(where: str) -> str:
     return where if len(where) <= _LONGEST_PLACE else where[: _LONGEST_PLACE - 1] + "…"
 
 
-def _line(text: str) -> str:
+def _line(text: str, part: str = "") -> str:
+    """A long line is cut so that what is telling in it stays on the screen."""
     text = safe(text)
+    at = text.find(safe(part)) if part else 0
+    if at + len(part) >= _LONGEST:  # some words before it say what it is about
+        text = "…" + text[max(1, min(at - 24, len(text) - _LONGEST + 1)) :]
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
@@ -214,6 +219,7 @@ def diagnosis_json(diagnosis: Diagnosis) -> dict[str, Any]:
         "not_seen": [_look_json(look) for look in diagnosis.not_seen],
         "agreement": _chain_json(diagnosis.agreement),
         "counts": _chain_json(diagnosis.counts),
+        "baseline": diagnosis.baseline,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from provisioner.doctor.facts import cards, containers, driver, machine, software, tunnel
+from provisioner.doctor.facts import baseline, cards, containers, counts, driver, machine, software, tunnel
 from provisioner.doctor.facts.fact import Fact
 
 FACTS: dict[str, Fact] = {
@@ -12,6 +12,8 @@ FACTS: dict[str, Fact] = {
         *cards.FACTS,
         *software.FACTS,
         *containers.FACTS,
+        *counts.FACTS,
+        *baseline.FACTS,
         *machine.FACTS,
         *tunnel.FACTS,
     )

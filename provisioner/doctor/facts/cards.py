@@ -50,7 +50,7 @@ def _smi(host: Host) -> Seen:
         if error is not None:
             return Seen(_NVML_CODES.get(error, 255), (shown("NVML", error, "NVML"),))
         # Where there is no such program, NVML speaks for it: that it answers is the answer.
-        if answer is not UNKNOWN and _devices(host):
+        if answer is not UNKNOWN and devices_of(host):
             return Seen(0, (shown("NVML", f"driver {host.nvml.driver_version}", "NVML"),))
     return UNSEEN
 
@@ -87,34 +87,6 @@ def _in_nvml(host: Host) -> Seen:
         return Seen(len(rows), (shown("nvidia-smi", f"{len(rows)} cards", "nvidia-smi"),)) if rows else UNSEEN
     if answer is not UNKNOWN and answer.rc == 6:
         return Seen(0, (shown("nvidia-smi", answer.stdout + answer.stderr, "nvidia-smi"),))
-    return UNSEEN
-
-
-def _allocatable(host: Host) -> Seen:
-    """What the cluster may give away on this node."""
-    for line, answer in host.answers("kubectl get node*", "kubectl describe node*"):
-        match = re.search(r"allocatable.*?nvidia\.com/gpu\"?\s*:\s*\"?(\d+)", answer.stdout, re.IGNORECASE | re.DOTALL)
-        if match is None and "allocatable" in line:
-            match = re.search(r"nvidia\.com/gpu\"?\s*:\s*\"?(\d+)", answer.stdout)
-        if match:
-            return Seen(int(match[1]), (shown("allocatable", f"nvidia.com/gpu: {match[1]}", line),))
-    return UNSEEN
-
-
-_ADVERTISED = (
-    re.compile(r"\"gpu\":\{\"quantity\":\{\"allocatable\":\{\"string\":\"(\d+)\""),
-    re.compile(r"\"allocatable\":\s*\{[^{}]*\"gpu\":\s*(\d+)"),
-    re.compile(r"^\s*\"[\w.-]+\"\s+\"[^\"]*\"\s+\"(?:\d+/)?(\d+)/\d+\"", re.MULTILINE),
-)
-
-
-def _advertised(host: Host) -> Seen:
-    """What the network's own agent says it has."""
-    for line, answer in host.answers("*provider*", "grpcurl *"):
-        for pattern in _ADVERTISED:
-            match = pattern.search(answer.stdout)
-            if match:
-                return Seen(int(match[1]), (shown("advertised", match[0], line),))
     return UNSEEN
 
 
@@ -267,13 +239,13 @@ def _throttle(host: Host) -> Seen:
                         if int(mask, 16) & bit:
                             reasons.setdefault(word, shown("clocks", row, line))
         for match in re.finditer(
-            r"^\s*([HS]W [\w ]+?Slowdown|HW Slowdown)\s*: (Active|Not Active)", answer.stdout, re.M
+            r"^[ \t]*([HS]W [\w ]+?Slowdown|HW Slowdown)\s*: (Active|Not Active)", answer.stdout, re.M
         ):
             looked = True
             named = _WORDS.get(match[1].lower())
             if match[2] == "Active" and named:
                 reasons.setdefault(named, shown("clocks", match[0], line))
-    for device in _devices(host):
+    for device in devices_of(host):
         mask = device.get("throttle_reasons")
         if isinstance(mask, int):
             looked = True
@@ -283,7 +255,8 @@ def _throttle(host: Host) -> Seen:
     return Seen(tuple(reasons), tuple(reasons.values())) if looked else UNSEEN
 
 
-def _devices(host: Host) -> list[dict[str, Any]]:
+def devices_of(host: Host) -> list[dict[str, Any]]:
+    """What NVML said of each card."""
     devices = (host.capture.nvml or {}).get("devices")
     return [item for item in devices if isinstance(item, dict)] if isinstance(devices, list) else []
 
@@ -292,7 +265,7 @@ def _errors(host: Host) -> Seen:
     """What NVML says of cards that it lists and cannot open."""
     if host.nvml is UNKNOWN:
         return UNSEEN
-    found = [(str(item["error"]), item.get("index")) for item in _devices(host) if item.get("error")]
+    found = [(str(item["error"]), item.get("index")) for item in devices_of(host) if item.get("error")]
     rows = tuple(shown("NVML", f"GPU {index}: {error}", "NVML") for error, index in found)
     return Seen(tuple(dict.fromkeys(error for error, _ in found)), rows)
 
@@ -318,7 +291,7 @@ def _remapped(host: Host) -> Seen:
                 for name, state in (("remapped_rows.pending", "pending"), ("remapped_rows.failure", "failed")):
                     if cells.get(name, "").lower() in ("yes", "1"):
                         states.setdefault(state, shown("rows", row, line))
-    for device in _devices(host):
+    for device in devices_of(host):
         rows_ = device.get("remapped_rows")
         looked = looked or "remapped_rows" in device  # null: a card that has no row remapping
         if isinstance(rows_, dict):
@@ -343,11 +316,17 @@ def _bar1(host: Host) -> Iterator[tuple[str, int, Evidence]]:
                 inside = False
     for line, answer in host.answers("lspci*"):
         for block in re.split(r"\n(?=\S)", answer.stdout):
+            none = re.search(r"Region 1: Memory at <(?:ignored|unassigned)>(?!.*\[size=).*", block)
+            if none and "NVIDIA" in block:
+                yield line, 0, shown("BAR1", none[0], line)
             region = re.search(r"Region 1: Memory at .*\[size=(\d+)([MG])\]", block)
             if region and (block.startswith(("\t", " ")) or "NVIDIA" in block):
                 size = int(region[1]) * (1024 if region[2] == "G" else 1)
                 yield line, size, shown("BAR1", region[0], line)
-    for device in _devices(host):
+    for where, text in host.texts(("kernel-log",)):
+        for match in re.finditer(r"BAR1 is 0M @ 0x0 \(PCI:([0-9A-Fa-f:.]+)\)", text):
+            yield match[1], 0, shown("BAR1", match[0], where)
+    for device in devices_of(host):
         total_bytes = device.get("bar1_total")
         if isinstance(total_bytes, int) and total_bytes:
             mib = total_bytes >> 20
@@ -387,7 +366,7 @@ def _mig(host: Host) -> Seen:
         modes = re.findall(r"\b(Enabled|Disabled)\b", answer.stdout)
         if modes:
             return Seen(tuple(sorted(set(modes))), (shown("MIG", answer.stdout, line),))
-    modes_ = {device.get("mig_mode") for device in _devices(host) if isinstance(device.get("mig_mode"), int)}
+    modes_ = {device.get("mig_mode") for device in devices_of(host) if isinstance(device.get("mig_mode"), int)}
     if modes_:
         words = tuple(sorted("Enabled" if mode else "Disabled" for mode in modes_))
         return Seen(words, (shown("MIG", ", ".join(words), "NVML"),))
@@ -432,7 +411,7 @@ def _link(host: Host) -> Seen:
                 found.setdefault("slow", row)
             if match[4] == "downgraded" and "NVIDIA" in block:
                 found.setdefault("narrow", row)
-    for device in _devices(host):
+    for device in devices_of(host):
         now, most = device.get("pcie_width"), device.get("pcie_width_max")
         if isinstance(now, int) and isinstance(most, int):
             looked = True
@@ -453,6 +432,38 @@ def _link(host: Host) -> Seen:
                     row = shown("link", f"{gpu.slot} x{now_.strip()} of x{most_.strip()}", f"{root}/current_link_width")
                     found.setdefault("narrow", row)
     return Seen(tuple(found), tuple(found.values())) if looked else UNSEEN
+
+
+_BUS_ERROR = re.compile(
+    r"^.*?(pcieport|nvidia) ([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d): .*?severity=Correct\w+.*$", re.M
+)
+
+
+def _link_errors(host: Host) -> Seen:
+    """Errors that the worst link of a card corrected, told of the card itself or of the port above it."""
+    texts = host.texts(("kernel-log",))
+    if not texts or (host.gpus is UNKNOWN and "Bus Error" not in "".join(text for _, text in texts)):
+        return UNSEEN
+    ports = {
+        block.split()[0][-7:]: match[1]
+        for _, answer in host.answers("lspci*")
+        for block in re.split(r"\n(?=\S)", answer.stdout)
+        if block.strip() and (match := re.search(r"secondary=([0-9a-f]{2})", block))
+    }
+    buses = {gpu.slot.split(":")[1] for gpu in host.gpus} if host.gpus is not UNKNOWN else set()
+    best: dict[str, list[Evidence]] = {}
+    for where, text in texts:
+        mine: dict[str, list[Evidence]] = {}
+        for match in _BUS_ERROR.finditer(text) if "Bus Error" in text else ():
+            bus = match[2].split(":")[1] if match[1] == "nvidia" else ports.get(match[2][5:], "")
+            if match[1] == "nvidia" or bus in buses:
+                mine.setdefault(bus, []).append(shown("AER", match[0], where))
+        for bus, rows in mine.items():  # logs tell of the same errors: the fuller one counts
+            if len(rows) > len(best.get(bus, ())):
+                best[bus] = rows
+    worst = max(best.values(), key=len, default=[])
+    more = shown("in all", f"{len(worst)} errors that were corrected", worst[0].where) if worst else None
+    return Seen(len(worst), (*worst[:2], *([more] if more else ())))
 
 
 def _acs(host: Host) -> Seen:
@@ -532,22 +543,6 @@ FACTS = (
     Fact("nvidia-smi.installed", "truth", "whether there is an nvidia-smi", "nvidia-smi", _no_smi),
     Fact("cards.on_bus", "number", "cards on the PCI bus", "lspci -nn -d 10de:", _on_bus),
     Fact("cards.in_nvml", "number", "cards that NVML can open", "nvidia-smi -L", _in_nvml),
-    Fact(
-        "cards.allocatable",
-        "number",
-        "cards that the cluster may give away",
-        "kubectl describe node",
-        _allocatable,
-        asked=False,
-    ),
-    Fact(
-        "cards.advertised",
-        "number",
-        "cards that the network's agent advertises",
-        "the provider's status",
-        _advertised,
-        asked=False,
-    ),
     Fact("cards.architectures", "texts", "architectures of the cards", "lspci -nn -d 10de:", _architectures),
     Fact("cards.last_branch", "number", "the last driver branch for these cards", "lspci -nn -d 10de:", _last_branch),
     Fact("cards.flavours", "texts", "flavours of modules that drive these cards", "lspci -nn -d 10de:", _wants_modules),
@@ -561,6 +556,7 @@ FACTS = (
     Fact("cards.bar1_smallest", "number", "the smallest memory window, MiB", "lspci -vv -d 10de:", _bar1_smallest),
     Fact("cards.mig", "texts", "MIG modes", "nvidia-smi --query-gpu=mig.mode.current --format=csv", _mig),
     Fact("cards.link", "texts", "PCIe links below what they can", "lspci -vv -d 10de:", _link),
+    Fact("cards.link_errors", "number", "errors that a card's link corrected", "dmesg | grep AER", _link_errors),
     Fact("cards.acs", "truth", "ACS redirection on bridges", "lspci -vvv | grep ACSCtl", _acs),
     Fact("cards.lost", "texts", "cards the bus no longer reaches", "lspci -nn -d 10de:", _lost),
     Fact("cards.hottest", "number", "the hottest card, °C", "nvidia-smi -q -d TEMPERATURE", _hottest),

@@ -6,12 +6,13 @@ import re
 from typing import Any
 
 from provisioner.doctor.facts.cards import parsed_json
-from provisioner.doctor.facts.driver import VERSION, upstream
+from provisioner.doctor.facts.driver import VERSION, read_library, upstream
 from provisioner.doctor.facts.fact import UNSEEN, Fact, Seen
 from provisioner.doctor.host import Host, shown
 from provisioner.doctor.truth import Evidence
 from provisioner.facts.listing import contents
 from provisioner.model.capture import UNKNOWN, Unknown
+from provisioner.probe.request import CDI_GONE
 
 _DAEMON = "/etc/docker/daemon.json"
 _TOOLKIT = "/etc/nvidia-container-runtime/config.toml"
@@ -76,16 +77,22 @@ def _cgroup_driver(host: Host) -> Seen:
     return _text(_from_info(host, "CgroupDriver"))
 
 
-def _docker_cdi(host: Host) -> Seen:
-    """Devices of CDI that Docker itself discovered."""
+def discovered_devices(host: Host) -> tuple[str, tuple[str, ...]] | Unknown:
+    """(command, devices of CDI that Docker itself discovered)."""
     info = _info(host)
     if not isinstance(info, tuple):
-        return UNSEEN if info is UNKNOWN else Seen(())
+        return UNKNOWN if info is UNKNOWN else ("docker info", ())
     devices = info[1].get("DiscoveredDevices")
-    names = (
-        tuple(str(item.get("ID")) for item in devices if isinstance(item, dict)) if isinstance(devices, list) else ()
-    )
-    return Seen(names, tuple(shown("CDI", name, info[0]) for name in names[:1]))
+    names = [str(item.get("ID")) for item in devices if isinstance(item, dict)] if isinstance(devices, list) else []
+    return info[0], tuple(names)
+
+
+def _docker_cdi(host: Host) -> Seen:
+    found = discovered_devices(host)
+    if found is UNKNOWN:
+        return UNSEEN
+    line, names = found
+    return Seen(names, tuple(shown("CDI", name, line) for name in names[:1]))
 
 
 def _config(host: Host, path: str = _DAEMON) -> dict[str, Any] | Unknown | None:
@@ -278,20 +285,27 @@ def _kubernetes(host: Host) -> Seen:
     return UNSEEN
 
 
+def in_cluster(host: Host) -> bool | Unknown:
+    """As the fact `kubernetes`."""
+    found: bool | Unknown = _kubernetes(host).value
+    return found
+
+
 # CDI.
 
 
-def _specs(host: Host) -> dict[str, str]:
+def specs(host: Host) -> dict[str, str]:
+    """Path to text of the CDI specs that were read."""
     return {path: text for path, text in host.capture.files.items() if isinstance(text, str) and _CDI.fullmatch(path)}
 
 
-def _unread_specs(host: Host) -> bool:
+def unread_specs(host: Host) -> bool:
     """Whether a spec was listed and not read."""
     return any(contents(host.capture, f"{folder}/*") is UNKNOWN for folder in ("/etc/cdi", "/var/run/cdi"))
 
 
 def _cdi_version(host: Host) -> Seen:
-    for path, text in _specs(host).items():
+    for path, text in specs(host).items():
         match = re.search(r"[\"']?cdiVersion[\"']?:\s*[\"']?v?(\d+\.\d+\.\d+)", text)
         if match:
             return Seen(match[1], (shown("CDI spec", match[0], path),))
@@ -299,38 +313,70 @@ def _cdi_version(host: Host) -> Seen:
 
 
 def _no_specs(host: Host) -> Seen:
-    return UNSEEN if _unread_specs(host) or _specs(host) else Seen(None)
+    return UNSEEN if unread_specs(host) or specs(host) else Seen(None)
 
 
 _HOST_PATH = re.compile(r"[\"']?(?:hostPath|path)[\"']?:\s*[\"']?(/[^\s\"',]+)")
 
 
 def _cdi_absent(host: Host) -> Seen:
-    """Files that a CDI spec names and the host does not have."""
-    specs = _specs(host)
-    if not specs:
-        return _no_specs(host) if _no_specs(host).value is UNKNOWN else Seen(())
+    """Files and devices that a CDI spec names and the host does not have; every path of every spec counts."""
+    known = specs(host)
     absent: dict[str, Evidence] = {}
-    unknown = False
-    for spec, text in specs.items():
+    looked = host.capture.command(CDI_GONE.line)
+    told = looked.stdout.splitlines() if looked is not UNKNOWN and looked.rc == 0 else []
+    for row in told:
+        spec, _, path = row.partition(" ")
+        if path:
+            absent.setdefault(path, shown("CDI spec", f"{path} is absent", _numbered(spec, known.get(spec, ""), path)))
+    unknown = looked is UNKNOWN or looked.rc != 0
+    if unknown and not known:
+        return _no_specs(host) if _no_specs(host).value is UNKNOWN else Seen(())
+    open_end = unread_specs(host)
+    for spec, text in known.items():
         for match in _HOST_PATH.finditer(text):
             there = host.exists(match[1])
-            unknown = unknown or there is UNKNOWN
+            open_end = open_end or there is UNKNOWN
             if there is False and match[1] not in absent:
-                number = text.count("\n", 0, match.start()) + 1
-                absent[match[1]] = shown("CDI spec", f"{match[1]} is absent", f"{spec}:{number}")
-    seen = absent or not (unknown or _unread_specs(host))
+                absent[match[1]] = shown("CDI spec", f"{match[1]} is absent", _numbered(spec, text, match[0]))
+    seen = absent or not (unknown and open_end)
     return Seen(tuple(absent), tuple(absent.values())[:3]) if seen else UNSEEN
 
 
+def _numbered(spec: str, text: str, part: str) -> str:
+    """`/etc/cdi/nvidia.yaml:14`; the bare path where the text was not read."""
+    at = text.find(part)
+    return spec if at < 0 else f"{spec}:{text.count(chr(10), 0, at) + 1}"
+
+
+_DRIVER_FILE = re.compile(rf"[\w.-]*\.so\.({VERSION})(?![\w.])|/firmware/nvidia/({VERSION})/")
+
+
+def _cdi_versions(host: Host) -> dict[str, Evidence]:
+    found: dict[str, Evidence] = {}
+    for path, text in specs(host).items():
+        for match in _DRIVER_FILE.finditer(text):
+            version = match[1] or match[2]
+            if version not in found:
+                found[version] = shown("CDI spec", match[0].strip("/"), _numbered(path, text, match[0]))
+    return found
+
+
 def _cdi_driver(host: Host) -> Seen:
-    """The version of the driver whose libraries a CDI spec names."""
-    for path, text in _specs(host).items():
-        match = re.search(rf"lib(?:cuda|nvidia-ml)\.so\.({VERSION})", text)
-        if match:
-            number = text.count("\n", 0, match.start()) + 1
-            return Seen(match[1], (shown("CDI spec", match[0], f"{path}:{number}"),))
-    return UNSEEN if _unread_specs(host) else Seen(None)
+    """The versions in the names of all the driver's files, in all CDI specs."""
+    found = _cdi_versions(host)
+    return UNSEEN if unread_specs(host) else Seen(tuple(found), tuple(found.values()))
+
+
+def _cdi_foreign(host: Host) -> Seen:
+    """Whether a CDI spec names files of another version than the libraries; one that does is enough to know."""
+    library = read_library(host)
+    if library.value is UNKNOWN:
+        return UNSEEN
+    foreign = [row for version, row in _cdi_versions(host).items() if library.value and version != library.value]
+    if foreign:
+        return Seen(True, (*foreign, *library.evidence))
+    return UNSEEN if unread_specs(host) else Seen(False)
 
 
 _DATED = re.compile(r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d)?)\S*\s+(?:[+-]\d{4}\s+)?(\S+)$")
@@ -449,10 +495,17 @@ FACTS = (
     ),
     Fact(
         "cdi.driver",
-        "version",
-        "the driver that a CDI spec names",
+        "versions",
+        "the driver that CDI specs name",
         "grep libcuda /etc/cdi/* /var/run/cdi/*",
         _cdi_driver,
+    ),
+    Fact(
+        "cdi.foreign",
+        "truth",
+        "whether a CDI spec is of another driver",
+        "grep -E 'so[.][0-9]{3}' /etc/cdi/* /var/run/cdi/*",
+        _cdi_foreign,
     ),
     Fact(
         "cdi.older",

@@ -9,13 +9,14 @@ import re
 from fnmatch import translate
 from functools import lru_cache
 
-from provisioner.doctor.facts.fact import UNSEEN, Fact, Seen
+from provisioner.doctor.facts.fact import CALLED, UNSEEN, Fact, Seen
 from provisioner.doctor.host import Host, shown
 from provisioner.doctor.truth import Evidence
 from provisioner.facts import driver as facts_of_driver
 from provisioner.facts.listing import listed, natural
 from provisioner.model.capture import UNKNOWN, Unknown
 from provisioner.model.facts import Package
+from provisioner.probe.request import BOOT_MODULES, IN_CONTAINERS
 
 VERSION = r"\d{3,4}\.\d+(?:\.\d+)?"
 _LIBRARY_LINE = re.compile(rf"/libnvidia-ml\.so\.({VERSION})\s*$")
@@ -90,15 +91,16 @@ def _flavour(host: Host) -> Seen:
     return UNSEEN
 
 
-def _library(host: Host) -> Seen:
+def read_library(host: Host) -> Seen:
+    """The version of NVML's library, by the name of the file behind its link."""
     for line, answer in host.answers("readlink -f */libnvidia-ml.so.1"):
         match = _LIBRARY_LINE.search(answer.stdout.strip())
         if match:
             return Seen(match[1], (shown("library", answer.stdout, line),))
     version = facts_of_driver.library(host.capture, host.os)
-    return (
-        UNSEEN if version is UNKNOWN else Seen(version, (shown("library", "none", "readlink -f …/libnvidia-ml.so.1"),))
-    )
+    folders = ("x86_64-linux-gnu", "aarch64-linux-gnu")
+    where = host.shown_by(*(f"readlink -f /usr/lib/{folder}/libnvidia-ml.so.1" for folder in folders))
+    return UNSEEN if version is UNKNOWN else Seen(version, (shown("library", "none", where),))
 
 
 def _libcuda(host: Host) -> Seen:
@@ -222,7 +224,7 @@ def _module_package(host: Host) -> Seen:
 def _present(host: Host) -> Seen:
     """Whether a driver was installed here in any way: packages, a module on disk, a library, a .run file."""
     found, looked = _known(host, LOCKSTEP)
-    loaded, library, on_disk, run_file = (read(host) for read in (_loaded, _library, _on_disk, _run_file))
+    loaded, library, on_disk, run_file = (read(host) for read in (_loaded, read_library, _on_disk, _run_file))
     if found:
         return Seen(True, _rows(host, list(found.values())[:1]))
     for seen in (loaded, on_disk, library):
@@ -367,13 +369,64 @@ def _branch(host: Host) -> Seen:
     return UNSEEN
 
 
+_COMPAT = re.compile(r"/compat/")  # an image's own library for forward compatibility: it lawfully differs
+
+
 def _held_libraries(host: Host) -> Seen:
     """Versions of NVIDIA's libraries that running processes have open."""
     for line, answer in host.answers("grep*/proc/*maps*"):
-        versions = re.findall(rf"lib(?:cuda|nvidia-ml)\.so\.({VERSION})", answer.stdout)
-        rows = tuple(shown("in use", row, line) for row in answer.stdout.splitlines()[:3])
-        return Seen(tuple(sorted(set(versions), key=natural)), rows)
+        rows = [row for row in answer.stdout.splitlines() if not _COMPAT.search(row)]
+        versions = re.findall(rf"lib(?:cuda|nvidia-ml)\.so\.({VERSION})", "\n".join(rows))
+        return Seen(tuple(sorted(set(versions), key=natural)), tuple(shown("in use", row, line) for row in rows[:3]))
     return UNSEEN
+
+
+def _in_containers(host: Host) -> Seen:
+    """Versions of NVIDIA's libraries that programs in containers have open, with the container and the program."""
+    answer = host.capture.command(IN_CONTAINERS.line)
+    if answer is UNKNOWN or answer.rc in (124, 127):
+        return UNSEEN
+    found: dict[str, Evidence] = {}
+    for row in answer.stdout.splitlines():
+        match = re.match(rf"([0-9a-f]{{12}})[0-9a-f]* (\S+) (\S*/lib(?:cuda|nvidia-ml)\.so\.({VERSION}))$", row)
+        if match and not _COMPAT.search(match[3]):
+            text = f"{match[2]} in container {match[1]} holds {match[3]}"
+            found.setdefault(match[4], shown("holds", text, CALLED[IN_CONTAINERS.line]))
+    order = sorted(found, key=natural)
+    return Seen(tuple(order), tuple(found[version] for version in order))
+
+
+_IN_IMAGE = re.compile(rf"^/boot/initrd\.img-(\S+) (\S+) ({VERSION})$", re.MULTILINE)
+
+
+def _boot_modules(host: Host) -> Seen:
+    """Versions of the module that lies in the boot images, of every kernel; () when it lies in none of them."""
+    answer = host.capture.command(BOOT_MODULES.line)
+    if answer is UNKNOWN or answer.rc in (124, 127):
+        return UNSEEN
+    found = {match[3]: match for match in _IN_IMAGE.finditer(answer.stdout)}
+    if not found and answer.rc != 0:
+        return UNSEEN  # an image that can't be read to its end may have held one
+    rows = (_in_image(match) for match in found.values())
+    return Seen(tuple(sorted(found, key=natural)), tuple(rows))
+
+
+def _in_image(match: re.Match[str]) -> Evidence:
+    return shown("image", f"{match[2].rpartition('/')[2]} {match[3]}", f"/boot/initrd.img-{match[1]}")
+
+
+def _stale_images(host: Host) -> Seen:
+    """Kernels whose boot image holds a module of another version than the libraries."""
+    answer, library = host.capture.command(BOOT_MODULES.line), read_library(host)
+    if answer is UNKNOWN or answer.rc in (124, 127) or library.value is UNKNOWN:
+        return UNSEEN
+    if library.value is None:
+        return Seen(())
+    wrong = [match for match in _IN_IMAGE.finditer(answer.stdout) if match[3] != library.value]
+    if not wrong and answer.rc != 0:
+        return UNSEEN
+    rows = (*(_in_image(match) for match in wrong), *library.evidence) if wrong else ()
+    return Seen(tuple(match[1] for match in wrong), rows)
 
 
 def _initramfs(host: Host) -> Seen:
@@ -395,7 +448,7 @@ FACTS = (
         "version",
         "NVML's library",
         "readlink -f /usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1",
-        _library,
+        read_library,
     ),
     Fact("driver.libcuda", "version", "CUDA's library", "readlink -f /usr/lib/x86_64-linux-gnu/libcuda.so.1", _libcuda),
     Fact("driver.on_disk", "version", "the module on disk", "modinfo -F version nvidia", _on_disk),
@@ -446,6 +499,27 @@ FACTS = (
         "driver libraries that processes hold",
         "grep -h libcuda /proc/[0-9]*/maps",
         _held_libraries,
+    ),
+    Fact(
+        "driver.in_containers",
+        "versions",
+        "driver libraries that containers hold",
+        "grep -E 'lib(cuda|nvidia-ml)' /proc/[0-9]*/maps",
+        _in_containers,
+    ),
+    Fact(
+        "driver.boot_modules",
+        "versions",
+        "modules in the boot images",
+        "unmkinitramfs /boot/initrd.img-$(uname -r) DIR; modinfo DIR/…/nvidia.ko",
+        _boot_modules,
+    ),
+    Fact(
+        "driver.stale_images",
+        "texts",
+        "kernels whose boot image holds another module",
+        "unmkinitramfs /boot/initrd.img-$(uname -r) DIR; modinfo DIR/…/nvidia.ko",
+        _stale_images,
     ),
     Fact(
         "driver.initramfs",

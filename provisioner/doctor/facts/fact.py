@@ -9,6 +9,15 @@ from typing import Any
 from provisioner.doctor.host import Host
 from provisioner.doctor.truth import Evidence
 from provisioner.model.capture import UNKNOWN
+from provisioner.probe.request import ALLOCATABLE, HANDED_OUT, IN_CONTAINERS, PROVIDER
+
+CALLED = {
+    ALLOCATABLE.line: "kubectl get node",
+    HANDED_OUT.line: "docker inspect",
+    IN_CONTAINERS.line: "/proc/[0-9]*/maps",
+    PROVIDER.line: "akash-provider's status",
+}
+"""Long lines of doctor's own look as they are called where they are evidence."""
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ def _automatic(host: Host) -> Seen:
     """Whether packages are upgraded with nobody watching."""
     path, text = host.first_file("/etc/apt/apt.conf.d/20auto-upgrades")
     if isinstance(text, str):
-        match = re.search(r'^\s*APT::Periodic::Unattended-Upgrade\s+"(\d+)"', text, re.MULTILINE)
+        match = re.search(r'^[ \t]*APT::Periodic::Unattended-Upgrade\s+"(\d+)"', text, re.MULTILINE)
         on = bool(match and match[1] != "0")
         return Seen(on, (shown("unattended", match[0] if match else "not set", path),))
     return Seen(False, (shown("unattended", "no such file", path),)) if text is None else UNSEEN
