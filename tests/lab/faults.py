@@ -6,7 +6,6 @@ so none depends on how another one ended, nothing has to be brought back, and se
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import queue
@@ -309,8 +308,3 @@ def outcomes(stories: Iterable[tuple[str, Story]], rigs: Iterable[Rig]) -> Itera
         yield found
     finally:
         found.close()
-
-
-def cycle(kinds: tuple[Fault, ...], offset: int) -> Iterator[Fault]:
-    """The kinds in turn, beginning with another one for each offset."""
-    return itertools.islice(itertools.cycle(kinds), offset % len(kinds), None)
