@@ -228,19 +228,30 @@ class Moment:
     """A line of the output at which it is high time."""
 
 
-def meet(rig: Rig, journey: Journey, fault: Fault, moment: Moment) -> str:
-    """Start the journey and bring the fault at its moment; returns what the command had said by then."""
-    there = rig.dpkg_lines()
+def meet(rig: Rig, journey: Journey, fault: Fault, moment: Moment, began: int | None = None) -> None:
+    """Start the journey, or go on with it, and bring the fault at its moment.
+
+    `began`: the lines of dpkg's log when the journey began; now, unless it is gone on with. Raises AssertionError when
+    the moment never comes.
+    """
+    began = rig.dpkg_lines() if began is None else began
     running = rig.start(journey)
     if not running.until(moment.line):
         running.kill()
-        raise AssertionError(f"{journey.name} never said {moment.line!r}:\n{''.join(running.lines)}")
+        raise NeverCame(f"{journey.name} never said {moment.line!r}:\n{''.join(running.lines)}", running)
     if moment.dpkg_line:
-        _wait_for_dpkg(rig, there + moment.dpkg_line)
+        _wait_for_dpkg(rig, began + moment.dpkg_line)
     if moment.after_s:
         running.until(moment.before, moment.after_s)
     fault(rig, running)
-    return "".join(running.lines)
+
+
+class NeverCame(AssertionError):
+    """The command ended, or time was up, without the line of the moment."""
+
+    def __init__(self, text: str, running: Running) -> None:
+        super().__init__(text)
+        self.code = running.process.returncode
 
 
 def _wait_for_dpkg(rig: Rig, lines: int) -> None:
@@ -255,6 +266,11 @@ def recovered(rig: Rig, journey: Journey) -> None:
     rig.host.wait()
     if not (journey is ROLLBACK and _is_back(rig)):
         rig.operator.run(*journey.words)
+    arrived(rig, journey)
+
+
+def arrived(rig: Rig, journey: Journey) -> None:
+    """The host is what a clean run leaves, and enrolled."""
     assert rig.now() == rig.clean.states[journey.end]
     assert rig.enrolled()
 

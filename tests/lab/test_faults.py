@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -26,10 +27,12 @@ from tests.lab.faults import (
     Fault,
     Journey,
     Moment,
+    NeverCame,
     Outcomes,
     Rig,
     Running,
     Story,
+    arrived,
     meet,
     recovered,
 )
@@ -38,8 +41,9 @@ from tests.lab.operator import LONG, Operator
 pytestmark = pytest.mark.lab
 
 SEED = int(os.environ.get("PROVISION_SEED", "4"))
-MOMENTS = 20
+MOMENTS, IN_A_ROW = 20, 4
 INSTALLING = r"  change  (Install|Remove) "
+AT_THE_CHANGE = r"  change  |  stage   wait for the apt"
 # The first step of each phase, and the first ones after what takes long in stage and change.
 BOUNDARIES = {
     "stage": r"  stage   Keep",
@@ -60,6 +64,39 @@ def met_and_given_again(journey: Journey, fault: Fault, moment: Callable[[Rig], 
     def story(rig: Rig) -> None:
         rig.begin(journey)
         meet(rig, journey, fault, moment(rig))
+        recovered(rig, journey)
+
+    return story
+
+
+def met_in_a_row(journey: Journey, shocks: Sequence[tuple[Fault, float, float]]) -> Story:
+    """One fault after the other on one journey, each while the command that was given again is at the change.
+
+    A journey that comes to its end first is begun anew, until every fault has been met.
+    """
+
+    def story(rig: Rig) -> None:
+        rig.begin(journey)
+        began = rig.dpkg_lines()
+        fresh = True
+        for fault, part, after_s in shocks:
+            moment = Moment(
+                INSTALLING if fresh else AT_THE_CHANGE,
+                max(1, round(part * rig.clean.dpkg_lines[journey.name])),
+                after_s,
+                BOUNDARIES["reboot"],
+            )
+            try:
+                meet(rig, journey, fault, moment, began)
+            except NeverCame as end:
+                if fresh or end.code != 0:
+                    raise
+                arrived(rig, journey)
+                rig.begin(journey)
+                began = rig.dpkg_lines()
+                meet(rig, journey, fault, replace(moment, line=INSTALLING), began)
+            fresh = False
+            rig.host.wait()
         recovered(rig, journey)
 
     return story
@@ -147,24 +184,19 @@ def at_line(line: str) -> Callable[[Rig], Moment]:
 
 
 def at_random_moments() -> Iterator[tuple[str, Story]]:
-    """Moments of the transaction that nobody chose, with faults that nobody chose."""
+    """Moments of the transaction that nobody chose, with faults that nobody chose.
+
+    Each is a part of what dpkg logs in a clean run, then some time: what runs long, as a build does, logs nothing.
+    """
     for journey in JOURNEYS:
-        for number in range(MOMENTS):
+        for number in range(MOMENTS // IN_A_ROW):
             chance = random.Random(f"{SEED} {journey.name} {number}")
-            fault, part, after_s = (
-                chance.choice(faults.IN_DPKG),
-                chance.random(),
-                chance.choice((0, chance.uniform(0, 4))),
-            )
-            name = f"{journey.name}-{part * 100:04.1f}%+{after_s:.1f}s-{fault.__name__}"
-            yield name, met_and_given_again(journey, fault, of_the_change(journey, part, after_s))
-
-
-def of_the_change(journey: Journey, part: float, after_s: float) -> Callable[[Rig], Moment]:
-    """A part of what dpkg logs in a clean run, then some time: what runs long, as a build does, logs nothing."""
-    return lambda rig: Moment(
-        INSTALLING, max(1, round(part * rig.clean.dpkg_lines[journey.name])), after_s, BOUNDARIES["reboot"]
-    )
+            parts = sorted(chance.random() for _ in range(IN_A_ROW))
+            shocks = [
+                (chance.choice(faults.IN_DPKG), part, chance.choice((0.0, chance.uniform(0, 4)))) for part in parts
+            ]
+            told = [f"{part:.0%}+{after:.1f}s-{fault.__name__}" for fault, part, after in shocks]
+            yield f"{journey.name}-{'-'.join(told)}", met_in_a_row(journey, shocks)
 
 
 OTHERS: tuple[Story, ...] = (
