@@ -167,12 +167,9 @@ def disk_full_in_the_change(rig: Rig) -> None:
 
 def at_boundaries() -> Iterator[tuple[str, Story]]:
     """Every boundary of every journey, with the kinds of fault in turn."""
-    number = SEED
-    for journey in JOURNEYS:
-        for name, line in BOUNDARIES.items():
-            number += 1
-            kinds = faults.ANYWHERE
-            fault = kinds[number % len(kinds)]
+    for shift, journey in enumerate(JOURNEYS):
+        for number, (name, line) in enumerate(BOUNDARIES.items()):
+            fault = faults.ANYWHERE[(SEED + shift + number) % len(faults.ANYWHERE)]
             if name == "reboot" and fault is faults.power_cut:
                 # The host reboots there by itself: to cut the same power once more is the boundary before it.
                 fault = faults.controller_killed
@@ -192,9 +189,8 @@ def at_random_moments() -> Iterator[tuple[str, Story]]:
         for number in range(MOMENTS // IN_A_ROW):
             chance = random.Random(f"{SEED} {journey.name} {number}")
             parts = sorted(chance.random() for _ in range(IN_A_ROW))
-            shocks = [
-                (chance.choice(faults.IN_DPKG), part, chance.choice((0.0, chance.uniform(0, 4)))) for part in parts
-            ]
+            later = [chance.choice((0.0, chance.uniform(0.0, 4.0))) for _ in parts]
+            shocks = [(chance.choice(faults.IN_DPKG), *when) for when in zip(parts, later, strict=True)]
             told = [f"{part:.0%}+{after:.1f}s-{fault.__name__}" for fault, part, after in shocks]
             yield f"{journey.name}-{'-'.join(told)}", met_in_a_row(journey, shocks)
 
