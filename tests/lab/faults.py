@@ -103,7 +103,6 @@ class Running:
 class Clean:
     """By name of the state: the state as text, the image of the disk; by name of the journey: what dpkg did in it."""
 
-    folder: Path
     states: dict[str, str] = field(default_factory=dict)
     images: dict[str, str] = field(default_factory=dict)
     locks: dict[str, str] = field(default_factory=dict)
