@@ -6,6 +6,7 @@ so none depends on how another one ended, nothing has to be brought back, and se
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import queue
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from provisioner.adapters.lab import Host, Lab, ensure_engine
 from tests.lab.operator import Operator, kill_tree
-from tests.lab.state import record, state
+from tests.lab.state import answer, record, state
 
 HOST = "rig-01"
 SPEC = f"{HOST}=bookworm:rtx-3090"
@@ -118,6 +119,7 @@ class Rig:
 
     operator: Operator
     clean: Clean
+    said: str = ""  # what the command that was met by the last fault had said
 
     @property
     def host(self) -> Host:
@@ -147,7 +149,7 @@ class Rig:
         return Running(self.operator.start(*journey.words))
 
     def dpkg_lines(self) -> int:
-        return int(self.host.exec(f"cat {DPKG_LOG}* | wc -l").stdout)
+        return int(answer(self.host, f"cat {DPKG_LOG}* 2>/dev/null | wc -l"))
 
 
 def go_clean(rig: Rig, *, keep: bool) -> None:
@@ -243,6 +245,7 @@ def meet(rig: Rig, journey: Journey, fault: Fault, moment: Moment, began: int | 
     if moment.after_s:
         running.until(moment.before, moment.after_s)
     fault(rig, running)
+    rig.said = "".join(running.lines)
 
 
 class NeverCame(AssertionError):
@@ -270,8 +273,15 @@ def recovered(rig: Rig, journey: Journey) -> None:
 
 def arrived(rig: Rig, journey: Journey) -> None:
     """The host is what a clean run leaves, and enrolled."""
-    assert rig.now() == rig.clean.states[journey.end]
+    left = difference(rig.clean.states[journey.end], rig.now())
+    assert not left, f"not as after a clean {journey.name}:\n{left}\nwhat was met by the fault had said:\n{rig.said}"
     assert rig.enrolled()
+
+
+def difference(clean: str, now: str) -> str:
+    """The lines in which a state differs from that of a clean run."""
+    lines = difflib.unified_diff(clean.splitlines(), now.splitlines(), "clean", "now", n=0, lineterm="")
+    return "\n".join(lines)
 
 
 def _is_back(rig: Rig) -> bool:
@@ -295,22 +305,24 @@ class Outcomes:
             self._rigs.put(rig)
             count += 1
         self._pool = ThreadPoolExecutor(count)
-        self._began = time.monotonic()
-        self._futures: dict[str, Future[str]] = {
+        self._futures: dict[str, Future[None]] = {
             name: self._pool.submit(self._tell, name, story) for name, story in stories
         }
 
-    def _tell(self, name: str, story: Story) -> str:
+    def _tell(self, name: str, story: Story) -> None:
         rig = self._rigs.get()
         began = time.monotonic()
+        came = "FAILED"
         try:
             story(rig)
+            came = "ok"
         finally:
             self._rigs.put(rig)
-        return f"{time.monotonic() - began:5.0f} s  {name}, done {time.monotonic() - self._began:.0f} s after the start"
+            print(f"{time.strftime('%H:%M:%S')}  {came:6}  {time.monotonic() - began:4.0f} s  {name}", flush=True)
 
-    def of(self, name: str) -> str:
-        return self._futures[name].result()
+    def wait(self, name: str) -> None:
+        """Wait for a story; raises what it raised."""
+        self._futures[name].result()
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
