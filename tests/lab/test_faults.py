@@ -14,13 +14,14 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 
 import pytest
 
 from provisioner.adapters.lab import Lab
 from tests.lab import faults
 from tests.lab.faults import (
+    INSTALL,
     JOURNEYS,
     ROLLBACK,
     UPGRADE,
@@ -41,7 +42,7 @@ from tests.lab.operator import LONG, Operator
 pytestmark = pytest.mark.lab
 
 SEED = int(os.environ.get("PROVISION_SEED", "4"))
-MOMENTS, IN_A_ROW = 20, 4
+MOMENTS, IN_A_ROW = 20, 5
 INSTALLING = r"  change  (Install|Remove) "
 AT_THE_CHANGE = r"  change  |  stage   wait for the apt"
 # The first step of each phase, and the first ones after what takes long in stage and change.
@@ -58,44 +59,41 @@ BOUNDARIES = {
 }
 
 
-def met_and_given_again(journey: Journey, fault: Fault, moment: Callable[[Rig], Moment]) -> Story:
-    """The second time that the command is given it comes to the end of a clean run."""
+@dataclass(frozen=True)
+class Shock:
+    """A fault, and when it comes: at a line, another one when the command is given again, and later in the change."""
 
-    def story(rig: Rig) -> None:
-        rig.begin(journey)
-        meet(rig, journey, fault, moment(rig))
-        recovered(rig, journey)
+    name: str
+    fault: Fault
+    line: str
+    again: str
+    part: float = 0.0  # of what dpkg logs in a clean run
+    after_s: float = 0.0
 
-    return story
+    def moment(self, rig: Rig, journey: Journey, *, fresh: bool) -> Moment:
+        lines = max(1, round(self.part * rig.clean.dpkg_lines[journey.name])) if self.part else 0
+        return Moment(self.line if fresh else self.again, lines, self.after_s, BOUNDARIES["reboot"])
 
 
-def met_in_a_row(journey: Journey, shocks: Sequence[tuple[Fault, float, float]]) -> Story:
-    """One fault after the other on one journey, each while the command that was given again is at the change.
+def met_in_a_row(journey: Journey, shocks: Sequence[Shock]) -> Story:
+    """One fault after the other on one journey; each time the command is given again, and meets the next one.
 
-    A journey that comes to its end first is begun anew, until every fault has been met.
+    A journey that comes to its end before is begun anew, until every fault has been met.
     """
 
     def story(rig: Rig) -> None:
         rig.begin(journey)
         began = rig.dpkg_lines()
-        fresh = True
-        for fault, part, after_s in shocks:
-            moment = Moment(
-                INSTALLING if fresh else AT_THE_CHANGE,
-                max(1, round(part * rig.clean.dpkg_lines[journey.name])),
-                after_s,
-                BOUNDARIES["reboot"],
-            )
+        for number, shock in enumerate(shocks):
             try:
-                meet(rig, journey, fault, moment, began)
+                meet(rig, journey, shock.fault, shock.moment(rig, journey, fresh=number == 0), began)
             except NeverCame as end:
-                if fresh or end.code != 0:
+                if number == 0 or end.code != 0:
                     raise
                 arrived(rig, journey)
                 rig.begin(journey)
                 began = rig.dpkg_lines()
-                meet(rig, journey, fault, replace(moment, line=INSTALLING), began)
-            fresh = False
+                meet(rig, journey, shock.fault, shock.moment(rig, journey, fresh=True), began)
             rig.host.wait()
         recovered(rig, journey)
 
@@ -153,31 +151,36 @@ def disk_full_while_staging(rig: Rig) -> None:
 
 
 def disk_full_in_the_change(rig: Rig) -> None:
-    """dpkg can't write its module folder: the task fails with apt's words; with room again the next apply finishes."""
+    """dpkg can't write the firmware: the task fails with apt's words; with room again the next apply finishes."""
     rig.begin(UPGRADE)
-    place = "/usr/lib/x86_64-linux-gnu/nvidia/current"
-    rig.host.exec(f"cp -a {place} /root/kept && mount -t tmpfs -o size=12m none {place} && cp -a /root/kept/. {place}")
+    place = "/lib/firmware/nvidia"  # not where the lab has mounts of its own
+    full = (
+        f"cp -a {place} /root/kept && mount -t tmpfs -o size=$(($(du -sm {place} | cut -f 1) + 8))m none {place} "
+        f"&& cp -a /root/kept/. {place}"
+    )
+    assert rig.host.exec(full).rc == 0
     output = rig.operator.run(*UPGRADE.words, code=1)
     assert "No space left on device" in output
-    rig.host.exec(f"cp -a {place}/. /root/kept; umount {place}; cp -a /root/kept/. {place}; rm -rf /root/kept")
+    rig.host.exec(f"rm -rf /root/kept && cp -a {place} /root/kept && umount {place}")
+    rig.host.exec(f"rm -rf {place} && mv /root/kept {place}")
     rig.operator.run(*UPGRADE.words)
 
     arrived(rig, UPGRADE)
 
 
 def at_boundaries() -> Iterator[tuple[str, Story]]:
-    """Every boundary of every journey, with the kinds of fault in turn."""
+    """Every boundary of every journey, with the kinds of fault in turn; three in a row."""
     for shift, journey in enumerate(JOURNEYS):
-        for number, (name, line) in enumerate(BOUNDARIES.items()):
-            fault = faults.ANYWHERE[(SEED + shift + number) % len(faults.ANYWHERE)]
+        names = [name for name in BOUNDARIES if name != "ready" or journey is INSTALL]
+        shocks = []
+        for number, name in enumerate(names):
+            fault = faults.ANYWHERE[(SEED + shift + number + number // 3) % len(faults.ANYWHERE)]
             if name == "reboot" and fault is faults.power_cut:
                 # The host reboots there by itself: to cut the same power once more is the boundary before it.
                 fault = faults.controller_killed
-            yield f"{journey.name}-{name}-{fault.__name__}", met_and_given_again(journey, fault, at_line(line))
-
-
-def at_line(line: str) -> Callable[[Rig], Moment]:
-    return lambda rig: Moment(line)
+            shocks.append(Shock(f"{name}-{fault.__name__}", fault, BOUNDARIES[name], BOUNDARIES[name]))
+        for row in (shocks[0::3], shocks[1::3], shocks[2::3]):
+            yield told(journey, row), met_in_a_row(journey, row)
 
 
 def at_random_moments() -> Iterator[tuple[str, Story]]:
@@ -188,11 +191,16 @@ def at_random_moments() -> Iterator[tuple[str, Story]]:
     for journey in JOURNEYS:
         for number in range(MOMENTS // IN_A_ROW):
             chance = random.Random(f"{SEED} {journey.name} {number}")
-            parts = sorted(chance.random() for _ in range(IN_A_ROW))
-            later = [chance.choice((0.0, chance.uniform(0.0, 4.0))) for _ in parts]
-            shocks = [(chance.choice(faults.IN_DPKG), *when) for when in zip(parts, later, strict=True)]
-            told = [f"{part:.0%}+{after:.1f}s-{fault.__name__}" for fault, part, after in shocks]
-            yield f"{journey.name}-{'-'.join(told)}", met_in_a_row(journey, shocks)
+            row = []
+            for part in sorted(chance.random() for _ in range(IN_A_ROW)):
+                after_s, fault = chance.choice((0.0, chance.uniform(0.0, 4.0))), chance.choice(faults.IN_DPKG)
+                name = f"{part:.0%}+{after_s:.1f}s-{fault.__name__.partition('_')[0]}"
+                row.append(Shock(name, fault, INSTALLING, AT_THE_CHANGE, part, after_s))
+            yield told(journey, row), met_in_a_row(journey, row)
+
+
+def told(journey: Journey, shocks: Sequence[Shock]) -> str:
+    return " ".join((journey.name, *(shock.name for shock in shocks)))
 
 
 OTHERS: tuple[Story, ...] = (
