@@ -28,6 +28,7 @@ from provisioner.model.intent import Intent
 from provisioner.model.resource import CdiSpec, Directory, File, PackageSource, SecretFile, Settings
 from provisioner.model.source import LockedSource
 from provisioner.model.stack import Choice, HostLock, LockedPackage, Reason
+from provisioner.model.transaction import ASK_AT_WORK, AT_WORK
 from provisioner.probe.request import KUBERNETES, Request
 from provisioner.resources.wanted import wanted
 
@@ -176,6 +177,7 @@ class Rig:
         self.kept: dict[tuple[str, str], str | None] = {}  # run and path -> text before it
         self.taken_back: set[str] = set()
         self.interrupted = False  # dpkg died and left its journal
+        self.at_work = False  # somebody's apt changes packages
         if not bare:
             self.bring_to(lock)
 
@@ -247,6 +249,8 @@ class Rig:
 
     def simulate(self, line: str) -> CommandOutput:
         """What apt-get would say to `… install a=1 /kept/b_2_all.deb c-`: each named package, and nothing else."""
+        if line == ASK_AT_WORK:
+            return CommandOutput(rc=0, stdout=f"{AT_WORK}\n" if self.at_work else "")
         told = []
         for word in shlex.split(line.partition("); code=$?")[0].rpartition(" install ")[2]):
             name, _, version = (word.rpartition("/")[2] if word.startswith("/") else word).partition(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from provisioner import __version__
 from provisioner.actions import hostlock, switch, trial
+from provisioner.actions import settle as settling
 from provisioner.actions.observe import Seen, observe
 from provisioner.actions.plan import Goal, Planned, plan_for, request_for, simulated
 from provisioner.actions.ports import (
@@ -183,6 +184,8 @@ def _bring(
 ) -> None:
     """Run, look again, verify and enrol, on hosts that are held."""
     hosts = [host for host in hosts if host.name not in applied.results]
+    planned = _settled(hosts, planned, ports, applied, on_event)
+    hosts = [host for host in hosts if host.name not in applied.results]
     planned, away = _mended(hosts, planned, ports, applied, on_event)
     whole = [host for host in hosts if host.name not in applied.results]
     away = {**_run(whole, planned, ports, applied, on_event), **away}
@@ -190,6 +193,39 @@ def _bring(
     _verify_and_enrol(good, planned, ports, applied, on_event)
     for name, since in away.items():
         applied.spent.setdefault(name, Spent()).not_serving = round(time.monotonic() - since, 1)
+
+
+def _settled(
+    hosts: Sequence[InventoryHost],
+    planned: Planned,
+    ports: ApplyPorts,
+    applied: Applied,
+    on_event: Callable[[RunEvent], None],
+) -> Planned:
+    """Where somebody's apt is at work, or was while the plan was made, wait for it while the host serves; plan anew.
+
+    It may be the apt of a run that was killed, which goes on by itself.
+    """
+    changing = [host for host in hosts if planned.plan.hosts[host.name].changes]
+
+    def settle(host: InventoryHost) -> bool | HostError:
+        try:
+            now = settling.at_work(host, ports.shell)
+            if now:
+                on_event(RunEvent(host.name, "stage", "start", "wait for the apt or dpkg that is at work there"))
+                settling.wait(host, ports.shell)
+        except HostError as problem:
+            return problem
+        return now or planned.plan.hosts[host.name].at_work
+
+    moved = []
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for host, came in zip(changing, pool.map(settle, changing), strict=True):
+            if isinstance(came, HostError):
+                applied.results[host.name] = _failed(host.name, came)
+            elif came:
+                moved.append(host)
+    return _anew(moved, planned, ports, applied)
 
 
 def _mended(
@@ -202,8 +238,7 @@ def _mended(
     """Where packages are not whole, let dpkg finish first; only then can apt say what the rest of the plan would do.
 
     It may be the dpkg of a run that was killed and is still at it: it is waited for, and the host is seen again.
-    Returns the plans as they are then, and since when hosts do not serve. What is left to do must be a part of what
-    was shown; a host where it is not, or where apt would do what nobody asked for, gets its result here.
+    Returns the plans as they are then, and since when hosts do not serve.
     """
     broken = [host for host in hosts if mending(planned.plan.hosts[host.name]).changes]
     if not broken:
@@ -219,11 +254,34 @@ def _mended(
     folder = ports.store.write(run, rendered)
     outcomes = ports.runner.run(folder, rendered, sources=planned.plan.inventory, on_event=on_event)
     away = {host.name: since for host in broken if (since := outcomes[host.name].away_since) is not None}
-    goals = planned.goals
     for host in broken:
         if not outcomes[host.name].ok:
-            applied.results[host.name] = _task_failed(host.name, outcomes[host.name], goals[host.name], None)
-    asked = [host for host in broken if outcomes[host.name].ok]
+            applied.results[host.name] = _task_failed(host.name, outcomes[host.name], planned.goals[host.name], None)
+    planned = _anew([host for host in broken if outcomes[host.name].ok], planned, ports, applied, drained=True)
+    for host in broken:
+        plan = planned.plan.hosts[host.name]
+        if plan.interrupted and host.name not in applied.results:
+            applied.results[host.name] = HostResult(
+                host.name,
+                "failed",
+                "dpkg-not-whole",
+                f"{host.name}: what was interrupted could not be finished",
+                context=tuple(c.before or "" for c in plan.changes if isinstance(c.wanted, WholePackages)),
+                hint=f"on the host: dpkg --audit; then {_again(host.name, planned.goals[host.name])}",
+            )
+    return planned, away
+
+
+def _anew(
+    asked: Sequence[InventoryHost], planned: Planned, ports: ApplyPorts, applied: Applied, *, drained: bool = False
+) -> Planned:
+    """See the hosts again and plan what is left to do, which must be a part of what was shown.
+
+    A host where it is not, or where apt would do what nobody asked for, gets its result here.
+    """
+    if not asked:
+        return planned
+    goals = planned.goals
     seen, failed = observe(asked, {host.name: request_for(goals[host.name]) for host in asked}, ports.prober)
     plans = {name: plan_for(one, goals[name], ports.signatures) for name, one in seen.items()}
     plans, unasked = simulated(plans, seen, ports.prober)
@@ -232,27 +290,23 @@ def _mended(
     for name, plan in plans.items():
         shown = {change.what for change in planned.plan.hosts[name].changes}
         more = [change.what for change in plan.changes if change.what not in shown]
+        if not drained:
+            steps = planned.plan.hosts[name].drains if plan.drain else ()
+            plans[name] = plan.model_copy(update={"drains": steps})
         if plan.interrupted:
-            applied.results[name] = HostResult(
-                name,
-                "failed",
-                "dpkg-not-whole",
-                f"{name}: what was interrupted could not be finished",
-                context=tuple(c.before or "" for c in plan.changes if isinstance(c.wanted, WholePackages)),
-                hint=f"on the host: dpkg --audit; then {_again(name, goals[name])}",
-            )
-        elif plan.blocked or more:
+            continue
+        if plan.blocked or more:
             lines = plan.blocked or tuple(f"not in the plan that was shown: {what}" for what in more)
             applied.results[name] = HostResult(
                 name,
                 "failed",
                 "plan-blocked" if plan.blocked else "plan-stale",
-                f"{name}: what was interrupted is finished, and the rest was left",
+                f"{name}: what was under way there is finished, and the rest was left",
                 context=lines,
                 hint=f"{_again(name, goals[name])} makes a new plan",
             )
     hosts_now = {**planned.plan.hosts, **plans}
-    return replace(planned, plan=planned.plan.model_copy(update={"hosts": hosts_now}), seen=planned.seen | seen), away
+    return replace(planned, plan=planned.plan.model_copy(update={"hosts": hosts_now}), seen=planned.seen | seen)
 
 
 def _take_back(

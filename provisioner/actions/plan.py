@@ -43,6 +43,7 @@ from provisioner.model.resource import (
     Settings,
 )
 from provisioner.model.stack import HostLock, Lock
+from provisioner.model.transaction import ASK_AT_WORK, AT_WORK
 from provisioner.plan.cost import not_serving_s
 from provisioner.plan.kernels import SIGNING, asks_for_a_key, boot_refusals, key_refusals
 from provisioner.plan.order import host_plan, plan_from
@@ -356,7 +357,11 @@ def _asked(
             replace(
                 beside,
                 commands=(
-                    *([Command(lines[name], limit_s=SIMULATION_LIMIT_S, shell=True)] if name in lines else []),
+                    *(
+                        [Command(lines[name], limit_s=SIMULATION_LIMIT_S, shell=True), _AT_WORK]
+                        if name in lines
+                        else []
+                    ),
                     *([Command(SIGNING, shell=True)] if name in signed else []),
                     *beside.commands,
                 ),
@@ -370,6 +375,7 @@ def _asked(
         answer = read_simulation(one.capture, lines[name]) if name in lines else UNKNOWN
         if answer is not UNKNOWN:
             found[name] = _with(found[name], answer, seen[name])
+            found[name] = _moving_by_itself(found[name], one.capture)
         if name in signed:
             refused = key_refusals(one.capture.command(SIGNING))
             found[name] = found[name].model_copy(update={"blocked": (*found[name].blocked, *refused)})
@@ -409,6 +415,18 @@ def merged(first: Capture, *more: Capture) -> Capture:
             }
         )
     return first
+
+
+_AT_WORK = Command(ASK_AT_WORK, shell=True)
+
+
+def _moving_by_itself(plan: HostPlan, capture: Capture) -> HostPlan:
+    """Whatever apt simulated may be past already when another one was at work meanwhile."""
+    answer = capture.command(ASK_AT_WORK)
+    if answer is UNKNOWN or AT_WORK not in answer.stdout:
+        return plan
+    note = "another apt or dpkg is at work there now: a run waits for it, and plans anew what it has left"
+    return plan.model_copy(update={"at_work": True, "notes": (*plan.notes, note)})
 
 
 def _with(plan: HostPlan, answer: Simulation, seen: Seen) -> HostPlan:

@@ -158,9 +158,14 @@ class _Follower:
 
 
 def printed(result: Mapping[str, Any]) -> str:
-    """Return what a failed task had to say: its message and errors first, then how its output ended."""
+    """Return what a failed task had to say: its message and errors first, then how its output ended.
+
+    dpkg tells in the middle of its output what went wrong, in two lines: `dpkg: error processing …` and the reason.
+    """
     told: list[str] = []
     for key in ("msg", "stderr", "module_stderr"):
         told += [line for line in str(result.get(key) or "").splitlines() if line.strip() and line not in told]
     output = [line for line in str(result.get("stdout") or "").splitlines() if line.strip()]
-    return "\n".join([*told[:8], *(line for line in output[-6:] if line not in told)])
+    errors = [number for number, line in enumerate(output) if line.startswith("dpkg: error processing")]
+    shown = sorted({*(n for at in errors[:2] for n in (at, at + 1)), *range(max(0, len(output) - 6), len(output))})
+    return "\n".join([*told[:8], *(output[n] for n in shown if n < len(output) and output[n] not in told)])

@@ -110,6 +110,7 @@ class HostPlan(BaseModel):
     verified: bool = True  # False: it had no stack then that it could be verified against, and was not enrolled
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()  # what the host did by itself since, or will do
+    at_work: bool = False  # somebody's apt changed packages while it was looked at: a run waits for it and looks again
     blocked: tuple[str, ...] = ()
     ahead: tuple[Ahead, ...] = ()  # what would be wrong after it; empty as well when nobody looked
 

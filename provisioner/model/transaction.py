@@ -33,6 +33,22 @@ class Move(BaseModel):
         return f"{self.name} {self.before or '-'} {self.after or '-'}"
 
 
+AT_WORK = "# apt at work"
+ASK_AT_WORK = f"""python3 -c '
+import fcntl, struct
+for name in ("lock-frontend", "lock"):
+    try:
+        with open("/var/lib/dpkg/" + name, "rb") as file:
+            asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0)
+            kind = struct.unpack_from("h", fcntl.fcntl(file, fcntl.F_GETLK, asked))[0]
+    except OSError:
+        continue
+    if kind != fcntl.F_UNLCK:
+        print("{AT_WORK}")
+        break
+'"""
+"""A shell command that prints AT_WORK when somebody's apt or dpkg holds its lock now; it takes none itself."""
+
 APT_GET = (
     *("apt-get", "--yes", "--option", "DPkg::Lock::Timeout=600"),
     # A configuration file that its owner changed stays; one that nobody changed is the package's (dpkg(1)).

@@ -149,9 +149,9 @@ def _trial(trial: Trial, group: str, run: str, files: dict[str, str]) -> str:
     """Bring what the trial needs while the host still serves; it begins right before the reboot."""
     wish = {"run": run, "what": trial.what, "driver": trial.driver, "once": trial.once, "limit_s": trial.minutes * 60}
     folder = f"files/{group}/trial"
-    files |= {f"{folder}/{path}": text for path, text in programs.trial().items()}
-    files[f"{folder}/wish.json"] = json.dumps(wish, indent=1, sort_keys=True) + "\n"
-    return fill("tasks/trial.yml.j2", source=folder, folder=TRIAL)
+    brought = {**programs.trial(), "wish.json": json.dumps(wish, indent=1, sort_keys=True) + "\n"}
+    files |= {f"{folder}/{path}": text for path, text in brought.items()}
+    return fill("tasks/trial.yml.j2", source=folder, folder=TRIAL, names=list(brought))
 
 
 def _armed(plan: HostPlan) -> list[str]:

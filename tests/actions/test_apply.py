@@ -14,6 +14,7 @@ import pytest
 
 from provisioner.actions.apply import Applied, ApplyPorts, Who, apply, refuse_if_moved
 from provisioner.actions.plan import Planned, interrupting, make_plan, runs_kubernetes
+from provisioner.actions.settle import WAIT
 from provisioner.doctor.diagnose import Catalogue
 from provisioner.errors import BadInput, Exit, HostError
 from provisioner.matrix.entries import Contract
@@ -22,15 +23,16 @@ from provisioner.model.enrolment import RECORD, EnrolmentRecord, lock_digest, re
 from provisioner.model.history import NOW, Stack
 from provisioner.model.intent import Intent
 from provisioner.model.inventory import InventoryHost
-from provisioner.model.plan import Ahead, Phase, Plan
+from provisioner.model.plan import Ahead, DrainStep, Phase, Plan
 from provisioner.model.results import CheckResult, HostVerification
 from provisioner.model.run import HostOutcome, RunEvent
 from provisioner.model.stack import HostLock, Lock
+from provisioner.model.transaction import ASK_AT_WORK, AT_WORK
 from provisioner.probe.request import Request
 from provisioner.render.project import Project
 from tests.doctor.world import catalogue
 from tests.enrolments import record
-from tests.world import WHEN, Rig, entry
+from tests.world import WHEN, Rig, entry, locked
 
 LOCK = entry()
 
@@ -48,6 +50,8 @@ class World:
     sources: list[tuple[str, ...]] = field(default_factory=list)  # the inventories that each run was told
     changes_back: int = 1  # how many changes a rollback takes back
     busy: set[str] = field(default_factory=set)
+    never_done: set[str] = field(default_factory=set)  # where another apt hangs
+    apt_ends: Callable[[Rig], None] = lambda rig: None  # what another apt has done when it is through
     signature_holds: bool | None = True
     log: list[str] = field(default_factory=list)
     store: Store = field(default_factory=lambda: Store())
@@ -71,6 +75,14 @@ class World:
             for path in [path for path in files if any(path.startswith(folder) for folder in gone)]:
                 del files[path]
             self.log.append(f"forget {host.name}")
+            return CommandOutput(rc=0)
+        if script == ASK_AT_WORK:
+            return CommandOutput(rc=0, stdout=f"{AT_WORK}\n" if self.rigs[host.name].at_work else "")
+        if script == WAIT:
+            self.log.append(f"wait {host.name}")
+            if host.name in self.never_done:
+                return CommandOutput(rc=75)
+            self.apt_ends(self.rigs[host.name])
             return CommandOutput(rc=0)
         self.log.append(f"shell {host.name}")
         return (
@@ -145,12 +157,17 @@ class Runner:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self.transactions: list[str] = []
+        self.playbooks: list[str] = []
 
     def run(
         self, folder: Path, project: Project, *, sources: Sequence[str], on_event: Callable[[RunEvent], None]
     ) -> dict[str, HostOutcome]:
         outcomes = {}
         self._world.sources.append(tuple(sources))
+        for group in project.groups:
+            self.transactions.append(project.files.get(f"files/{group.name}/transaction", ""))
+            self.playbooks.append(project.files[group.playbook])
         for group in project.groups:
             for name in group.hosts:
                 self._world.log.append(f"run {name}")
@@ -590,6 +607,78 @@ def test_a_plan_that_grew_meanwhile_is_not_applied() -> None:
         "plan-stale",
         ("not in the plan that was shown: package nvidia-smi",),
     )
+
+
+def a_world_with_apt_at_work() -> tuple[World, Planned]:
+    """A plan that was made while the apt of a run that was killed put one of the packages there."""
+    world = world_of(rig_01=True)
+    rig = world.rigs["rig-01"]
+    rig.at_work = True
+
+    def ends(rig: Rig) -> None:
+        rig.at_work = False
+        rig.packages["nvidia-smi"] = f"{locked('nvidia-smi').version}\tii "
+
+    world.apt_ends = ends
+    return world, planned(world)
+
+
+def test_somebodys_apt_is_waited_for_and_the_rest_is_planned_anew() -> None:
+    """What apt was said to do is past then: the run must not expect it any more."""
+    world, plan = a_world_with_apt_at_work()
+    moves = plan.plan.hosts["rig-01"].transaction or ()
+    runner = Runner(world)
+    applied = apply(
+        plan, replace(ports_of(world), runner=runner), Who("anna", "console", 1), on_event=lambda event: None
+    )
+
+    assert states(applied) == {"rig-01": "enrolled"}
+    assert world.log == [
+        *("probe", "simulate", "shell rig-01", "wait rig-01", "probe", "simulate", "run rig-01"),
+        *("probe", "verify", "enrol rig-01", "shell rig-01"),
+    ]
+    assert "nvidia-smi" in {move.name for move in moves}
+    assert "nvidia-smi" not in runner.transactions[0]
+
+
+def test_an_apt_that_ended_meanwhile_makes_the_plan_old_all_the_same() -> None:
+    """It was at work when the plan was made, and no longer when the run begins: nobody is waited for."""
+    world, plan = a_world_with_apt_at_work()
+    world.apt_ends(world.rigs["rig-01"])
+    applied = do(world, plan)
+
+    assert plan.plan.hosts["rig-01"].at_work
+    assert "a run waits for it" in plan.plan.hosts["rig-01"].notes[-1]
+    assert states(applied) == {"rig-01": "enrolled"}
+    assert "wait rig-01" not in world.log
+    assert world.log.count("simulate") == 2
+
+
+def test_an_apt_that_hangs_ends_the_run_before_the_drain() -> None:
+    """The host serves on, and the message says how to find who it is."""
+    world, plan = a_world_with_apt_at_work()
+    world.never_done = {"rig-01"}
+    result = do(world, plan).results["rig-01"]
+
+    assert (result.state, result.reference) == ("failed", "apt-at-work")
+    assert "fuser" in result.hint
+    assert "run rig-01" not in world.log
+
+
+def test_the_steps_of_the_drain_stay_when_a_plan_is_made_anew() -> None:
+    """How the clients stop is not asked again."""
+    world, plan = a_world_with_apt_at_work()
+    step = DrainStep(network="akash", kind="command", how="", command=("true",), sees_jobs=True, wait_s=60)
+    hosts_then = {"rig-01": plan.plan.hosts["rig-01"].model_copy(update={"drains": (step,)})}
+    runner = Runner(world)
+    apply(
+        replace(plan, plan=plan.plan.model_copy(update={"hosts": hosts_then})),
+        replace(ports_of(world), runner=runner),
+        Who("anna", "console", 1),
+        on_event=lambda event: None,
+    )
+
+    assert "drain akash" in runner.playbooks[0] or "- akash" in runner.playbooks[0]
 
 
 def test_seconds_are_each_hosts_own() -> None:

@@ -24,3 +24,24 @@ def test_errors_come_before_the_end_of_the_output() -> None:
 def test_nothing_is_told_twice() -> None:
     """Modules repeat stderr in their message; a line stands there once."""
     assert printed({"msg": "dpkg was interrupted", "stderr": "dpkg was interrupted\n"}) == "dpkg was interrupted"
+
+
+def test_the_reason_that_dpkg_gives_in_the_middle_is_told() -> None:
+    """As apt 2.6 printed it when the disk was full: the end of the output only names the archive."""
+    output = [
+        "Unpacking nvidia-kernel-dkms (535.261.03-1) over (535.216.03-2~bpo12+1) ...",
+        "dpkg: error processing archive /tmp/apt-dpkg-install-t/14-firmware_535.261.03-1_amd64.deb (--unpack):",
+        " cannot copy extracted data for './lib/x' to '/lib/x.dpkg-new': failed to write (No space left on device)",
+        "dpkg-deb: error: paste subprocess was killed by signal (Broken pipe)",
+        *(f"Unpacking package {number} ..." for number in range(8)),
+        "Errors were encountered while processing:",
+        " /tmp/apt-dpkg-install-t/14-firmware_535.261.03-1_amd64.deb",
+    ]
+    said = printed({"stderr": "E: Sub-process /usr/bin/dpkg returned an error code (1)", "stdout": "\n".join(output)})
+
+    assert said.splitlines() == [
+        "E: Sub-process /usr/bin/dpkg returned an error code (1)",
+        output[1],
+        output[2],
+        *output[-6:],
+    ]

@@ -95,4 +95,4 @@ def kill_tree(running: subprocess.Popen[str]) -> None:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
-    running.communicate(timeout=60)
+    running.wait(timeout=60)

@@ -230,6 +230,23 @@ def test_down_removes_exactly_its_own(lab: Lab, lab_factory: Callable[..., Lab])
     assert [host.state for host in lab.hosts()] == ["running"] * len(HOSTS)
 
 
+def test_renewed_host_begins_on_the_disk_that_was_kept(lab_factory: Callable[..., Lab]) -> None:
+    """Same name, address and login; of the disk what was there when it was kept, or nothing."""
+    lab = lab_factory("one=bookworm")
+    host = lab.host("one")
+    address, tag = host.address, f"provision-lab:{lab.name}"
+    host.exec("touch /root/kept")
+    host.keep_as(tag)
+    try:
+        host.exec("touch /root/later")
+        kept = lab.renew("one", tag)
+        assert (kept.exec("ls /root").stdout.split(), kept.address) == (["kept"], address)
+        assert ssh(lab, kept, "true").rc == 0
+        assert lab.renew("one").exec("ls /root").stdout == ""
+    finally:
+        lab._client.images.remove(tag, force=True)
+
+
 def test_half_a_lab_goes_too(lab_factory: Callable[..., Lab], lab: Lab) -> None:
     """After a crash in the middle of up there may be a volume and no network; labels find it all the same."""
     client = lab._client

@@ -255,6 +255,15 @@ class Lab:
             hint=f"hosts: {', '.join(host.name for host in self.hosts()) or 'none'}",
         )
 
+    def renew(self, name: str, tag: str | None = None) -> Host:
+        """Give a host a new disk, of an image of `Host.keep_as` or else the bare one; its name and cards stay."""
+        host = self.host(name)
+        host._container.remove(force=True)
+        for volume in self._client.volumes.list(filters={"name": _docker_volume(self.name, name)}):
+            volume.remove(force=True)
+        Lab.up(self.name, self.folder, [host.spec], images={name: tag} if tag else {})
+        return self.host(name)
+
     @property
     def inventory(self) -> Path:
         return self.folder / "inventory.yml"
@@ -320,7 +329,7 @@ class Lab:
         api = self._client.api
         endpoint = api.create_endpoint_config(ipv4_address=address, aliases=[spec.name])
         labels = {LABEL: self.name, HOST_LABEL: spec.name, SPEC_LABEL: spec.as_label()}
-        volume = f"provision-lab-{self.name}-{spec.name}-docker"
+        volume = _docker_volume(self.name, spec.name)
         self._client.volumes.create(volume, labels={LABEL: self.name})
         environment = {"container": "docker"}
         if not Path("/sys/fs/cgroup/cgroup.controllers").exists():
@@ -446,6 +455,10 @@ def _drop_caches(client: DockerClient) -> list[str]:
     for volume in volumes:
         volume.remove(force=True)
     return [f"{len(tags)} cached images", "the build cache"] if tags or volumes else []
+
+
+def _docker_volume(lab: str, host: str) -> str:
+    return f"provision-lab-{lab}-{host}-docker"
 
 
 def _labels(network: Network) -> dict[str, str]:
