@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -43,6 +43,7 @@ class HostStatus:
     hint: str = ""
     notes: tuple[str, ...] = ()  # what the host did by itself, or will do
     as_locked: bool = False  # nothing but the record is missing or wrong
+    clients: Mapping[str, str] = field(default_factory=dict)  # network -> version of its client in the lock
     tunnel: TunnelFacts = field(default_factory=TunnelFacts)
 
 
@@ -93,6 +94,7 @@ def _status(seen: Seen, entry: HostLock | None, lock: Lock | None, signatures: S
         runtime=_runtime(seen),
         networks=entry.intent.networks if entry is not None else seen.host.intent.networks,
         as_locked=plan is not None and plan.up_to_date,
+        clients={name: one.value for name, one in entry.networks.items() if one.value} if entry is not None else {},
         tunnel=seen.facts.tunnel,
         enrolled_at=record.enrolled_at if record is not None and state == "enrolled" else None,
     )

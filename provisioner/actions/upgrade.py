@@ -15,7 +15,7 @@ from provisioner.model.stack import Lock
 from provisioner.probe.request import FULL, Request
 from provisioner.resolve.lock import make_lock
 from provisioner.resolve.options import named_parts, network_named, versioned_client
-from provisioner.resolve.upgrade import Step, upgraded
+from provisioner.resolve.upgrade import Step, same_request, upgraded
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,11 @@ def upgrade(
     client = versioned_client(entry)
     serving = [host for host in hosts if network in {named_parts(name)[0] for name in host.intent.networks}]
     _refuse_other_pins(serving, network, to)
-    locked = [h for h in serving if not_locked(h.name, before) is None and before.hosts[h.name].intent == h.intent]
+    locked = [
+        h
+        for h in serving
+        if not_locked(h.name, before) is None and same_request(before.hosts[h.name].intent, h.intent, network)
+    ]
     seen, failed = observe(locked, {host.name: Request(FULL) for host in locked}, prober)
     steps = {
         name: upgraded(one.facts, one.host.intent, before.hosts[name], network, to, matrix)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
 from provisioner.actions import observe as observing
+from provisioner.actions.live import live
 from provisioner.actions.status import HostStatus, status
 from provisioner.cli.views.status import status_json, status_text
 from provisioner.errors import HostError
-from provisioner.model.capture import Capture
+from provisioner.model.capture import Capture, CommandOutput
 from provisioner.model.enrolment import RECORD, EnrolmentRecord
 from provisioner.model.facts import HostFacts
 from provisioner.model.inventory import InventoryHost
@@ -156,6 +157,82 @@ def test_the_whole_screen() -> None:
         "",
         "Next: provision plan -i hosts.yml --limit rig-02",
     ]
+
+
+def test_who_serves_what_and_why_not_where_not() -> None:
+    """The client's version where the host is as locked; who serves since when; what the watchdog saw."""
+    clients = {"livepeer": "v0.7.3", "akash": "0.16.2"}
+    states = (
+        HostStatus("rig-01", "enrolled", "", "580.95.05", None, ("livepeer",), WHEN, clients=clients),
+        HostStatus("rig-02", "enrolled", "", "580.95.05", None, ("livepeer@v0.7.3", "akash/x"), WHEN, clients=clients),
+        HostStatus("rig-03", "differs", "file x differs", "580.95.05", None, ("livepeer",), clients=clients),
+        HostStatus("rig-04", "not seen", "rig-04 does not answer", networks=("livepeer",)),
+    )
+    shell = Shell(
+        {
+            "rig-01": (0, {"livepeer": {"serves": True, "since": "2026-11-24T03:08:00Z", "why": ""}}, None),
+            "rig-02": (
+                0,
+                {
+                    "livepeer": {"serves": False, "since": None, "why": "drained: watchdog: A is at 95 °C"},
+                    "akash": {"serves": True, "since": None, "why": "drained: by provision"},
+                },
+                {"causes": {"hot": "A is at 95 °C"}, "held": {"hot": "stop-client: a job runs"}},
+            ),
+            "rig-03": (127, None, None),
+        }
+    )
+    hosts = [InventoryHost(one.host, {}, ENTRY.intent) for one in states[:3]]
+    wanted = {"rig-01": ["livepeer"], "rig-02": ["livepeer", "akash"], "rig-03": ["livepeer"]}
+    now = live(hosts, wanted, shell=shell)
+
+    assert shell.asked["rig-02"].endswith("provision-watchdog serves livepeer akash")
+    assert status_text(states, seconds=1, lock="provision.lock", now=now).splitlines()[2:14] == [
+        "host    state     driver     runtime  networks                         enrolled since",
+        "rig-01  enrolled  580.95.05  none     livepeer v0.7.3                  2026-11-24 03:07",
+        "rig-02  enrolled  580.95.05  none     livepeer v0.7.3, akash/x 0.16.2  2026-11-24 03:07",
+        "rig-03  differs   580.95.05  none     livepeer                         -",
+        "rig-04  not seen  unknown    unknown  livepeer                         -",
+        "",
+        "host    client    serves                  why not",
+        "rig-01  livepeer  since 2026-11-24 03:08",
+        "rig-02  livepeer  no                      drained: watchdog: A is at 95 °C",
+        "rig-02  akash     yes                     drained: by provision",
+        "rig-02  watchdog  hot                     A is at 95 °C; held: stop-client: a job runs",
+        "rig-03  -         unknown                 nothing of provision is on it yet",
+    ]
+    shown = json.loads(status_json(states, now))["hosts"]
+    assert shown["rig-01"]["live"]["clients"]["livepeer"]["since"] == "2026-11-24T03:08:00Z"
+    assert shown["rig-02"]["live"]["watchdog"]["causes"] == {"hot": "A is at 95 °C"}
+    assert "live" not in shown["rig-04"]
+
+
+def test_a_host_that_does_not_tell_what_it_serves() -> None:
+    """Gone, of an older release, or talking of something else: each in words."""
+    shell = Shell({"rig-01": (2, None, None), "rig-02": (1, None, None)})
+    told = live([InventoryHost(f"rig-0{n}", {}, ENTRY.intent) for n in (1, 2, 3)], {}, shell=shell)
+    assert [told[f"rig-0{n}"].problem for n in (1, 2, 3)] == [
+        "its programs are older than this: provision apply brings them up to date",
+        "it does not tell what it serves: Traceback",
+        "rig-03 does not answer",
+    ]
+
+
+@dataclass
+class Shell:
+    """Hosts that answer with an exit code, their clients and the watchdog's last round; the others do not answer."""
+
+    answers: Mapping[str, tuple[int, object, object]]
+    asked: dict[str, str] = field(default_factory=dict)
+
+    def run(self, host: InventoryHost, script: str, stdin: str = "", timeout_s: float = 60) -> CommandOutput:
+        self.asked[host.name] = script
+        if host.name not in self.answers:
+            raise HostError("ssh-timeout", host.name, f"{host.name} does not answer")
+        rc, clients, watchdog = self.answers[host.name]
+        if rc:
+            return CommandOutput(rc=rc, stderr="Traceback\n")
+        return CommandOutput(rc=0, stdout=json.dumps({"format": 1, "clients": clients, "watchdog": watchdog}))
 
 
 def test_json_tells_absent_from_unknown() -> None:

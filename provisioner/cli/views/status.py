@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from provisioner.actions.live import Live
 from provisioner.actions.locked import OLDER
 from provisioner.actions.status import HostStatus
 from provisioner.cli.views.tunnel import tunnel_words
@@ -16,9 +17,17 @@ _COLOURS = {"enrolled": "green", "out": "red", "not seen": "red", "differs": "ye
 
 
 def status_text(
-    states: Sequence[HostStatus], *, seconds: float, lock: str | None, inventory: Sequence[str] = ()
+    states: Sequence[HostStatus],
+    *,
+    seconds: float,
+    lock: str | None,
+    inventory: Sequence[str] = (),
+    now: Mapping[str, Live] | None = None,
 ) -> str:
-    """Return the whole screen of `provision status`; `inventory` is what a next command has to name again."""
+    """Return the whole screen of `provision status`; `inventory` is what a next command has to name again.
+
+    `now` is what the hosts told of their clients (`--live`).
+    """
     count = f"{len(states)} host{'' if len(states) == 1 else 's'}"
     enrolled = sum(one.state == "enrolled" for one in states)
     head = f"{count} observed in {seconds:.1f} s · lock {lock or 'not made yet'} · {enrolled} enrolled"
@@ -34,13 +43,40 @@ def status_text(
     tail = ["", *table(reasons, indent=2).splitlines()] if reasons else []
     tail += [f"  {one.host}: {safe(note)}" for one in states for note in one.notes]
     tail += [f"  {one.host}: {safe(one.hint)}" for one in states if one.hint]
-    return "\n".join([head, "", paint(lines[0], "dim"), *coloured, *tail, *_next(states, lock, inventory)])
+    serving = _serving(states, now) if now else []
+    return "\n".join([head, "", paint(lines[0], "dim"), *coloured, *serving, *tail, *_next(states, lock, inventory)])
 
 
 def _row(one: HostStatus) -> list[str]:
     since = one.enrolled_at.strftime("%Y-%m-%d %H:%M") if one.enrolled_at else "-"
-    networks = ", ".join(one.networks) or "-"
+    networks = ", ".join(_client(one, name) for name in one.networks) or "-"
     return [one.host, one.state, safe(_word(one.driver)), safe(_word(one.runtime)), networks, since]
+
+
+def _client(one: HostStatus, name: str) -> str:
+    """A network with its client's version where the host is as the lock says; elsewhere that is only a wish."""
+    way = name.partition("@")[0]
+    version = one.clients.get(way.partition("/")[0]) if one.state in ("enrolled", "up to date") else None
+    return f"{way} {version}" if version else name
+
+
+def _serving(states: Sequence[HostStatus], now: Mapping[str, Live]) -> list[str]:
+    """A row per client: since when it serves, or why not; below each host what its watchdog saw last."""
+    rows = [["host", "client", "serves", "why not"]]
+    for one in states:
+        told = now.get(one.host)
+        if told is None:
+            continue
+        if told.problem:
+            rows.append([one.host, "-", "unknown", safe(told.problem)])
+        for network, client in told.clients.items():
+            since = f"since {client.since:%Y-%m-%d %H:%M}" if client.since else "yes" if client.serves else "no"
+            rows.append([one.host, network, since, safe(client.why)])
+        for cause, words in sorted((told.watchdog or {}).get("causes", {}).items()):
+            held = (told.watchdog or {}).get("held", {}).get(cause)
+            rows.append([one.host, "watchdog", safe(cause), safe(words + (f"; held: {held}" if held else ""))])
+    head, *lines = table(rows).splitlines()
+    return ["", paint(head, "dim"), *lines]
 
 
 def _word(value: str | Unknown | None) -> str:
@@ -66,8 +102,8 @@ def _next(states: Sequence[HostStatus], lock: str | None, inventory: Sequence[st
     return ["", f"Next: {next_command('plan', inventory, waiting, lock)}"] if waiting else []
 
 
-def status_json(states: Sequence[HostStatus]) -> str:
-    """Return the versioned shape: null is absent, "unknown" was not seen."""
+def status_json(states: Sequence[HostStatus], now: Mapping[str, Live] | None = None) -> str:
+    """Return the versioned shape: null is absent, "unknown" was not seen; `live` stands where a host was asked."""
     hosts = {}
     for one in states:
         value = asdict(one)
@@ -76,5 +112,7 @@ def status_json(states: Sequence[HostStatus]) -> str:
         value["enrolled_at"] = one.enrolled_at.isoformat() if one.enrolled_at else None
         for key in ("driver", "runtime"):
             value[key] = "unknown" if value[key] is UNKNOWN else value[key]
+        if now and one.host in now:
+            value["live"] = now[one.host].model_dump(mode="json", exclude={"format"})
         hosts[one.host] = value
     return json.dumps({"format": 1, "hosts": hosts}, indent=2)
