@@ -134,6 +134,13 @@ class Host:
         except nvml.Failed as problem:
             return [str(problem)]
 
+    def restore_power(self, limits: "dict[str, float]") -> "list[str]":
+        try:
+            with nvml.Nvml() as lib:
+                return power.restore(limits, lib)
+        except nvml.Failed as problem:
+            return [str(problem)]
+
 
 # What is wrong.
 
@@ -328,6 +335,7 @@ def run(host: "Host", config: "Json") -> "Json":
     """One round: look, decide, act, and what is to be written."""
     before = load(host.root + STATUS).get("memory") or {}
     memory = {"kernel": before.get("kernel"), "cards": enrolled_cards(host.root)}
+    capped = before.get("capped") if isinstance(before.get("capped"), dict) else {}
     seen = host.nvml()
     found = causes(host, config, memory, seen)
     decision = ladder.decide(
@@ -337,9 +345,11 @@ def run(host: "Host", config: "Json") -> "Json":
     actions = []
     if not decision.memory["causes"]:
         actions += [{"action": "reopen", "cause": network, "words": ""} for network in reopen(host, config)]
-        if before.get("capped"):
+        for words in host.restore_power(capped) if capped else []:
+            say(words)
+        if capped:
             host.run(["systemctl", "try-restart", "--no-block", "provision-power.service"])
-    memory["capped"] = bool(decision.memory["causes"]) and (before.get("capped") or cap_taken(decision))
+    memory["capped"] = capped_after(capped, decision, seen)
     status = {"format": 1, "at": gate.stamp(host.now()), "causes": found, "held": decision.held, "actions": actions}
     status.update({"nvml": seen, "memory": memory})
     # Written before anything is done: a reboot that comes at once must not be forgotten, or its limit would be.
@@ -361,8 +371,14 @@ def run(host: "Host", config: "Json") -> "Json":
     return status
 
 
-def cap_taken(decision: "ladder.Decision") -> bool:
-    return any(action == "cap-power" for action, _, _ in decision.actions)
+def capped_after(capped: "dict[str, float]", decision: "ladder.Decision", seen: "Json") -> "dict[str, float]":
+    """Each card's limit before the first cap, as uuid -> watts; nothing is capped any more once no cause is left."""
+    if not decision.memory["causes"]:
+        return {}
+    if not any(action == "cap-power" for action, _, _ in decision.actions):
+        return capped
+    limits = {card["uuid"]: card["limit_w"] for card in seen.get("gpus", []) if card["limit_w"] is not None}
+    return {**limits, **capped}
 
 
 # What is written.

@@ -75,7 +75,13 @@ class Host(watchdog.Host):
 
     def cap_power(self) -> list[str]:
         self.ran.append(["cap"])
+        for card in self.cards["gpus"]:
+            card["limit_w"] *= 0.9
         return ["A: power limit 450 W → 405 W"]
+
+    def restore_power(self, limits: dict[str, float]) -> list[str]:
+        self.ran.append(["restore", *(f"{uuid}={limit:g}" for uuid, limit in limits.items())])
+        return []
 
 
 CONFIG: dict[str, Any] = {"networks": ["lium"], "reboot": True, "jobs": {"lium": "pod_*"}}
@@ -233,6 +239,8 @@ def test_a_hot_card(host: Host) -> None:
     host.units.clear()
     rounds(host, 10)
     assert ["systemctl", "try-restart", "--no-block", "provision-power.service"] in host.ran
+    # What it had before the first of three caps: a host without a power policy would stay capped for good.
+    assert ["restore", "GPU-1=450"] in host.ran
     assert ["systemctl", "start", "--no-block", UNIT] in host.ran
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -27,78 +26,26 @@ from provisioner.model.enrolment import EnrolmentRecord, read_record
 from tests.enrolments import signed
 from tests.lab import images, standins
 from tests.lab.conftest import ssh
-from tests.lab.operator import BIN, LONG, Operator
+from tests.lab.operator import LONG
+from tests.lab.serving import DATA, SLOW, Serving, unpacked
 
 # Not in the short form before it was seen to pass as a whole.
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(not LONG, reason="long form: scripts/test --all")]
 
 HOST = "rig-net"
-SLOW = ("--timeout", "400")  # apt reads an index anew, on a machine that may be busy
-DATA = "/srv/stand-in"
 RECORD = "/var/lib/provision/enrolment.json"
 
 
-class Rig(Operator):
-    """An operator of one host, whose driver and toolkit come from the stand-ins' source."""
-
-    def __init__(self, lab: Lab, folder: Path, repository: standins.Repository) -> None:
-        super().__init__(lab, folder)
-        self.key = folder / "stand-ins.asc"
-        self.key.write_text(repository.key, encoding="utf-8")
-        self.fingerprint = repository.fingerprint
-        self.images: dict[str, str] = {}
+class Rig(Serving):
+    """An operator of one host."""
 
     def wish(self, network: str, clients: list[dict[str, Any]] | None = None, **more: Any) -> None:
         """State the host's intent and resolve it."""
-        source = {
-            "id": "stand-ins",
-            "uri": f"copy:{standins.WHERE}",
-            "suite": "/",
-            "key": str(self.key),
-            "fingerprint": self.fingerprint,
-        }
-        variables = {
-            "provision_networks": [network],
-            "provision_runtime": "docker-io",
-            "provision_driver": "==580.95.05",
-            "provision_policy": {"sources": [source], "driver_source": "vendor"},
-            "provision_clients": clients or [],
-            **more,
-        }
-        path = self.lab.folder / "host_vars" / f"{HOST}.yml"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(variables), encoding="utf-8")
+        self.variables(HOST, network, clients or [], **{"provision_driver": "==580.95.05", **more})
         self.run("resolve", *SLOW)
 
-    def client(self, network: str, name: str, port: int, answers: str = "index.html", **more: Any) -> dict[str, Any]:
-        """A container of a stand-in: its answer is its health, and its heartbeat a file in DATA."""
-        return {
-            "network": network,
-            "name": name,
-            "image": self.images[name],
-            "mirror": images.REGISTRY,
-            "ports": [f"{port}:8080"],
-            "volumes": [f"{DATA}/{name}:/data"],
-            "environment": {"ANSWERS": answers},
-            "health_url": f"http://127.0.0.1:{port}/{answers}",
-            "heartbeat": f"{DATA}/{name}/heartbeat",
-            "heartbeat_s": 10,
-            **more,
-        }
-
     def root(self, command: str, rc: int = 0) -> str:
-        done = self.lab.host(HOST).exec(command)
-        assert done.rc == rc, f"{command}: exit {done.rc}: {done.stdout}{done.stderr}"
-        return done.stdout + done.stderr
-
-    def alone(self, *words: str) -> str:
-        """A command that takes no inventory."""
-        argv = [str(BIN / "provision"), *words]
-        done = subprocess.run(
-            argv, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False, timeout=120
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        return self.as_root(HOST, command, rc)
 
     def watched(self, *, at_once: bool = True) -> dict[str, Any]:
         """Let the watchdog look once, now; `at_once`: as if the wait behind its last step were over."""
@@ -114,20 +61,15 @@ class Rig(Operator):
         return found
 
     def forget_causes(self) -> None:
-        """Begin every ladder anew."""
+        """Begin every ladder anew. Each apply starts the timer again: its rounds would take steps in between."""
+        self.root("systemctl stop provision-watchdog.timer provision-watchdog.service")
         self.root("rm -f /var/lib/provision/watchdog.json; rm -rf /var/lib/provision/drained")
 
     def active(self, network: str) -> str:
         return self.lab.host(HOST).exec(f"systemctl is-active provision-client@{network}").stdout.strip()
 
-    def wait_for(self, what: Callable[[], bool], seconds: float, why: str) -> None:
-        ends = time.monotonic() + seconds
-        while not what():
-            assert time.monotonic() < ends, f"{why}: not within {seconds:g} s"
-            time.sleep(1)
-
     def healthy(self, network: str) -> bool:
-        return self.lab.host(HOST).exec(f"/usr/local/lib/provision/health/{network}").rc == 0
+        return self.serves(HOST, network)
 
 
 def actions(status: dict[str, Any]) -> list[tuple[str, str]]:
@@ -138,11 +80,7 @@ def actions(status: dict[str, Any]) -> list[tuple[str, str]]:
 def rig(lab_factory: Callable[..., Lab], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     repository = standins.build(tmp_path_factory.mktemp("standins"))
     lab = lab_factory(f"{HOST}=bookworm:rtx-3090")
-    unpacked = ssh(
-        lab, HOST, f"sudo mkdir -p {standins.WHERE} && sudo tar xz -C {standins.WHERE}", given=repository.packed()
-    )
-    assert unpacked.rc == 0, unpacked.stderr
-    images.registry(lab, HOST)
+    unpacked(lab, HOST, repository)
     found = Rig(lab, tmp_path_factory.mktemp("operator"), repository)
     for name in ("executor-executor-1", "io-worker-vc", "io-worker-monitor", "stand-in-render"):
         found.images[name] = images.made(lab, HOST, f"standin/{name}", "1")
@@ -151,7 +89,7 @@ def rig(lab_factory: Callable[..., Lab], tmp_path_factory: pytest.TempPathFactor
 
 
 def lium(rig: Rig, **more: Any) -> list[dict[str, Any]]:
-    return [rig.client("lium", "executor-executor-1", 8001, "update-status", **more)]
+    return [rig.stand_in("lium", "executor-executor-1", 8001, "update-status", **more)]
 
 
 def test_01_bad_wishes_are_told_before_anything_is_changed(rig: Rig) -> None:
@@ -242,6 +180,7 @@ def test_06_a_running_job_is_waited_for(rig: Rig) -> None:
 
 def test_07_a_foreign_driver_change_closes_the_gate_and_apply_mends(rig: Rig) -> None:
     """Somebody's package replaces the library under the loaded module: gate, doctor, watchdog, then apply."""
+    rig.forget_causes()
     deb = f"{standins.WHERE}/libnvidia-ml1_580.159.03-1_amd64.deb"
     rig.root(f"dpkg -i --force-all {deb} >/dev/null 2>&1")
     assert "NVML: " in rig.root("/usr/local/sbin/provision-gate check lium", rc=1)
@@ -373,7 +312,7 @@ def test_14_the_other_networks(rig: Rig, network: str) -> None:
         "render": [("stand-in-render", 8004)],
         "akash": [],
     }[network]
-    rig.wish(network, [rig.client(network, name, port) for name, port in clients])
+    rig.wish(network, [rig.stand_in(network, name, port) for name, port in clients])
     assert f"{HOST}  enrolled" in rig.run("apply", "--yes", *SLOW)
     rig.root(f"/usr/local/sbin/provision-gate check {network}")
     assert "not for lium" in rig.root("/usr/local/sbin/provision-gate check lium", rc=1)
