@@ -115,12 +115,12 @@ def test_01_six_hosts_serve_the_former_client(fleet: Serving) -> None:
     assert drivers(fleet) == {**dict.fromkeys(HOSTS[:-1], "580.159.03"), LAST: OLD_DRIVER}
 
 
-def test_02_a_version_that_nobody_knows_changes_nothing(fleet: Serving) -> None:
-    """Nor does one whose image nobody named get further than the first host's plan."""
+def test_02_a_version_without_an_image_changes_nothing(fleet: Serving) -> None:
+    """Said before the first host is touched; the lock is as it was."""
     wish(fleet, "livepeer")
     before = (fleet.folder / "provision.lock").read_text(encoding="utf-8")
-    said = fleet.run("upgrade", "livepeer", "--to", "v9.9", "--apply", "--yes", code=Exit.UNRESOLVABLE)
-    assert "nothing was changed, and the lock is as it was" in said
+    said = fleet.run("upgrade", "livepeer", "--to", "v0.8.10", "--apply", "--yes", code=Exit.BAD_INPUT)
+    assert f"rig-01: {CLIENT} has images for {OLD}, {NEW}, {BROKEN}" in said
     assert (fleet.folder / "provision.lock").read_text(encoding="utf-8") == before
     assert run_by(fleet) == dict.fromkeys(HOSTS, OLD)
 

@@ -15,7 +15,7 @@ from provisioner.errors import BadInput
 from provisioner.matrix.reader import Matrix
 from provisioner.model.capture import Capture
 from provisioner.model.facts import HostFacts, Package
-from provisioner.model.intent import Intent
+from provisioner.model.intent import ClientContainer, Intent
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.stack import HostLock, Lock
 from provisioner.resolve import solve
@@ -253,6 +253,21 @@ def test_any_other_difference_of_the_request_is_resolved_first(fleet: tuple[list
     found = action.upgrade(other, "akash", "0.16.2", worlds.matrix(), before, prober=Nobody())  # type: ignore[arg-type]  # never asked
 
     assert found.unlocked == ("rig-01",)
+
+
+def test_a_client_without_an_image_for_the_version_is_refused_before_anything() -> None:
+    """Else the lock would name a client that no plan can bring, and the rollout would find it host by host."""
+    one = ClientContainer(network="akash", images={"0.16.0": f"a/b@sha256:{'0' * 64}"})  # type: ignore[arg-type]  # a mapping is read as pairs
+    host = InventoryHost("rig-01", {}, AKASH.model_copy(update={"clients": (one,)}))
+    lock = make_lock({}, worlds.matrix().digest)
+
+    with pytest.raises(BadInput) as caught:
+        action.upgrade([host], "akash", "0.16.2", worlds.matrix(), lock, prober=Nobody())  # type: ignore[arg-type]  # never asked
+
+    assert (caught.value.reference, list(caught.value.context)) == (
+        "no-image",
+        ["rig-01: akash has images for 0.16.0"],
+    )
 
 
 # --- because of the new client ------------------------------------------------------------------------------------
