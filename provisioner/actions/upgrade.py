@@ -96,5 +96,5 @@ def _refuse_without_image(hosts: Sequence[InventoryHost], network: str, to: str)
             "no-image",
             f"no image is named for {network} {to}",
             context=missing,
-            hint="add the version and its NAME@sha256:DIGEST to images of provision_clients (docs/reference/clients.md)",
+            hint="name it under images of provision_clients (docs/reference/clients.md)",
         )
