@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
@@ -12,7 +12,6 @@ from provisioner.actions.observe import Seen, observe
 from provisioner.actions.plan import goal_of, plan_of, request_for
 from provisioner.actions.ports import Prober, Signatures
 from provisioner.errors import HostError
-from provisioner.facts.live import UPTIME, WATCHDOG, LiveFacts, gate_line, live, units_line
 from provisioner.model.capture import UNKNOWN, Unknown
 from provisioner.model.enrolment import RECORD, EnrolmentRecord, is_of_an_older_format, lock_digest, read_record
 from provisioner.model.facts import TunnelFacts
@@ -21,7 +20,7 @@ from provisioner.model.plan import HostPlan
 from provisioner.model.stack import HostLock, Lock
 from provisioner.model.version import DebianVersion
 from provisioner.plan.trial import notes_of
-from provisioner.probe.request import STATE, Command, Request
+from provisioner.probe.request import STATE, Request
 
 State = Literal["bare", "differs", "up to date", "enrolled", "out", "not seen"]
 
@@ -44,52 +43,26 @@ class HostStatus:
     hint: str = ""
     notes: tuple[str, ...] = ()  # what the host did by itself, or will do
     as_locked: bool = False  # nothing but the record is missing or wrong
+    clients: Mapping[str, str] = field(default_factory=dict)  # network -> version of its client in the lock
     tunnel: TunnelFacts = field(default_factory=TunnelFacts)
-    live: LiveFacts | None = None  # only where it was asked for
 
 
 def status(
-    hosts: Sequence[InventoryHost], lock: Lock | None, *, prober: Prober, signatures: Signatures, now: bool = False
+    hosts: Sequence[InventoryHost], lock: Lock | None, *, prober: Prober, signatures: Signatures
 ) -> tuple[HostStatus, ...]:
-    """Return every host's state, in inventory order, from one look; no lock yet means that no host is locked.
-
-    `now`: look also at what the clients do at this moment.
-    """
+    """Return every host's state, in inventory order, from one look; no lock yet means that no host is locked."""
     locked = dict(lock.hosts) if lock is not None else {}
     requests = {
         h.name: request_for(goal_of(locked[h.name], _matrix_of(lock, h.name))) if h.name in locked else Request(STATE)
         for h in hosts
     }
-    if now:
-        requests = {h.name: _and_now(requests[h.name], _networks(h, locked.get(h.name))) for h in hosts}
     seen, failed = observe(hosts, requests, prober)
     return tuple(
         _not_seen(host, failed[host.name])
         if host.name in failed
-        else _with_now(_status(seen[host.name], locked.get(host.name), lock, signatures), seen[host.name], now=now)
+        else _status(seen[host.name], locked.get(host.name), lock, signatures)
         for host in hosts
     )
-
-
-def _networks(host: InventoryHost, entry: HostLock | None) -> tuple[str, ...]:
-    """Their ids: a request may name a way to serve and a version behind it."""
-    if entry is not None:
-        return tuple(sorted(entry.networks))
-    return tuple(sorted({name.partition("@")[0].partition("/")[0] for name in host.intent.networks}))
-
-
-def _and_now(request: Request, networks: tuple[str, ...]) -> Request:
-    """The gate asks NVML, which may take its 20 seconds on a sick card."""
-    files = tuple(dict.fromkeys((*request.profile.files, WATCHDOG, UPTIME)))
-    asked = (Command(units_line(networks)), *(Command(gate_line(network), limit_s=30) for network in networks))
-    return replace(
-        request, profile=replace(request.profile, files=files), asked=(*request.asked, *(asked if networks else ()))
-    )
-
-
-def _with_now(one: HostStatus, seen: Seen, *, now: bool) -> HostStatus:
-    networks = tuple(sorted({name.partition("@")[0].partition("/")[0] for name in one.networks}))
-    return replace(one, live=live(seen.capture, networks)) if now else one
 
 
 def _matrix_of(lock: Lock | None, host: str) -> str:
@@ -121,6 +94,7 @@ def _status(seen: Seen, entry: HostLock | None, lock: Lock | None, signatures: S
         runtime=_runtime(seen),
         networks=entry.intent.networks if entry is not None else seen.host.intent.networks,
         as_locked=plan is not None and plan.up_to_date,
+        clients={name: one.value for name, one in entry.networks.items() if one.value} if entry is not None else {},
         tunnel=seen.facts.tunnel,
         enrolled_at=record.enrolled_at if record is not None and state == "enrolled" else None,
     )

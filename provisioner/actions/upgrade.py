@@ -15,7 +15,7 @@ from provisioner.model.stack import Lock
 from provisioner.probe.request import FULL, Request
 from provisioner.resolve.lock import make_lock
 from provisioner.resolve.options import named_parts, network_named, versioned_client
-from provisioner.resolve.upgrade import Step, upgraded
+from provisioner.resolve.upgrade import Step, same_request, upgraded
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,17 @@ class Upgraded:
 def upgrade(
     hosts: Sequence[InventoryHost], network: str, to: str, matrix: Matrix, before: Lock, *, prober: Prober
 ) -> Upgraded:
-    """Return each host's step. Raises BadInput for a network that is not known or a pin that says otherwise."""
+    """Return each host's step. Raises BadInput for an unknown network, another pin, or a client without an image."""
     entry, _, _ = network_named(network, matrix)
     client = versioned_client(entry)
     serving = [host for host in hosts if network in {named_parts(name)[0] for name in host.intent.networks}]
     _refuse_other_pins(serving, network, to)
-    locked = [h for h in serving if not_locked(h.name, before) is None and before.hosts[h.name].intent == h.intent]
+    _refuse_without_image(serving, network, to)
+    locked = [
+        h
+        for h in serving
+        if not_locked(h.name, before) is None and same_request(before.hosts[h.name].intent, h.intent, network)
+    ]
     seen, failed = observe(locked, {host.name: Request(FULL) for host in locked}, prober)
     steps = {
         name: upgraded(one.facts, one.host.intent, before.hosts[name], network, to, matrix)
@@ -75,4 +80,21 @@ def _refuse_other_pins(hosts: Sequence[InventoryHost], network: str, to: str) ->
             f"the inventory pins {network} to another version than {to}",
             context=[f"{host}: provision_networks has {name}" for host, name in pinned.items()],
             hint=f"write {network}@{to}, or {network} alone",
+        )
+
+
+def _refuse_without_image(hosts: Sequence[InventoryHost], network: str, to: str) -> None:
+    """A lock with a client that has no image could not be applied: said before the first host is touched."""
+    missing = [
+        f"{host.name}: {one.called} has images for {', '.join(dict(one.images)) or 'no version'}"
+        for host in hosts
+        for one in host.intent.clients
+        if one.network == network and one.taken(to) is None
+    ]
+    if missing:
+        raise BadInput(
+            "no-image",
+            f"no image is named for {network} {to}",
+            context=missing,
+            hint="name it under images of provision_clients (docs/reference/clients.md)",
         )

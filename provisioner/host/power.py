@@ -108,6 +108,19 @@ def cap(lib: "Any") -> "list[str]":
     return done
 
 
+def restore(limits: "dict[str, float]", lib: "Any") -> "list[str]":
+    """Back to the limits, by uuid, that cards had before they were capped; what was done, in words."""
+    done = []
+    for handle in lib.cards():
+        card = lib.minute(handle)
+        limit, most = limits.get(card["uuid"]), card["most_w"]
+        if limit is None or most is None or limit > most or not differs(card["limit_w"], limit):
+            continue
+        if lib.set_limit(handle, limit):
+            done.append(f"{card['name']}: power limit {card['limit_w']:g} W → {limit:g} W")
+    return done
+
+
 def differs(one: "float | None", two: "float | None") -> bool:
     return one is not None and two is not None and abs(one - two) >= NEAR_W
 

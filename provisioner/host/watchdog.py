@@ -4,8 +4,9 @@ The ladders and their limits stand in ladder.py and in docs/reference/watchdog.m
 journal, to /var/lib/provision/watchdog.json, and to /var/lib/provision/watchdog.prom for a textfile collector. It needs
 no controller.
 
-    provision-watchdog run     look, act, write
-    provision-watchdog look    look and print, change nothing
+    provision-watchdog run               look, act, write
+    provision-watchdog look              look and print, change nothing
+    provision-watchdog serves NETWORK…   which clients serve now, since when and why not, and its last round, as JSON
 """
 
 # pathlib and typing cost more to import than a look takes.
@@ -63,8 +64,19 @@ class Host:
     def gate(self, network: str) -> "list[str]":
         return gate.closed_for_running(network, self.root)
 
+    def admits(self, network: str) -> "list[str]":
+        return gate.check(network, self.root)
+
     def active(self, unit: str) -> bool:
         return self.run(["systemctl", "is-active", "--quiet", unit]) == 0
+
+    def since(self, unit: str) -> "float | None":
+        """When an active unit became so; systemd tells it by the clock that a set time does not move."""
+        rc, text = self.said(["systemctl", "show", "-p", "ActiveEnterTimestampMonotonic", unit])
+        after = text.strip().rpartition("=")[2]
+        if rc or not after.isdigit() or after == "0":
+            return None
+        return self.now() - time.monotonic() + int(after) / 1e6
 
     def jobs(self, containers: "str | None", network: str) -> "list[str]":
         return client.jobs(containers, self.root, networks=(network,))
@@ -111,10 +123,29 @@ class Host:
         except OSError:
             return 127
 
+    def said(self, words: "list[str]", limit_s: float = HEALTH_LIMIT_S) -> "tuple[int, str]":
+        """Exit code, and everything that it printed."""
+        try:
+            done = subprocess.run(
+                words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=limit_s
+            )
+        except subprocess.TimeoutExpired:
+            return 124, f"no answer within {limit_s:g} s"
+        except OSError as problem:
+            return 127, str(problem)
+        return done.returncode, done.stdout.decode("utf-8", "replace")
+
     def cap_power(self) -> "list[str]":
         try:
             with nvml.Nvml() as lib:
                 return power.cap(lib)
+        except nvml.Failed as problem:
+            return [str(problem)]
+
+    def restore_power(self, limits: "dict[str, float]") -> "list[str]":
+        try:
+            with nvml.Nvml() as lib:
+                return power.restore(limits, lib)
         except nvml.Failed as problem:
             return [str(problem)]
 
@@ -230,6 +261,28 @@ def of_client(host: "Host", network: str) -> "dict[str, str]":
     return {}
 
 
+def serving(host: "Host", network: str) -> "Json":
+    """Whether a client serves now, since when, and what keeps it from it, or will once it has stopped."""
+    unit = f"provision-client@{network}.service"
+    closed = host.admits(network)
+    if not host.active(unit):
+        there = os.access(f"{host.root}{CLIENTS}/{network}", os.X_OK)
+        why = "its unit does not run" if there else f"nothing starts it: {CLIENTS}/{network} is not there"
+        return {"serves": False, "since": None, "why": closed[0] if closed else why}
+    check = f"{HEALTH}/{network}"
+    if os.access(host.root + check, os.X_OK):
+        rc, text = host.said([host.root + check])
+        if rc:
+            lines = text.strip().splitlines()
+            return {"serves": False, "since": None, "why": lines[0] if lines else f"{check} says it does not serve"}
+    began = host.since(unit)
+    return {
+        "serves": True,
+        "since": gate.stamp(began) if began is not None else None,
+        "why": closed[0] if closed else "",
+    }
+
+
 # What is done.
 
 
@@ -299,6 +352,7 @@ def run(host: "Host", config: "Json") -> "Json":
     """One round: look, decide, act, and what is to be written."""
     before = load(host.root + STATUS).get("memory") or {}
     memory = {"kernel": before.get("kernel"), "cards": enrolled_cards(host.root)}
+    capped = before.get("capped") if isinstance(before.get("capped"), dict) else {}
     seen = host.nvml()
     found = causes(host, config, memory, seen)
     decision = ladder.decide(
@@ -308,9 +362,11 @@ def run(host: "Host", config: "Json") -> "Json":
     actions = []
     if not decision.memory["causes"]:
         actions += [{"action": "reopen", "cause": network, "words": ""} for network in reopen(host, config)]
-        if before.get("capped"):
+        for words in host.restore_power(capped) if capped else []:
+            say(words)
+        if capped:
             host.run(["systemctl", "try-restart", "--no-block", "provision-power.service"])
-    memory["capped"] = bool(decision.memory["causes"]) and (before.get("capped") or cap_taken(decision))
+    memory["capped"] = capped_after(capped, decision, seen)
     status = {"format": 1, "at": gate.stamp(host.now()), "causes": found, "held": decision.held, "actions": actions}
     status.update({"nvml": seen, "memory": memory})
     # Written before anything is done: a reboot that comes at once must not be forgotten, or its limit would be.
@@ -332,8 +388,14 @@ def run(host: "Host", config: "Json") -> "Json":
     return status
 
 
-def cap_taken(decision: "ladder.Decision") -> bool:
-    return any(action == "cap-power" for action, _, _ in decision.actions)
+def capped_after(capped: "dict[str, float]", decision: "ladder.Decision", seen: "Json") -> "dict[str, float]":
+    """Each card's limit before the first cap, as uuid -> watts; nothing is capped any more once no cause is left."""
+    if not decision.memory["causes"]:
+        return {}
+    if not any(action == "cap-power" for action, _, _ in decision.actions):
+        return capped
+    limits = {card["uuid"]: card["limit_w"] for card in seen.get("gpus", []) if card["limit_w"] is not None}
+    return {**limits, **capped}
 
 
 # What is written.
@@ -414,6 +476,11 @@ def say(line: str) -> None:
 
 def main(argv: "list[str]", host: "Host | None" = None) -> int:
     here = host or Host()
+    if argv[:1] == ["serves"] and all(map(client.safe_name, argv)):
+        clients = {network: serving(here, network) for network in argv[1:]}
+        last = load(here.root + STATUS) or None
+        print(json.dumps({"format": 1, "clients": clients, "watchdog": last}, sort_keys=True))
+        return 0
     if argv not in (["run"], ["look"]):
         sys.stderr.write((__doc__ or "").partition("\n\n")[2])
         return 2

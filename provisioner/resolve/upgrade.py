@@ -98,14 +98,21 @@ def _step(
             "moves", before, entry, client, why=_why_not(host, new, here, matrix, before.packages), together=old is None
         )
     runs = _runs_instead(facts, before)
+    same = before if before.intent == intent else before.model_copy(update={"intent": intent})
     if runs:
-        return Step("waits", before, before, client, runs=runs)
-    return Step("done" if client == to else "holds", before, before if client == to else stays, client)
+        return Step("waits", before, same, client, runs=runs)
+    return Step("done" if client == to else "holds", before, same if client == to else stays, client)
 
 
 def _pinned(intent: Intent, network: str, client: str) -> Intent:
-    names = tuple(f"{n.partition('@')[0]}@{client}" if named_parts(n)[0] == network else n for n in intent.networks)
+    pin = f"@{client}" if client else ""
+    names = tuple(n.partition("@")[0] + pin if named_parts(n)[0] == network else n for n in intent.networks)
     return intent.model_copy(update={"networks": names})
+
+
+def same_request(one: Intent, other: Intent, network: str) -> bool:
+    """Whether they differ in nothing but the client of this network that they pin: that is what an upgrade changes."""
+    return _pinned(one, network, "") == _pinned(other, network, "")
 
 
 def _entry(

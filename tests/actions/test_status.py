@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
 
 import pytest
 
 from provisioner.actions import observe as observing
+from provisioner.actions.live import Live, live
 from provisioner.actions.status import HostStatus, status
 from provisioner.cli.views.status import status_json, status_text
 from provisioner.errors import HostError
-from provisioner.facts.live import (
-    UPTIME,
-    WATCHDOG,
-    CardNow,
-    ClientNow,
-    LiveFacts,
-    gate_line,
-    live,
-    units_line,
-)
 from provisioner.model.capture import Capture, CommandOutput
 from provisioner.model.enrolment import RECORD, EnrolmentRecord
 from provisioner.model.facts import HostFacts
@@ -169,6 +160,82 @@ def test_the_whole_screen() -> None:
     ]
 
 
+def test_who_serves_what_and_why_not_where_not() -> None:
+    """The client's version where the host is as locked; who serves since when; what the watchdog saw."""
+    clients = {"livepeer": "v0.7.3", "akash": "0.16.2"}
+    states = (
+        HostStatus("rig-01", "enrolled", "", "580.95.05", None, ("livepeer",), WHEN, clients=clients),
+        HostStatus("rig-02", "enrolled", "", "580.95.05", None, ("livepeer@v0.7.3", "akash/x"), WHEN, clients=clients),
+        HostStatus("rig-03", "differs", "file x differs", "580.95.05", None, ("livepeer",), clients=clients),
+        HostStatus("rig-04", "not seen", "rig-04 does not answer", networks=("livepeer",)),
+    )
+    shell = Shell(
+        {
+            "rig-01": (0, {"livepeer": {"serves": True, "since": "2026-11-24T03:08:00Z", "why": ""}}, None),
+            "rig-02": (
+                0,
+                {
+                    "livepeer": {"serves": False, "since": None, "why": "drained: watchdog: A is at 95 °C"},
+                    "akash": {"serves": True, "since": None, "why": "drained: by provision"},
+                },
+                {"causes": {"hot": "A is at 95 °C"}, "held": {"hot": "stop-client: a job runs"}},
+            ),
+            "rig-03": (127, None, None),
+        }
+    )
+    hosts = [InventoryHost(one.host, {}, ENTRY.intent) for one in states[:3]]
+    wanted = {"rig-01": ["livepeer"], "rig-02": ["livepeer", "akash"], "rig-03": ["livepeer"]}
+    now = live(hosts, wanted, shell=shell)
+
+    assert shell.asked["rig-02"].endswith("provision-watchdog serves livepeer akash")
+    assert status_text(states, seconds=1, lock="provision.lock", now=now).splitlines()[2:14] == [
+        "host    state     driver     runtime  networks                         enrolled since",
+        "rig-01  enrolled  580.95.05  none     livepeer v0.7.3                  2026-11-24 03:07",
+        "rig-02  enrolled  580.95.05  none     livepeer v0.7.3, akash/x 0.16.2  2026-11-24 03:07",
+        "rig-03  differs   580.95.05  none     livepeer                         -",
+        "rig-04  not seen  unknown    unknown  livepeer                         -",
+        "",
+        "host    client    serves                  why not",
+        "rig-01  livepeer  since 2026-11-24 03:08",
+        "rig-02  livepeer  no                      drained: watchdog: A is at 95 °C",
+        "rig-02  akash     yes                     drained: by provision",
+        "rig-02  watchdog  hot                     A is at 95 °C; held: stop-client: a job runs",
+        "rig-03  -         unknown                 nothing of provision is on it yet",
+    ]
+    shown = json.loads(status_json(states, now))["hosts"]
+    assert shown["rig-01"]["live"]["clients"]["livepeer"]["since"] == "2026-11-24T03:08:00Z"
+    assert shown["rig-02"]["live"]["watchdog"]["causes"] == {"hot": "A is at 95 °C"}
+    assert "live" not in shown["rig-04"]
+
+
+def test_a_host_that_does_not_tell_what_it_serves() -> None:
+    """Gone, of an older release, or talking of something else: each in words."""
+    shell = Shell({"rig-01": (2, None, None), "rig-02": (1, None, None)})
+    told = live([InventoryHost(f"rig-0{n}", {}, ENTRY.intent) for n in (1, 2, 3)], {}, shell=shell)
+    assert [told[f"rig-0{n}"].problem for n in (1, 2, 3)] == [
+        "its programs are older than this: provision apply brings them up to date",
+        "it does not tell what it serves: Traceback",
+        "rig-03 does not answer",
+    ]
+
+
+@dataclass
+class Shell:
+    """Hosts that answer with an exit code, their clients and the watchdog's last round; the others do not answer."""
+
+    answers: Mapping[str, tuple[int, object, object]]
+    asked: dict[str, str] = field(default_factory=dict)
+
+    def run(self, host: InventoryHost, script: str, stdin: str = "", timeout_s: float = 60) -> CommandOutput:
+        self.asked[host.name] = script
+        if host.name not in self.answers:
+            raise HostError("ssh-timeout", host.name, f"{host.name} does not answer")
+        rc, clients, watchdog = self.answers[host.name]
+        if rc:
+            return CommandOutput(rc=rc, stderr="Traceback\n")
+        return CommandOutput(rc=0, stdout=json.dumps({"format": 1, "clients": clients, "watchdog": watchdog}))
+
+
 def test_json_tells_absent_from_unknown() -> None:
     """null is absent, "unknown" was not seen."""
     text = status_json((HostStatus("rig-01", "bare", "", None), HostStatus("rig-02", "not seen")))
@@ -187,119 +254,29 @@ def test_what_only_lacks_its_record_is_verified_next() -> None:
     )
 
 
-def at(minutes: int) -> datetime:
-    return WHEN + timedelta(minutes=minutes)
-
-
-UNIT = "Id=provision-client@{0}.service\nActiveState={1}\nActiveEnterTimestampMonotonic={2}\n"
-NOTED = {
-    "at": "2026-11-24T03:06:30Z",
-    "causes": {"hot": "A is at 95 °C", "heartbeat-stale/lium": "x says it does not serve"},
-    "held": {"hot": "stop-client: a job runs"},
-    "nvml": {"gpus": [{"name": "NVIDIA GeForce RTX 4090", "temperature_c": 95, "power_w": 410.4, "limit_w": None}]},
-}
-
-
-def looked(noted: str | None, *, gate: CommandOutput, units: str) -> Capture:
-    return Capture(
-        host="rig-01",
-        taken_at=WHEN,
-        probe="0.1.0",
-        files={WATCHDOG: noted, UPTIME: "7200.50 9000.10\n"},
-        commands={
-            units_line(("akash", "lium")): CommandOutput(rc=0, stdout=units),
-            gate_line("akash"): CommandOutput(rc=0, stderr="akash may start: the host is as it was enrolled\n"),
-            gate_line("lium"): gate,
-        },
-    )
-
-
-def test_what_the_clients_do_now() -> None:
-    """Since when by systemd's own clock, what the gate says, and what the watchdog saw."""
-    closed = CommandOutput(rc=1, stderr="lium stays stopped: the driver is gone\nlium stays stopped: NVML: no\n")
-    units = UNIT.format("akash", "active", 3_600_500_000) + "\n" + UNIT.format("lium", "inactive", 0)
-    found = live(looked(json.dumps(NOTED), gate=closed, units=units), ("akash", "lium"))
-
-    assert found.clients == (
-        ClientNow("akash", True, at(-60), ()),
-        ClientNow("lium", False, None, ("the driver is gone", "NVML: no")),
-    )
-    assert (found.stale, found.causes[1]) == (False, ("hot", "A is at 95 °C"))
-    assert found.cards == (CardNow("NVIDIA GeForce RTX 4090", 95, 410.4, None),)
-
-    one = HostStatus("rig-01", "enrolled", "", "1", None, ("akash", "lium"), WHEN, live=found)
-    text = status_text((one,), seconds=1, lock="provision.lock")
-    assert text.partition("now\n")[2].splitlines() == [
-        "rig-01  akash  serves since 2026-11-24 02:07 UTC",
-        "rig-01  lium   stopped: the driver is gone (and 1 more)",
-        "rig-01         hot: A is at 95 °C (held back: stop-client: a job runs)",
-        "rig-01         RTX 4090 95 °C 410 W",
-    ]
-    shown = json.loads(status_json((one,)))["hosts"]["rig-01"]["live"]
-    assert shown["clients"]["akash"] == {"active": True, "since": "2026-11-24T02:07:00+00:00", "closed": []}
-    assert shown["causes"]["heartbeat-stale/lium"] == "x says it does not serve"
-
-
 @pytest.mark.parametrize(
-    ("noted", "gate", "state", "words"),
+    ("noted", "rows"),
     [
         (
-            json.dumps(NOTED),
-            CommandOutput(rc=0),
-            "active",
-            "runs since 2026-11-24 02:07 UTC, but heartbeat-stale: x says",
+            {
+                "at": "2026-11-24T03:07:00Z",
+                "nvml": {
+                    "gpus": [
+                        {"name": "NVIDIA GeForce RTX 4090", "temperature_c": 62, "power_w": 280.4, "limit_w": 350.0},
+                        {"name": "NVIDIA L4", "temperature_c": None, "power_w": 31.0, "limit_w": None},
+                    ]
+                },
+            },
+            ["rig-01  watchdog  at 2026-11-24T03:07:00Z  RTX 4090 62 °C 280 of 350 W · L4 31 W"],
         ),
-        (None, CommandOutput(rc=0), "active", "serves since 2026-11-24 02:07 UTC"),
-        (
-            "{",
-            CommandOutput(rc=1, stderr="lium stays stopped: hot\n"),
-            "active",
-            "but the gate would not open again: hot",
-        ),
-        ("[]", CommandOutput(rc=0), "inactive", "stopped; its gate is open"),
-        (None, CommandOutput(rc=127), "failed", "stopped; its gate is open"),
+        ({"causes": ["hot"], "held": "x", "nvml": {"gpus": {"a": 1}}}, []),
+        ({"causes": {"hot": "A is at 95 °C"}, "held": None, "nvml": None}, ["rig-01  watchdog  hot  A is at 95 °C"]),
     ],
 )
-def test_each_way_not_to_serve(noted: str | None, gate: CommandOutput, state: str, words: str) -> None:
-    """A watchdog's note that is damaged or not there says nothing, and hides nothing."""
-    units = UNIT.format("akash", "active", 0) + "\n" + UNIT.format("lium", state, 3_600_500_000)
-    found = live(looked(noted, gate=gate, units=units), ("akash", "lium"))
-    one = HostStatus("rig-01", "enrolled", networks=("lium",), live=replace(found, clients=found.clients[1:]))
-    assert words in status_text((one,), seconds=1, lock="provision.lock")
+def test_the_cards_as_the_watchdog_saw_them(noted: dict[str, object], rows: list[str]) -> None:
+    """Below the clients of a host; a note that is damaged says less and breaks nothing."""
+    states = (HostStatus("rig-01", "enrolled", networks=("lium",)),)
+    text = status_text(states, seconds=0.4, lock="l", now={"rig-01": Live(watchdog=noted)})
 
-
-def test_what_was_not_looked_at_is_not_known() -> None:
-    found = live(Capture(host="rig-01", taken_at=WHEN, probe="0.1.0"), ("lium",))
-    assert found == LiveFacts(clients=(ClientNow("lium"),))
-    one = HostStatus("rig-01", "enrolled", networks=("lium",), live=found)
-    assert "rig-01  lium  not seen" in status_text((one,), seconds=1, lock="provision.lock")
-    old = live(looked('{"at": "2026-11-24T02:00:00Z"}', gate=CommandOutput(rc=0), units=""), ("lium",))
-    assert old.stale
-
-
-def test_one_look_tells_both(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same round trip is asked for units, gate and the watchdog's note; without --live it is not."""
-    asked: list[Request] = []
-
-    class Noting(Prober):
-        def probe(
-            self, hosts: Sequence[InventoryHost], requests: Mapping[str, Request]
-        ) -> dict[str, Capture | HostError]:
-            asked.extend(requests.values())
-            return super().probe(hosts, requests)
-
-    monkeypatch.setattr(observing, "read", lambda _capture: fitting_facts(ENTRY))
-    whole = Lock(made_by="x", matrix="m1", hosts={"rig-01": ENTRY})
-    for now in (True, False):
-        [one] = status(
-            [InventoryHost("rig-01", {}, ENTRY.intent)],
-            whole,
-            prober=Noting(fitting_capture(ENTRY)),
-            signatures=Signatures(),
-            now=now,
-        )
-        assert (one.live is not None) == now
-    lines = [[command.line for command in request.commands] for request in asked]
-    assert gate_line("akash") in lines[0] and units_line(("akash",)) in lines[0]
-    assert WATCHDOG in asked[0].profile.files
-    assert gate_line("akash") not in lines[1] and WATCHDOG not in asked[1].profile.files
+    squeezed = [re.sub(r" {2,}", "  ", line) for line in text.splitlines()]
+    assert [line for line in squeezed if line.startswith("rig-01  watchdog")] == rows

@@ -119,3 +119,12 @@ def test_without_nvml(capsys: pytest.CaptureFixture[str]) -> None:
     assert power.main(["apply"], library="no-such-library.so", path="/none") == 1
     assert "no-such-library.so is not there" in capsys.readouterr().err
     assert power.main([]) == 2
+
+
+def test_a_cap_is_taken_back_to_what_was_before_it() -> None:
+    """Also where no policy says what a card should have; a limit that the card does not allow any more stays away."""
+    lib = Lib({**CARD, "uuid": "GPU-1", "limit_w": 400.0}, {**CARD, "uuid": "GPU-2"}, {**CARD, "uuid": "GPU-3"})
+    power.cap(lib)
+    power.cap(lib)
+    assert power.restore({"GPU-1": 400.0, "GPU-2": 700.0}, lib) == ["A: power limit 324 W → 400 W"]
+    assert [card["limit_w"] for card in lib.them] == [400.0, 364.5, 364.5]

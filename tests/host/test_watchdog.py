@@ -46,8 +46,17 @@ class Host(watchdog.Host):
     def gate(self, network: str) -> list[str]:
         return self.told
 
+    def admits(self, network: str) -> list[str]:
+        return self.told
+
     def active(self, unit: str) -> bool:
         return unit in self.units
+
+    def since(self, unit: str) -> float | None:
+        return self.time - 3600 if unit in self.units else None
+
+    def said(self, words: list[str], limit_s: float = 30) -> tuple[int, str]:
+        return (0, "") if self.healthy else (1, "no heartbeat for 300 s (/data/heartbeat)\nmore\n")
 
     def jobs(self, containers: str | None, network: str) -> list[str]:
         return self.working
@@ -66,7 +75,13 @@ class Host(watchdog.Host):
 
     def cap_power(self) -> list[str]:
         self.ran.append(["cap"])
+        for card in self.cards["gpus"]:
+            card["limit_w"] *= 0.9
         return ["A: power limit 450 W → 405 W"]
+
+    def restore_power(self, limits: dict[str, float]) -> list[str]:
+        self.ran.append(["restore", *(f"{uuid}={limit:g}" for uuid, limit in limits.items())])
+        return []
 
 
 CONFIG: dict[str, Any] = {"networks": ["lium"], "reboot": True, "jobs": {"lium": "pod_*"}}
@@ -224,6 +239,8 @@ def test_a_hot_card(host: Host) -> None:
     host.units.clear()
     rounds(host, 10)
     assert ["systemctl", "try-restart", "--no-block", "provision-power.service"] in host.ran
+    # What it had before the first of three caps: a host without a power policy would stay capped for good.
+    assert ["restore", "GPU-1=450"] in host.ran
     assert ["systemctl", "start", "--no-block", UNIT] in host.ran
 
 
@@ -318,3 +335,56 @@ def test_every_action_is_known(host: Host) -> None:
             host.ran.clear()
             watchdog.act(host, CONFIG, action, "hot", "w")
             assert host.ran or action == "drain"
+
+
+def test_who_serves_since_when_and_why_not(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    """What `provision status --live` asks for; nothing is changed by it."""
+
+    def told(network: str = "lium") -> dict[str, Any]:
+        assert watchdog.main(["serves", network], host) == 0
+        answer = json.loads(capsys.readouterr().out)
+        assert (answer["format"], answer["watchdog"], host.ran) == (1, None, [])
+        one: dict[str, Any] = answer["clients"][network]
+        return one
+
+    assert told() == {"serves": True, "since": "2027-01-15T07:00:00Z", "why": ""}
+    host.told = ["drained: by a person"]  # a job may still run to its end
+    assert told() == {"serves": True, "since": "2027-01-15T07:00:00Z", "why": "drained: by a person"}
+    host.healthy = False
+    assert told() == {"serves": False, "since": None, "why": "no heartbeat for 300 s (/data/heartbeat)"}
+    host.units.clear()
+    assert told() == {"serves": False, "since": None, "why": "drained: by a person"}
+    host.told = []
+    assert told() == {"serves": False, "since": None, "why": "its unit does not run"}
+    assert told("akash")["why"] == "nothing starts it: /usr/local/lib/provision/clients/akash is not there"
+    assert watchdog.main(["serves", "../x"], host) == 2
+
+
+def test_the_last_round_is_told_too(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    host.cards["gpus"][0]["temperature_c"] = 95
+    watchdog.run(host, CONFIG)
+    watchdog.main(["serves"], host)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["watchdog"]["causes"] == {
+        "hot": "A is at 95 °C; it slows down at 90 °C"
+    }
+
+
+def test_when_a_unit_began_is_counted_from_the_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that was set anew in between does not move it."""
+    real = watchdog.Host(str(tmp_path))
+    monkeypatch.setattr(watchdog.time, "monotonic", lambda: 1000.0)
+    monkeypatch.setattr(watchdog.time, "time", lambda: 500_000.0)
+    for answer, began in (
+        ((0, "ActiveEnterTimestampMonotonic=400000000\n"), 499_400.0),
+        ((0, "ActiveEnterTimestampMonotonic=0\n"), None),
+        ((1, ""), None),
+    ):
+        monkeypatch.setattr(real, "said", lambda words, limit_s=30, answer=answer: answer)
+        assert real.since(UNIT) == began
+
+
+def test_what_a_check_printed(tmp_path: Path) -> None:
+    real = watchdog.Host(str(tmp_path))
+    assert real.said(["sh", "-c", "echo out; echo no >&2; exit 3"]) == (3, "out\nno\n")
+    assert real.said(["sleep", "9"], limit_s=0.1) == (124, "no answer within 0.1 s")
+    assert real.said([str(tmp_path / "none")])[0] == 127

@@ -8,9 +8,12 @@ host serves Lium, and at the end io.net, Render and Akash too.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import secrets
 import shlex
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -27,78 +30,30 @@ from provisioner.model.enrolment import EnrolmentRecord, read_record
 from tests.enrolments import signed
 from tests.lab import images, standins
 from tests.lab.conftest import ssh
-from tests.lab.operator import BIN, LONG, Operator
+from tests.lab.operator import BIN, LONG
+from tests.lab.serving import DATA, SLOW, Serving, unpacked
 
 # Not in the short form before it was seen to pass as a whole.
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(not LONG, reason="long form: scripts/test --all")]
 
 HOST = "rig-net"
-SLOW = ("--timeout", "400")  # apt reads an index anew, on a machine that may be busy
-DATA = "/srv/stand-in"
 RECORD = "/var/lib/provision/enrolment.json"
+POWER_W = 300
+POWER = [{"model": "*", "limit_w": POWER_W, "clocks_mhz": [210, 1800]}]
 
 
-class Rig(Operator):
-    """An operator of one host, whose driver and toolkit come from the stand-ins' source."""
-
-    def __init__(self, lab: Lab, folder: Path, repository: standins.Repository) -> None:
-        super().__init__(lab, folder)
-        self.key = folder / "stand-ins.asc"
-        self.key.write_text(repository.key, encoding="utf-8")
-        self.fingerprint = repository.fingerprint
-        self.images: dict[str, str] = {}
+class Rig(Serving):
+    """An operator of one host."""
 
     def wish(self, network: str, clients: list[dict[str, Any]] | None = None, **more: Any) -> None:
         """State the host's intent and resolve it."""
-        source = {
-            "id": "stand-ins",
-            "uri": f"copy:{standins.WHERE}",
-            "suite": "/",
-            "key": str(self.key),
-            "fingerprint": self.fingerprint,
-        }
-        variables = {
-            "provision_networks": [network],
-            "provision_runtime": "docker-io",
-            "provision_driver": "==580.95.05",
-            "provision_policy": {"sources": [source], "driver_source": "vendor"},
-            "provision_clients": clients or [],
-            **more,
-        }
-        path = self.lab.folder / "host_vars" / f"{HOST}.yml"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(variables), encoding="utf-8")
+        self.variables(
+            HOST, network, clients or [], **{"provision_driver": "==580.95.05", "provision_power": POWER, **more}
+        )
         self.run("resolve", *SLOW)
 
-    def client(self, network: str, name: str, port: int, answers: str = "index.html", **more: Any) -> dict[str, Any]:
-        """A container of a stand-in: its answer is its health, and its heartbeat a file in DATA."""
-        return {
-            "network": network,
-            "name": name,
-            "image": self.images[name],
-            "mirror": images.REGISTRY,
-            "ports": [f"{port}:8080"],
-            "volumes": [f"{DATA}/{name}:/data"],
-            "environment": {"ANSWERS": answers},
-            "health_url": f"http://127.0.0.1:{port}/{answers}",
-            "heartbeat": f"{DATA}/{name}/heartbeat",
-            "heartbeat_s": 10,
-            **more,
-        }
-
     def root(self, command: str, rc: int = 0) -> str:
-        done = self.lab.host(HOST).exec(command)
-        assert done.rc == rc, f"{command}: exit {done.rc}: {done.stdout}{done.stderr}"
-        return done.stdout + done.stderr
-
-    def alone(self, *words: str) -> str:
-        """A command that takes no inventory."""
-        argv = [str(BIN / "provision"), *words]
-        done = subprocess.run(
-            argv, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False, timeout=120
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        return self.as_root(HOST, command, rc)
 
     def watched(self, *, at_once: bool = True) -> dict[str, Any]:
         """Let the watchdog look once, now; `at_once`: as if the wait behind its last step were over."""
@@ -114,20 +69,15 @@ class Rig(Operator):
         return found
 
     def forget_causes(self) -> None:
-        """Begin every ladder anew."""
+        """Begin every ladder anew. Each apply starts the timer again: its rounds would take steps in between."""
+        self.root("systemctl stop provision-watchdog.timer provision-watchdog.service")
         self.root("rm -f /var/lib/provision/watchdog.json; rm -rf /var/lib/provision/drained")
 
     def active(self, network: str) -> str:
         return self.lab.host(HOST).exec(f"systemctl is-active provision-client@{network}").stdout.strip()
 
-    def wait_for(self, what: Callable[[], bool], seconds: float, why: str) -> None:
-        ends = time.monotonic() + seconds
-        while not what():
-            assert time.monotonic() < ends, f"{why}: not within {seconds:g} s"
-            time.sleep(1)
-
     def healthy(self, network: str) -> bool:
-        return self.lab.host(HOST).exec(f"/usr/local/lib/provision/health/{network}").rc == 0
+        return self.serves(HOST, network)
 
 
 def actions(status: dict[str, Any]) -> list[tuple[str, str]]:
@@ -138,11 +88,7 @@ def actions(status: dict[str, Any]) -> list[tuple[str, str]]:
 def rig(lab_factory: Callable[..., Lab], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     repository = standins.build(tmp_path_factory.mktemp("standins"))
     lab = lab_factory(f"{HOST}=bookworm:rtx-3090")
-    unpacked = ssh(
-        lab, HOST, f"sudo mkdir -p {standins.WHERE} && sudo tar xz -C {standins.WHERE}", given=repository.packed()
-    )
-    assert unpacked.rc == 0, unpacked.stderr
-    images.registry(lab, HOST)
+    unpacked(lab, HOST, repository)
     found = Rig(lab, tmp_path_factory.mktemp("operator"), repository)
     for name in ("executor-executor-1", "io-worker-vc", "io-worker-monitor", "stand-in-render"):
         found.images[name] = images.made(lab, HOST, f"standin/{name}", "1")
@@ -151,7 +97,7 @@ def rig(lab_factory: Callable[..., Lab], tmp_path_factory: pytest.TempPathFactor
 
 
 def lium(rig: Rig, **more: Any) -> list[dict[str, Any]]:
-    return [rig.client("lium", "executor-executor-1", 8001, "update-status", **more)]
+    return [rig.stand_in("lium", "executor-executor-1", 8001, "update-status", **more)]
 
 
 def test_01_bad_wishes_are_told_before_anything_is_changed(rig: Rig) -> None:
@@ -242,6 +188,7 @@ def test_06_a_running_job_is_waited_for(rig: Rig) -> None:
 
 def test_07_a_foreign_driver_change_closes_the_gate_and_apply_mends(rig: Rig) -> None:
     """Somebody's package replaces the library under the loaded module: gate, doctor, watchdog, then apply."""
+    rig.forget_causes()
     deb = f"{standins.WHERE}/libnvidia-ml1_580.159.03-1_amd64.deb"
     rig.root(f"dpkg -i --force-all {deb} >/dev/null 2>&1")
     assert "NVML: " in rig.root("/usr/local/sbin/provision-gate check lium", rc=1)
@@ -365,15 +312,149 @@ def test_13_the_record_for_a_third_party(rig: Rig) -> None:
     assert "580.95.05" in page.read_text(encoding="utf-8")
 
 
+def card(rig: Rig) -> dict[str, str]:
+    """The simulated card's state: what a driver would answer."""
+    return dict(line.split(" ", 1) for line in rig.root("cat /run/provision-lab/nvml/0").splitlines() if " " in line)
+
+
+def test_14_the_power_policy_outlives_reboot_and_driver(rig: Rig) -> None:
+    """Both lose it. A card gets what it allows when the policy asks for more, and its own limit when it is undone."""
+    assert int(card(rig)["power_limit_mw"]) == POWER_W * 1000
+    assert (card(rig)["clock_locked_least"], card(rig)["clock_locked_most"]) == ("210", "1800")
+    rig.root("/usr/local/sbin/provision-power show")
+
+    rig.lab.host(HOST).reboot()
+    rig.wait_for(lambda: card(rig)["power_limit_mw"] == str(POWER_W * 1000), 30, "it is set again after the boot")
+    assert card(rig)["clock_locked_most"] == "1800"
+    rig.wait_for(lambda: rig.healthy("lium"), 60, "it serves after the boot")
+
+    # The module loaded anew begins with the card's defaults, and the kernel says that it was added.
+    rig.root(f"sed -i 's/^power_limit_mw .*/power_limit_mw {card(rig)['power_default_mw']}/' /run/provision-lab/nvml/0")
+    assert f"policy {POWER_W} W" in rig.root("/usr/local/sbin/provision-power show", rc=1)
+    rule = rig.root("cat /etc/udev/rules.d/90-provision-power.rules")
+    wanted = 'ACTION=="add", SUBSYSTEM=="module", KERNEL=="nvidia", RUN+="'
+    command = next(line for line in rule.splitlines() if line.startswith(wanted)).removeprefix(wanted).rstrip('"')
+    rig.root(command)
+    rig.wait_for(lambda: card(rig)["power_limit_mw"] == str(POWER_W * 1000), 20, "it is set again for the new module")
+
+    rig.root("/usr/local/sbin/provision-power undo")
+    assert card(rig)["power_limit_mw"] == card(rig)["power_default_mw"]
+    assert "clock_locked_most" not in card(rig)
+    rig.root("""sed -i.was 's/"limit_w": [0-9.]*/"limit_w": 1900/' /etc/provision/power.json""")
+    assert "above what the card allows" in rig.root("/usr/local/sbin/provision-power apply")
+    assert card(rig)["power_limit_mw"] == card(rig)["power_max_mw"]
+    rig.root("mv /etc/provision/power.json.was /etc/provision/power.json; /usr/local/sbin/provision-power apply")
+
+
+def test_15_planted_secrets_are_in_their_files_and_nowhere_else(rig: Rig, tmp_path: Path) -> None:
+    """Twelve marked values, half of them in a vault, half in the environment; then everything is searched."""
+    marks = {f"secret-{number:02}": f"planted-{secrets.token_hex(12)}" for number in range(12)}
+    names = list(marks)
+    vaulted, exported = names[:6], names[6:]
+    password = tmp_path / "password"
+    password.write_text(secrets.token_hex(8), encoding="utf-8")
+    vault = rig.lab.folder / "host_vars" / HOST / "vault.yml"
+    vault.parent.mkdir()
+    plain = json.dumps({f"lium_{name.replace('-', '_')}": marks[name] for name in vaulted})
+    encrypt = [str(BIN / "ansible-vault"), "encrypt", "--vault-password-file", str(password), "--output", str(vault)]
+    subprocess.run(encrypt, input=plain, text=True, check=True, capture_output=True)
+    shut = (rig.lab.folder / "host_vars" / f"{HOST}.yml").read_text(encoding="utf-8")
+    before = dict(rig.environment)
+    rig.environment |= {"ANSIBLE_VAULT_PASSWORD_FILE": str(password)}
+    rig.environment |= {f"LIUM_{name.replace('-', '_').upper()}": marks[name] for name in exported}
+    sources = [{"network": "lium", "name": name, "variable": f"lium_{name.replace('-', '_')}"} for name in vaulted] + [
+        {"network": "lium", "name": name, "env": f"LIUM_{name.replace('-', '_').upper()}"} for name in exported
+    ]
+    try:
+        rig.wish("lium", lium(rig, secrets=names), provision_secrets=sources)
+        said = [rig.run("plan", *SLOW), rig.run("plan", "--json", *SLOW)]
+        with Processes(rig.folder / "processes") as seen:
+            said.append(rig.run("apply", "--yes", *SLOW))
+        said += [rig.run("status", "--live", "--json", *SLOW), rig.run("verify", *SLOW), rig.run("plan", *SLOW)]
+        rig.run("capture", HOST, "-o", str(rig.folder / "capture.yml"), *SLOW)
+        rig.alone(
+            *("attest", "report", str(rig.folder / ".provision" / "enrolled" / f"{HOST}.json")),
+            *("--key", str(rig.folder / "config" / "signing.pub"), "-o", str(rig.folder / "secrets.html")),
+        )
+    finally:
+        rig.environment = before
+    rig.wait_for(lambda: rig.healthy("lium"), 60, "it serves")
+
+    # Each is where it belongs, for root alone, and the client can read it.
+    for name, mark in marks.items():
+        assert rig.root(f"cat /etc/provision/secrets/lium.{name}").strip() == mark
+        assert rig.root(f"docker exec executor-executor-1 cat /run/secrets/{name}").strip() == mark
+    assert set(rig.root("stat -c '%a %U' /etc/provision/secrets/lium.*").split("\n")[:-1]) == {"600 root"}
+
+    # Nowhere else: what was said, what ran, what lies here, what lies there.
+    assert seen.count > 20
+    here = [path for folder in (rig.folder, rig.lab.folder, tmp_path) for path in folder.rglob("*") if path.is_file()]
+    assert len([path for path in here if ".provision/runs" in str(path)]) > 5
+    for mark in marks.values():
+        assert not [text for text in said if mark in text]
+        assert not [path for path in here if mark.encode() in path.read_bytes()]
+    patterns = "\n".join(marks.values())
+    looked = "/etc /var /usr/local /opt /root /home /srv /tmp /run /boot"
+    command = f"grep -rlF -f - --exclude-dir=provision-lab --devices=skip {looked} 2>/dev/null; true"
+    done = ssh(rig.lab, HOST, f"sudo sh -c {shlex.quote(command)}", given=patterns.encode())
+    assert sorted(done.stdout.split()) == sorted(f"/etc/provision/secrets/lium.{name}" for name in marks)
+    told = rig.root(
+        "journalctl -o cat; docker inspect executor-executor-1; docker logs executor-executor-1; dmesg; true"
+    )
+    assert not [name for name, mark in marks.items() if mark in told]
+
+    # A wallet that others can read is put right, and one that cannot be had stops the plan.
+    rig.root("chmod 644 /etc/provision/secrets/lium.secret-03")
+    rig.environment |= {"ANSIBLE_VAULT_PASSWORD_FILE": str(password)}
+    try:
+        assert "secret-missing" in rig.run("plan", *SLOW, code=Exit.FAILED)
+        rig.environment |= {f"LIUM_{name.replace('-', '_').upper()}": marks[name] for name in exported}
+        rig.run("apply", "--yes", *SLOW)
+    finally:
+        rig.environment = before
+        vault.unlink()
+        (rig.lab.folder / "host_vars" / f"{HOST}.yml").write_text(shut, encoding="utf-8")
+    assert rig.root("stat -c %a /etc/provision/secrets/lium.secret-03").strip() == "600"
+
+
+class Processes:
+    """Notes every command line of this machine while it is open: those of the lab's hosts are among them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines: set[bytes] = set()
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._look)
+
+    @property
+    def count(self) -> int:
+        return len(self.lines)
+
+    def __enter__(self) -> Processes:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.thread.join()
+        self.path.write_bytes(b"\n".join(sorted(self.lines)))
+
+    def _look(self) -> None:
+        while not self.ended.wait(0.05):
+            for place in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    self.lines.add(place.read_bytes())
+
+
 @pytest.mark.parametrize("network", ["ionet", "render", "akash"])
-def test_14_the_other_networks(rig: Rig, network: str) -> None:
+def test_16_the_other_networks(rig: Rig, network: str) -> None:
     """The same rig for another network: enrolled, its gate open, its stand-in up where there is one."""
     clients = {
         "ionet": [("io-worker-vc", 8002), ("io-worker-monitor", 8003)],
         "render": [("stand-in-render", 8004)],
         "akash": [],
     }[network]
-    rig.wish(network, [rig.client(network, name, port) for name, port in clients])
+    rig.wish(network, [rig.stand_in(network, name, port) for name, port in clients])
     assert f"{HOST}  enrolled" in rig.run("apply", "--yes", *SLOW)
     rig.root(f"/usr/local/sbin/provision-gate check {network}")
     assert "not for lium" in rig.root("/usr/local/sbin/provision-gate check lium", rc=1)
@@ -389,7 +470,7 @@ def test_14_the_other_networks(rig: Rig, network: str) -> None:
         ("vast-ai", "vastai --version", "vastai --help"),
     ],
 )
-def test_15_python_clients_are_really_there(rig: Rig, network: str, version: str, offline: str) -> None:
+def test_17_python_clients_are_really_there(rig: Rig, network: str, version: str, offline: str) -> None:
     """Installed by hash into an environment of their own; both answer without a network."""
     rig.wish(network)
     rig.run("apply", "--yes", *SLOW)

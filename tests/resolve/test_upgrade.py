@@ -15,7 +15,7 @@ from provisioner.errors import BadInput
 from provisioner.matrix.reader import Matrix
 from provisioner.model.capture import Capture
 from provisioner.model.facts import HostFacts, Package
-from provisioner.model.intent import Intent
+from provisioner.model.intent import ClientContainer, Intent
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.stack import HostLock, Lock
 from provisioner.resolve import solve
@@ -227,6 +227,47 @@ def test_a_pin_in_the_inventory_is_not_overruled() -> None:
         action.upgrade([host], "akash", "0.16.2", worlds.matrix(), lock, prober=Nobody())  # type: ignore[arg-type]  # never asked
 
     assert list(caught.value.context) == ["rig-01: provision_networks has akash@0.16.0"]
+
+
+def test_a_pin_that_was_lifted_is_the_same_request(fleet: tuple[list[InventoryHost], Lock]) -> None:
+    """A fleet that was held at a client by a pin could never be upgraded in order: every host had "no entry"."""
+    hosts, _ = fleet
+    held = OLD_AKASH.model_copy(update={"intent": Intent(networks=("akash@0.16.0",))})
+    before = make_lock({"rig-01": held, "rig-02": held}, worlds.matrix().digest)
+
+    for networks in (("akash",), ("akash@0.16.2",)):
+        lifted = [dataclasses.replace(host, intent=Intent(networks=networks)) for host in hosts[:2]]
+        found = action.upgrade(lifted, "akash", "0.16.2", worlds.matrix(), before, prober=Nobody())  # type: ignore[arg-type]  # never asked
+
+        assert found.unlocked == ()
+        assert (found.named("holds"), found.named("waits")) == (("rig-01",), ("rig-02",))
+        # What the inventory says now, so that plan takes the entry.
+        assert {entry.intent.networks for entry in found.lock.hosts.values()} == {networks}
+        assert found.lock.hosts["rig-02"].networks["akash"].value == "0.16.0"
+
+
+def test_any_other_difference_of_the_request_is_resolved_first(fleet: tuple[list[InventoryHost], Lock]) -> None:
+    hosts, before = fleet
+    other = [dataclasses.replace(hosts[0], intent=Intent(networks=("akash",), driver="535.309.01"))]
+
+    found = action.upgrade(other, "akash", "0.16.2", worlds.matrix(), before, prober=Nobody())  # type: ignore[arg-type]  # never asked
+
+    assert found.unlocked == ("rig-01",)
+
+
+def test_a_client_without_an_image_for_the_version_is_refused_before_anything() -> None:
+    """Else the lock would name a client that no plan can bring, and the rollout would find it host by host."""
+    one = ClientContainer(network="akash", images={"0.16.0": f"a/b@sha256:{'0' * 64}"})  # type: ignore[arg-type]  # a mapping is read as pairs
+    host = InventoryHost("rig-01", {}, AKASH.model_copy(update={"clients": (one,)}))
+    lock = make_lock({}, worlds.matrix().digest)
+
+    with pytest.raises(BadInput) as caught:
+        action.upgrade([host], "akash", "0.16.2", worlds.matrix(), lock, prober=Nobody())  # type: ignore[arg-type]  # never asked
+
+    assert (caught.value.reference, list(caught.value.context)) == (
+        "no-image",
+        ["rig-01: akash has images for 0.16.0"],
+    )
 
 
 # --- because of the new client ------------------------------------------------------------------------------------

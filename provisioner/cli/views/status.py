@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
+from provisioner.actions.live import Live
 from provisioner.actions.locked import OLDER
 from provisioner.actions.status import HostStatus
 from provisioner.cli.views.tunnel import tunnel_words
 from provisioner.cli.words import next_command, paint, safe, table
-from provisioner.facts.live import CardNow, ClientNow, LiveFacts
 from provisioner.model.capture import UNKNOWN, Unknown
 
 _COLOURS = {"enrolled": "green", "out": "red", "not seen": "red", "differs": "yellow", "up to date": "yellow"}
 
 
 def status_text(
-    states: Sequence[HostStatus], *, seconds: float, lock: str | None, inventory: Sequence[str] = ()
+    states: Sequence[HostStatus],
+    *,
+    seconds: float,
+    lock: str | None,
+    inventory: Sequence[str] = (),
+    now: Mapping[str, Live] | None = None,
 ) -> str:
-    """Return the whole screen of `provision status`; `inventory` is what a next command has to name again."""
+    """Return the whole screen of `provision status`; `inventory` is what a next command has to name again.
+
+    `now` is what the hosts told of their clients (`--live`).
+    """
     count = f"{len(states)} host{'' if len(states) == 1 else 's'}"
     enrolled = sum(one.state == "enrolled" for one in states)
     head = f"{count} observed in {seconds:.1f} s · lock {lock or 'not made yet'} · {enrolled} enrolled"
@@ -35,60 +44,64 @@ def status_text(
     tail = ["", *table(reasons, indent=2).splitlines()] if reasons else []
     tail += [f"  {one.host}: {safe(note)}" for one in states for note in one.notes]
     tail += [f"  {one.host}: {safe(one.hint)}" for one in states if one.hint]
-    now = [row for one in states if one.live is not None for row in _now_rows(one, one.live)]
-    tail += ["", paint("now", "dim"), *table(now).splitlines()] if now else []
-    return "\n".join([head, "", paint(lines[0], "dim"), *coloured, *tail, *_next(states, lock, inventory)])
+    serving = _serving(states, now) if now else []
+    return "\n".join([head, "", paint(lines[0], "dim"), *coloured, *serving, *tail, *_next(states, lock, inventory)])
 
 
 def _row(one: HostStatus) -> list[str]:
     since = one.enrolled_at.strftime("%Y-%m-%d %H:%M") if one.enrolled_at else "-"
-    networks = ", ".join(one.networks) or "-"
+    networks = ", ".join(_client(one, name) for name in one.networks) or "-"
     return [one.host, one.state, safe(_word(one.driver)), safe(_word(one.runtime)), networks, since]
 
 
-def _now_rows(one: HostStatus, live: LiveFacts) -> list[list[str]]:
-    """A row for each client; what is wrong with the host as a whole, and how its cards are, in rows of their own."""
-    rows = [[one.host, client.network, safe(_client(client, live))] for client in live.clients]
-    whole = [(cause, words) for cause, words in live.causes if "/" not in cause]
-    held = dict(live.held)
-    rows += [
-        [one.host, "", safe(f"{cause}: {words}" + (f" (held back: {held[cause]})" if cause in held else ""))]
-        for cause, words in whole
+def _client(one: HostStatus, name: str) -> str:
+    """A network with its client's version where the host is as the lock says; elsewhere that is only a wish."""
+    way = name.partition("@")[0]
+    version = one.clients.get(way.partition("/")[0]) if one.state in ("enrolled", "up to date") else None
+    return f"{way} {version}" if version else name
+
+
+def _serving(states: Sequence[HostStatus], now: Mapping[str, Live]) -> list[str]:
+    """A row per client: since when it serves, or why not; below each host what its watchdog saw last."""
+    rows = [["host", "client", "serves", "why not"]]
+    for one in states:
+        told = now.get(one.host)
+        if told is None:
+            continue
+        if told.problem:
+            rows.append([one.host, "-", "unknown", safe(told.problem)])
+        for network, client in told.clients.items():
+            since = f"since {client.since:%Y-%m-%d %H:%M}" if client.since else "yes" if client.serves else "no"
+            rows.append([one.host, network, since, safe(client.why)])
+        rows += [[one.host, "watchdog", safe(seen), safe(words)] for seen, words in _watchdog(told.watchdog or {})]
+    head, *lines = table(rows).splitlines()
+    return ["", paint(head, "dim"), *lines]
+
+
+def _watchdog(noted: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What it found wrong in its last round, what it holds back, and how it saw the cards; a damaged note says less."""
+    held = _mapping(noted.get("held"))
+    rows = [
+        (str(cause), f"{words}; held: {held[cause]}" if cause in held else str(words))
+        for cause, words in sorted(_mapping(noted.get("causes")).items())
     ]
-    if live.stale and live.looked_at is not None:
-        rows.append([one.host, "", f"the watchdog has not looked since {live.looked_at:%Y-%m-%d %H:%M} UTC"])
-    cards = [_card(card) for card in live.cards]
-    if cards:
-        rows.append([one.host, "", safe(" · ".join(cards))])
-    return rows
+    gpus = _mapping(noted.get("nvml")).get("gpus")
+    cards = [_card(one) for one in gpus if isinstance(one, dict)] if isinstance(gpus, list) else []
+    return rows + ([(f"at {noted.get('at', '?')}", " · ".join(cards))] if cards else [])
 
 
-def _client(client: ClientNow, live: LiveFacts) -> str:
-    """`serves since …`, or the first thing that keeps it from serving."""
-    wrong = [f"{cause.partition('/')[0]}: {words}" for cause, words in live.causes if _is_of(cause, client.network)]
-    since = f" since {client.since:%Y-%m-%d %H:%M} UTC" if client.since is not None else ""
-    if client.active is UNKNOWN:
-        return "not seen"
-    if client.active:
-        told = [*wrong, *([f"the gate would not open again: {client.closed[0]}"] if client.closed else [])]
-        return f"runs{since}, but {told[0]}" if told else f"serves{since}"
-    if client.closed:
-        more = f" (and {len(client.closed) - 1} more)" if len(client.closed) > 1 else ""
-        return f"stopped: {client.closed[0]}{more}"
-    return f"stopped: {wrong[0]}" if wrong else "stopped; its gate is open"
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
-def _is_of(cause: str, network: str) -> bool:
-    return cause.partition("/")[2] == network
-
-
-def _card(card: CardNow) -> str:
+def _card(card: Mapping[str, Any]) -> str:
     """`RTX 4090 62 °C 280 of 350 W`; what a card does not tell is left out."""
-    words = [card.name.removeprefix("NVIDIA ").removeprefix("GeForce ")]
-    if card.temperature_c is not None:
-        words.append(f"{card.temperature_c:.0f} °C")
-    if card.power_w is not None:
-        words.append(f"{card.power_w:.0f}{f' of {card.limit_w:.0f}' if card.limit_w is not None else ''} W")
+    words = [str(card.get("name", "GPU")).removeprefix("NVIDIA ").removeprefix("GeForce ")]
+    heat, power, limit = (card.get(key) for key in ("temperature_c", "power_w", "limit_w"))
+    if isinstance(heat, (int, float)):
+        words.append(f"{heat:.0f} °C")
+    if isinstance(power, (int, float)):
+        words.append(f"{power:.0f}{f' of {limit:.0f}' if isinstance(limit, (int, float)) else ''} W")
     return " ".join(words)
 
 
@@ -115,34 +128,17 @@ def _next(states: Sequence[HostStatus], lock: str | None, inventory: Sequence[st
     return ["", f"Next: {next_command('plan', inventory, waiting, lock)}"] if waiting else []
 
 
-def status_json(states: Sequence[HostStatus]) -> str:
-    """Return the versioned shape: null is absent, "unknown" was not seen."""
+def status_json(states: Sequence[HostStatus], now: Mapping[str, Live] | None = None) -> str:
+    """Return the versioned shape: null is absent, "unknown" was not seen; `live` stands where a host was asked."""
     hosts = {}
     for one in states:
         value = asdict(one)
         value.pop("host")
         value["tunnel"] = tunnel_words(one.tunnel)
-        value["live"] = _live_json(one.live) if one.live is not None else None
         value["enrolled_at"] = one.enrolled_at.isoformat() if one.enrolled_at else None
         for key in ("driver", "runtime"):
             value[key] = "unknown" if value[key] is UNKNOWN else value[key]
+        if now and one.host in now:
+            value["live"] = now[one.host].model_dump(mode="json", exclude={"format"})
         hosts[one.host] = value
     return json.dumps({"format": 1, "hosts": hosts}, indent=2)
-
-
-def _live_json(live: LiveFacts) -> dict[str, object]:
-    return {
-        "looked_at": live.looked_at.isoformat() if live.looked_at is not None else None,
-        "stale": live.stale,
-        "clients": {
-            one.network: {
-                "active": "unknown" if one.active is UNKNOWN else one.active,
-                "since": one.since.isoformat() if one.since is not None else None,
-                "closed": list(one.closed),
-            }
-            for one in live.clients
-        },
-        "causes": dict(live.causes),
-        "held": dict(live.held),
-        "cards": [asdict(card) for card in live.cards],
-    }

@@ -109,6 +109,32 @@ static nvmlReturn_t usable(nvmlDevice_t card)
     return NVML_SUCCESS;
 }
 
+/* Give keys of a card's file new values, NULL takes a key away; whole or not at all, for others read meanwhile. */
+static int rewrite(int number, const char *const *keys, const char *const *values)
+{
+    char path[PATH_MAX], next[PATH_MAX + 32], line[512];
+    snprintf(path, sizeof path, STATE_FOLDER "/%d", number);
+    snprintf(next, sizeof next, "%s.%d", path, (int)getpid());
+    FILE *from = fopen(path, "r"), *to = from ? fopen(next, "w") : NULL;
+    if (to == NULL) {
+        if (from)
+            fclose(from);
+        return 0;
+    }
+    while (fgets(line, sizeof line, from)) {
+        int ours = 0;
+        for (const char *const *key = keys; *key; key++)
+            ours |= strncmp(line, *key, strlen(*key)) == 0 && line[strlen(*key)] == ' ';
+        if (!ours)
+            fputs(line, to);
+    }
+    fclose(from);
+    for (; *keys; keys++, values++)
+        if (*values)
+            fprintf(to, "%s %s\n", *keys, *values);
+    return fclose(to) == 0 && rename(next, path) == 0;
+}
+
 /* A number from the card's file; a key that is not there is a question the card does not support. */
 static nvmlReturn_t number_of(nvmlDevice_t card, const char *key, unsigned long long *value)
 {
@@ -475,6 +501,49 @@ API nvmlDeviceGetPowerManagementLimitConstraints(nvmlDevice_t card, unsigned int
 {
     nvmlReturn_t can = unsigned_of(card, "power_min_mw", least);
     return can == NVML_SUCCESS ? unsigned_of(card, "power_max_mw", most) : can;
+}
+
+/* What is set here is gone after the next boot, as a real driver forgets it: the boot writes the card's file anew. */
+static nvmlReturn_t settable(nvmlDevice_t card)
+{
+    nvmlReturn_t can = usable(card);
+    return can == NVML_SUCCESS && geteuid() != 0 ? NVML_ERROR_NO_PERMISSION : can;
+}
+API nvmlDeviceSetPowerManagementLimit(nvmlDevice_t card, unsigned int mw)
+{
+    unsigned int least, most;
+    nvmlReturn_t can = settable(card);
+    if (can == NVML_SUCCESS)
+        can = nvmlDeviceGetPowerManagementLimitConstraints(card, &least, &most);
+    if (can != NVML_SUCCESS)
+        return can;
+    if (mw < least || mw > most)
+        return NVML_ERROR_INVALID_ARGUMENT;
+    char word[WORD];
+    snprintf(word, sizeof word, "%u", mw);
+    const char *const keys[] = {"power_limit_mw", NULL}, *const values[] = {word};
+    return rewrite(card->number, keys, values) ? NVML_SUCCESS : NVML_ERROR_UNKNOWN;
+}
+API nvmlDeviceSetGpuLockedClocks(nvmlDevice_t card, unsigned int least, unsigned int most)
+{
+    nvmlReturn_t can = settable(card);
+    if (can != NVML_SUCCESS)
+        return can;
+    if (least > most)
+        return NVML_ERROR_INVALID_ARGUMENT;
+    char low[WORD], high[WORD];
+    snprintf(low, sizeof low, "%u", least);
+    snprintf(high, sizeof high, "%u", most);
+    const char *const keys[] = {"clock_locked_least", "clock_locked_most", NULL}, *const values[] = {low, high};
+    return rewrite(card->number, keys, values) ? NVML_SUCCESS : NVML_ERROR_UNKNOWN;
+}
+API nvmlDeviceResetGpuLockedClocks(nvmlDevice_t card)
+{
+    nvmlReturn_t can = settable(card);
+    if (can != NVML_SUCCESS)
+        return can;
+    const char *const keys[] = {"clock_locked_least", "clock_locked_most", NULL}, *const values[] = {NULL, NULL};
+    return rewrite(card->number, keys, values) ? NVML_SUCCESS : NVML_ERROR_UNKNOWN;
 }
 
 API nvmlDeviceGetUtilizationRates(nvmlDevice_t card, nvmlUtilization_t *rates)
