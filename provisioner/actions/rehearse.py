@@ -44,6 +44,10 @@ class Theatre(Protocol):
         """Why this case's present state cannot be rebuilt here, or None."""
         ...
 
+    def sweep(self) -> None:
+        """Remove what killed rehearsals left behind."""
+        ...
+
     def raise_up(self, case: Case) -> Stage:
         """Bring a host up for a case, from its kept image if there is one. Raises ProvisionError."""
         ...
@@ -113,6 +117,7 @@ def _all(cases: Sequence[Case], theatre: Theatre, memory: Memory, jobs: int, say
     """
     if not cases:
         return []
+    theatre.sweep()
     ended = threading.Event()
     found: list[CaseResult] = []
     noting = threading.Lock()

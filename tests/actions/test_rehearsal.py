@@ -44,6 +44,9 @@ class World:
     def lacks(self, case: Case) -> str | None:
         return self.cannot.get(case.after.gpus[0])
 
+    def sweep(self) -> None:
+        self.up.clear()
+
     def raise_up(self, case: Case) -> Stage:
         with self.guard:
             self.up.append(case.id)
@@ -256,6 +259,16 @@ def test_interrupted_it_takes_hosts_down_and_goes_on_from_what_passed() -> None:
     done = run(world, before, after)
     assert {one.case.after.gpus[0]: one.earlier for one in done.cases} == {"rtx-3090": True, "rtx-4090": False}
     assert all("rtx-3090" not in line for line in world.log)
+
+
+def test_what_a_killed_rehearsal_left_is_removed_first() -> None:
+    """Also of stacks that nobody rehearses any more; where nothing is to rehearse, no lab is asked."""
+    world = World(up=["of-another-candidate"])
+    run(world, lock(a=entry()), lock(a=entry()))
+    assert world.up == ["of-another-candidate"]
+
+    run(world, lock(a=entry()), lock(a=upgraded()))
+    assert world.up == []
 
 
 def test_no_more_hosts_at_once_than_asked() -> None:

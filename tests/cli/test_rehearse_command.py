@@ -94,7 +94,9 @@ HOSTILE = "<script>alert(1)</script> | `x` @all \x1b[2J"
 
 
 def result(name: str, verdict: str, *steps: StepResult, **more: object) -> CaseResult:
-    case = Case(id=name * 12, name=f"debian-12-{name}", hosts=(f"rig-{name}",), before=entry(), after=NEW)
+    case = Case(
+        id=name * 12, name=f"debian-12-{name}", hosts=(f"rig-{name}",), before=entry(), after=NEW, present="0" * 64
+    )
     return CaseResult.model_validate({"case": case, "verdict": verdict, "steps": steps, **more})
 
 
@@ -132,11 +134,24 @@ def test_the_table_has_a_row_per_stack_and_says_what_to_do() -> None:
     assert " ".join(head[2].split()) == "debian-12-c 1 ? – – – – – not rehearsed"
     assert set(rows) == {"debian-12-a", "debian-12-b", "debian-12-c"}
     assert "[task-failed]" in text
-    assert "put their entries of the lock in use back into the candidate (rig-b)" in text
+    assert 'leave these hosts as they are: provision_driver: "535.261.03" for rig-b, then provision resolve' in text
     assert "nothing is known of this one" in text
     assert "1 passed · 1 failed · 1 not rehearsed · 7 min" in text
     assert "\x1b" not in text
     assert "Next:" not in text
+
+
+def test_what_keeps_a_host_at_what_it_has() -> None:
+    """A lock that was edited by hand is no longer what the inventory resolves to, so CI would refuse it."""
+    client = entry(networks={"akash": Choice(value="0.17.0")})
+
+    assert view.held_by(entry(), NEW) == ['provision_driver: "535.261.03"']
+    assert view.held_by(entry(), client) == ["provision_networks: [akash@0.16.2]"]
+    assert view.held_by(entry(), entry(packages=())) == []
+    packages = FAILED.case.model_copy(update={"after": entry(packages=())})
+    assert "put their entries of the lock in use back" in view.advice(FAILED.model_copy(update={"case": packages}))
+    new = FAILED.case.model_copy(update={"before": None})
+    assert view.advice(FAILED.model_copy(update={"case": new})).startswith("leave rig-b out until this passes")
 
 
 def test_when_all_pass_the_next_command_is_named() -> None:

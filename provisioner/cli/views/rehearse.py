@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 from provisioner.cli.words import duration, paint, safe, table
 from provisioner.model.rehearsal import STEPS, TITLES, Case, CaseResult, Rehearsal, StepName
+from provisioner.model.stack import HostLock
 from provisioner.resolve.moves import Moved
 from provisioner.resolve.rehearsal import Ways, difference, stack_words
 
@@ -148,13 +149,32 @@ def _trouble(result: CaseResult) -> list[str]:
 
 def advice(result: CaseResult) -> str:
     """What to do about a stack that did not pass."""
-    hosts = ",".join(result.case.hosts[:3]) + (",…" if len(result.case.hosts) > 3 else "")
     if result.verdict == "not-rehearsed":
         return "nothing is known of this one: try it on one host that is not needed (provision apply --limit HOST)"
     step = next((one.step for one in result.steps if one.status == "failed"), "upgrade")
     if step in ("back", "verify-back"):
         return "the upgrade itself passed; without a way back, take one host first and keep it drained"
-    return f"leave these hosts as they are: put their entries of the lock in use back into the candidate ({hosts})"
+    hosts = ",".join(result.case.hosts[:3]) + (",…" if len(result.case.hosts) > 3 else "")
+    if result.case.before is None:
+        return f"leave {hosts} out until this passes: there is nothing yet to leave as it is"
+    held = held_by(result.case.before, result.case.after)
+    if not held:
+        return f"leave these hosts as they are: put their entries of the lock in use back into the candidate ({hosts})"
+    return f"leave these hosts as they are: {', '.join(held)} for {hosts}, then provision resolve"
+
+
+def held_by(before: HostLock, after: HostLock) -> list[str]:
+    """The variables of the inventory that keep a host at what it has; [] when driver and clients stay as they are."""
+    found = []
+    old, new = (entry.driver_version.value if entry.driver_version is not None else "" for entry in (before, after))
+    if old and old != new:
+        found.append(f'provision_driver: "{old}"')
+    moved = {name for name, choice in before.networks.items() if after.networks.get(name, choice).value != choice.value}
+    if moved:
+        names = [name.partition("@")[0] for name in before.intent.networks]
+        kept = [f"{name}@{before.networks[name].value}" if name in moved else name for name in names]
+        found.append(f"provision_networks: [{', '.join(kept)}]")
+    return found
 
 
 def _summary(done: Rehearsal) -> str:
