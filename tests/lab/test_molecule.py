@@ -14,7 +14,7 @@ from provisioner.adapters.lab import labs
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-SCENARIOS = ("default", "upgrade", "rollback")
+SCENARIOS = ("default", "upgrade", "rollback", "tunnel", "gate", "network")
 
 
 @pytest.mark.lab
