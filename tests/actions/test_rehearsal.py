@@ -212,6 +212,18 @@ def test_the_present_state_is_kept_once_and_used_again() -> None:
     assert again.cases[0].verdict == "passed"
 
 
+def test_one_present_state_is_built_once_in_a_rehearsal() -> None:
+    """Of three stacks two begin alike: the second of them is last, and begins from the image."""
+    before = lock(a=entry(), b=entry(), c=entry(gpus=("rtx-4090",)))
+    after = lock(a=upgraded(), b=upgraded("550.163.01"), c=upgraded(gpus=("rtx-4090",)))
+    world = World()
+
+    done = run(world, before, after, jobs=1)
+
+    assert [one.cached for one in done.cases].count(True) == 1
+    assert [line.partition(" ")[0] for line in world.log if line.endswith("present")][1] == "rtx-4090"
+
+
 def test_what_passed_is_not_tried_again_unless_asked() -> None:
     world = World()
     first = run(world, lock(a=entry()), lock(a=upgraded()))
