@@ -218,6 +218,17 @@ def test_the_report_opens_offline_and_runs_nothing(tmp_path: Path) -> None:
         assert part in text
 
 
+def test_the_report_shows_what_files_say_differently() -> None:
+    """Pins move with the packages; a file that stays is not shown, nor anything of a tunnel's keys."""
+    (pins, unattended) = view.file_diffs(PASSED.case)
+
+    assert "--- /etc/apt/preferences.d/provision.pref" in unattended + pins
+    assert "\n-Pin: version 535.261.03-1~deb12u1" in unattended + pins
+    assert "\n+Pin: version 550.163.01-1" in unattended + pins
+    assert '<span class="more">+Pin: version 550.163.01-1</span>' in view.html_text(DONE)
+    assert view.file_diffs(PASSED.case.model_copy(update={"after": entry()})) == []
+
+
 def test_json_has_the_documented_shape() -> None:
     found = json.loads(view.rehearsed_json(DONE))
 

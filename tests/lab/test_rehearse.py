@@ -232,10 +232,9 @@ def test_06_a_pull_request_that_moves_535_to_550(fleet: Fleet, tmp_path: Path) -
     request_of_change(fleet, folder, 1, "provision.lock")
     request_of_change(fleet, folder, 2, "candidate.lock")
 
-    done = subprocess.run(
-        ["sh", "ci/provision-ci.sh", "main~1", "--name", PREFIX],
-        cwd=folder, env={**fleet.environment, "INVENTORY": "inventory.yml"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    environment = {**fleet.environment, "INVENTORY": "inventory.yml"}
+    argv = ["sh", "ci/provision-ci.sh", "main~1", "--name", PREFIX]
+    done = subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     summary = (folder / "ci-report" / "summary.md").read_text(encoding="utf-8")
     print(summary)
 

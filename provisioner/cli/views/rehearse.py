@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,9 +11,11 @@ from xml.etree import ElementTree
 
 from provisioner.cli.words import duration, paint, safe, table
 from provisioner.model.rehearsal import STEPS, TITLES, Case, CaseResult, Rehearsal, StepName
+from provisioner.model.resource import File, PackageSource, Settings
 from provisioner.model.stack import HostLock
 from provisioner.resolve.moves import Moved
 from provisioner.resolve.rehearsal import Ways, difference, stack_words
+from provisioner.resources.wanted import wanted
 
 PAGE = Path(__file__).with_name("rehearse_report.html")
 _COLUMNS: dict[StepName, str] = {
@@ -302,6 +305,7 @@ def _case(result: CaseResult) -> dict[str, Any]:
         "cells": [_cell(result, step) for step in STEPS],
         "away": duration(result.not_serving_s) if result.not_serving_s else "–",
         "moved": [moved_text(one) for one in difference(result.case).moved],
+        "files": [safe_lines(text) for text in file_diffs(result.case)],
         "advice": advice(result) if result.verdict != "passed" else "",
         "verdict": result.verdict.replace("-", " "),
         "log": _log(result),
@@ -309,6 +313,31 @@ def _case(result: CaseResult) -> dict[str, Any]:
         "plan": safe_lines(result.plan),
         "trouble": [safe(line) for one in result.steps if one.status in ("failed", "not-made") for line in one.detail],
     }
+
+
+def file_diffs(case: Case) -> list[str]:
+    """What the files that provision writes would say differently, as unified diffs; the locks alone decide that."""
+    before = _files(case.before) if case.before is not None else {}
+    after = _files(case.after)
+    found = []
+    for path in sorted({*before, *after}):
+        sides = [text.get(path, "").splitlines() for text in (before, after)]
+        lines = list(difflib.unified_diff(*sides, fromfile=path, tofile=path, n=2, lineterm=""))
+        if lines:
+            found.append("\n".join(lines))
+    return found
+
+
+def _files(entry: HostLock) -> dict[str, str]:
+    texts = {}
+    for resource in wanted(entry):
+        if isinstance(resource, File):
+            texts[resource.path] = resource.content
+        elif isinstance(resource, Settings):
+            texts[resource.path] = json.dumps(resource.values, indent=1, sort_keys=True)
+        elif isinstance(resource, PackageSource):
+            texts[resource.source.path] = resource.source.text
+    return texts
 
 
 def _log(result: CaseResult) -> str:
