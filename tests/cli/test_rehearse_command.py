@@ -180,7 +180,7 @@ def test_the_summary_for_a_pull_request_cannot_be_broken_out_of() -> None:
         "| ✅ | debian-12-a | 1 | driver 535.261.03, docker-io, akash → driver 550.163.01, docker-io, akash | 70 s |"
         in text
     )
-    assert text.count("```") == 4
+    assert text.count("```") == 2  # around what the failed step said; nothing more is known of the other
     assert "'x'" in text
     outside = "".join(text.split("```")[::2])
     assert "<script>" not in outside

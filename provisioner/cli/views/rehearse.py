@@ -262,7 +262,9 @@ def markdown_text(done: Rehearsal) -> str:
         lines.append(f"| {' | '.join(_plain(cell) for cell in cells)} |")
     for result in bad:
         lines += ["", f"**{_plain(result.case.name)}**: {result.verdict.replace('-', ' ')}. {_plain(result.why)}", ""]
-        lines += ["```", *_fenced(result), "```", "", _plain(advice(result)[0].upper() + advice(result)[1:]) + "."]
+        fenced = list(_fenced(result))
+        lines += ["```", *fenced, "```", ""] if fenced else []
+        lines.append(_plain(advice(result)[0].upper() + advice(result)[1:]) + ".")
     same = len(done.unchanged)
     rest = f"{same} host{'s' * (same != 1)} unchanged. " if same else ""
     lines += ["", f"{rest}{_summary(done)}. GPUs are simulated; packages and their installation are real."]
@@ -275,6 +277,7 @@ def _fenced(result: CaseResult) -> Iterator[str]:
             yield from (
                 safe(line).replace("`", "'")
                 for line in (*one.detail[:8], *([f"[{one.reference}]"] if one.reference else []))
+                if line not in result.why
             )
 
 
