@@ -37,10 +37,12 @@ from provisioner.model.stack import HostLock, Lock
 from provisioner.model.tunnel import TunnelLock
 from provisioner.tunnels import twin
 from provisioner.tunnels.keys import public_key, public_path
+from provisioner.tunnels.wireguard import CONFIG
 
 RIG = "rig"
 SUITE_OF = {"debian-11": "bullseye", "debian-12": "bookworm", "debian-13": "trixie"}
 HUB_OS = "debian-12"
+TUNNEL_S = 90
 ROUNDS = 3
 """A tunnel takes two: in the first the hosts make their keys, in the second they are joined."""
 
@@ -218,8 +220,9 @@ class LabStage:
         return self._command(["rollback", RIG, self._changed_in, "--yes", "--json", "-i", str(self._lab.inventory)])
 
     def keep(self) -> None:
+        """Hub first: the host that is started last dials one that is up."""
         with engine_errors():
-            for name, tag in self._tags.items():
+            for name, tag in sorted(self._tags.items()):
                 self._lab.host(name).keep_as(tag)
 
     def _where(self) -> list[str]:
@@ -239,6 +242,22 @@ class LabStage:
             (folder / f"{name}.yml").write_text(text, encoding="utf-8")
         lock = Lock(made_by=__version__, matrix=digest_in_use(data_dir("matrix")), hosts=entries)
         (self._folder / "provision.lock").write_text(lock.model_dump_json(), encoding="utf-8")
+        self._wait_for_tunnel()
+
+    def _wait_for_tunnel(self) -> None:
+        """A host that was just started may be sought over its tunnel, which needs some seconds more."""
+        mine = self._tunnels.get(RIG)
+        if mine is None or not mine.complete:
+            return
+        look = f"ping -c 1 -W 1 {mine.hub_address} >/dev/null"
+        wait = f"[ ! -e {CONFIG} ] || for n in $(seq {TUNNEL_S}); do {look} && exit 0; sleep 1; done; [ ! -e {CONFIG} ]"
+        if self._lab.host(RIG).exec(wait).rc != 0:
+            raise HostError(
+                "not-rebuilt",
+                RIG,
+                f"its tunnel to the hub was not up {TUNNEL_S} s after its start",
+                context=self._lab.host(RIG).exec("wg show; journalctl -q -n 8 -u wg-quick@prov0").stdout.splitlines(),
+            )
 
     def _own(self, entry: HostLock) -> HostLock:
         """The entry with the tunnel of this lab in the place of the fleet's."""
