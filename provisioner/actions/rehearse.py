@@ -113,7 +113,8 @@ def rehearse(
 def in_turn(cases: Sequence[Case]) -> list[Case]:
     """Different present states first: whoever comes later with one of them begins from the image that was kept."""
     seen: set[str] = set()
-    first, later = [], []
+    first: list[Case] = []
+    later: list[Case] = []
     for case in cases:
         (later if case.present in seen else first).append(case)
         seen.add(case.present)

@@ -46,7 +46,11 @@ def _counted(cases: Sequence[Case]) -> str:
 
 
 def _nothing(found: Ways) -> str:
-    return f"nothing to rehearse: {len(found.unchanged)} host{'s' * (len(found.unchanged) != 1)} stay as they are\n"
+    return f"nothing to rehearse: {_staying(len(found.unchanged))}\n"
+
+
+def _staying(count: int) -> str:
+    return "1 host stays as it is" if count == 1 else f"{count} hosts stay as they are"
 
 
 def ways_text(found: Ways) -> str:
@@ -246,8 +250,7 @@ def _step(suite: ElementTree.Element, result: CaseResult, step: StepName) -> Non
 def markdown_text(done: Rehearsal) -> str:
     """Return a summary to post under a pull request; the words of hosts can't break out of their cells."""
     if not done.cases:
-        same = len(done.unchanged)
-        return f"### Rehearsal\n\nNothing to rehearse: {same} host{'s' * (same != 1)} stay as they are.\n"
+        return f"### Rehearsal\n\nNothing to rehearse: {_staying(len(done.unchanged))}.\n"
     bad = [one for one in done.cases if one.verdict != "passed"]
     head = "all stacks pass" if not bad else f"{len(bad)} of {len(done.cases)} stacks did not pass"
     lines = [
@@ -324,8 +327,8 @@ def file_diffs(case: Case) -> list[str]:
     after = _files(case.after)
     found = []
     for path in sorted({*before, *after}):
-        sides = [text.get(path, "").splitlines() for text in (before, after)]
-        lines = list(difflib.unified_diff(*sides, fromfile=path, tofile=path, n=2, lineterm=""))
+        old, new = (text.get(path, "").splitlines() for text in (before, after))
+        lines = list(difflib.unified_diff(old, new, fromfile=path, tofile=path, n=2, lineterm=""))
         if lines:
             found.append("\n".join(lines))
     return found
