@@ -129,7 +129,15 @@ def _driver(entry: HostLock) -> str:
 def _name(before: HostLock | None, after: HostLock, key: str) -> str:
     """`debian-12-rtx-3090-535.216.03-to-535.261.03-1a2b`; the end tells ways apart that read alike."""
     cards = "-".join(dict.fromkeys(after.gpus)) or "no-gpu"
-    first = _driver(before).replace(" ", "-") if before is not None else "new"
-    second = _driver(after).replace(" ", "-")
-    way = f"{first}-to-{second}" if first != second else f"{second}-packages"
-    return "-".join((after.os, cards, way, key[:4])).replace("/", "-")
+    return "-".join((after.os, cards, _way(before, after), key[:4])).replace("/", "-").replace(" ", "-")
+
+
+def _way(before: HostLock | None, after: HostLock) -> str:
+    """The first thing that moves: the driver, the runtime, or else packages and clients."""
+    if before is None:
+        return f"new-to-{_driver(after)}"
+    if _driver(before) != _driver(after):
+        return f"{_driver(before)}-to-{_driver(after)}"
+    if before.engine != after.engine:
+        return f"{before.engine or 'no runtime'}-to-{after.engine or 'no runtime'}"
+    return f"{_driver(after) if after.driver_version is not None else 'no driver'}-packages"

@@ -105,6 +105,26 @@ def test_the_id_is_of_the_two_stacks_alone() -> None:
     assert one.name == "debian-12-rtx-3090-535.261.03-to-535.274.02-" + one.id[:4]
 
 
+def test_a_way_is_named_after_what_moves_first() -> None:
+    """`none-packages` would say nothing to anybody."""
+    bare: dict[str, Any] = {"gpus": (), "driver_version": None, "modules": None}
+    containerd, docker = Choice(value="containerd 1.6.20"), Choice(value="docker.io 20.10.24")
+    before = lock(a=entry(**bare, runtime=containerd), b=entry(**bare), d=entry())
+    after = lock(
+        a=entry(**bare, runtime=docker),
+        b=entry(**bare, packages=()),
+        c=upgraded(),
+        d=entry(modules=Choice(value="open")),
+    )
+
+    assert sorted(case.name.rpartition("-")[0] for case in ways(before, after).cases) == [
+        "debian-12-no-gpu-containerd-to-docker-io",
+        "debian-12-no-gpu-no-driver-packages",
+        "debian-12-rtx-3090-535.261.03-to-535.261.03-open",
+        "debian-12-rtx-3090-new-to-535.274.02",
+    ]
+
+
 STACKS = st.sampled_from([entry(), upgraded(), entry(gpus=("a",)), upgraded(gpus=("a",)), entry(os="debian-13")])
 
 
