@@ -88,4 +88,12 @@ if [ -s "$report/rehearsal.md" ]; then
 else
     printf '**Rehearsal** (exit code %s)\n\n```\n%s\n```\n' "$code" "$(tail -n 40 "$report/rehearse.txt")" >>"$summary"
 fi
+# A comment on GitHub takes 65,536 characters: whole lines, and no fence is left open.
+if [ "$(wc -c <"$summary")" -gt 60000 ]; then
+    LC_ALL=C awk '
+        { size += length($0) + 1; if (size > 59000) exit; print; if (/^```/) open = !open }
+        END { if (open) print "```"; print "</details>\n\nShortened: all of it is in the files of the report." }
+    ' "$summary" >"$summary.new"
+    mv "$summary.new" "$summary"
+fi
 exit "$bad"

@@ -44,6 +44,10 @@ class Theatre(Protocol):
         """Why this case's present state cannot be rebuilt here, or None."""
         ...
 
+    def sweep(self) -> None:
+        """Remove what killed rehearsals left behind."""
+        ...
+
     def raise_up(self, case: Case) -> Stage:
         """Bring a host up for a case, from its kept image if there is one. Raises ProvisionError."""
         ...
@@ -106,6 +110,17 @@ def rehearse(
     )
 
 
+def in_turn(cases: Sequence[Case]) -> list[Case]:
+    """Different present states first: whoever comes later with one of them begins from the image that was kept."""
+    seen: set[str] = set()
+    first: list[Case] = []
+    later: list[Case] = []
+    for case in cases:
+        (later if case.present in seen else first).append(case)
+        seen.add(case.present)
+    return first + later
+
+
 def _all(cases: Sequence[Case], theatre: Theatre, memory: Memory, jobs: int, say: Say) -> list[CaseResult]:
     """Run the cases side by side. Ctrl-C ends the commands under way and takes every host down, then goes on up.
 
@@ -113,6 +128,7 @@ def _all(cases: Sequence[Case], theatre: Theatre, memory: Memory, jobs: int, say
     """
     if not cases:
         return []
+    theatre.sweep()
     ended = threading.Event()
     found: list[CaseResult] = []
     noting = threading.Lock()
@@ -126,7 +142,7 @@ def _all(cases: Sequence[Case], theatre: Theatre, memory: Memory, jobs: int, say
 
     pool = ThreadPoolExecutor(max(1, jobs), thread_name_prefix="rehearse")
     try:
-        waiting: set[Future[None]] = {pool.submit(work, case) for case in cases}
+        waiting: set[Future[None]] = {pool.submit(work, case) for case in in_turn(cases)}
         while waiting:
             # With a time limit, for a wait without one cannot be interrupted on every system.
             done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)

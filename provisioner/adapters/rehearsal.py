@@ -1,14 +1,16 @@
 """Rehearses on lab hosts, with the very commands that an operator types: `provision plan`, `apply` and `rollback`.
 
-Each case has a lab of its own, with one host, and a folder of its own: nothing of it meets the fleet's runs, keys or
-locks. The commands are processes of their own, so that one can be ended, and what it said is one file.
+Each case has a lab of its own, with one host (and a hub, when the host has a tunnel), and a folder of its own: nothing
+of it meets the fleet's runs, keys, locks or secrets. The commands are processes of their own, so that one can be ended,
+and what it said is one file.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import functools
 import hashlib
-import json
 import os
 import shutil
 import signal
@@ -23,24 +25,26 @@ from typing import Any
 import yaml
 
 from provisioner import __version__
-from provisioner.adapters.lab import Host, HostSpec, Lab, engine_errors, ensure_engine, gpu_models
+from provisioner.adapters.lab import Host, HostSpec, Lab, engine_errors, ensure_engine, gpu_models, labs
 from provisioner.adapters.lab import image as lab_image
-from provisioner.errors import BadInput, Exit, HostError
+from provisioner.adapters.lab.spec import MOST_GPUS
+from provisioner.adapters.rehearsal_outcome import changed_in, outcome_of, together
+from provisioner.errors import Exit, HostError
 from provisioner.matrix.files import digest_in_use
-from provisioner.model.enrolment import lock_digest
 from provisioner.model.paths import data_dir
-from provisioner.model.rehearsal import Case, CaseResult, Outcome
+from provisioner.model.rehearsal import Case, Outcome
 from provisioner.model.stack import HostLock, Lock
+from provisioner.model.tunnel import TunnelLock
+from provisioner.tunnels import twin
+from provisioner.tunnels.keys import public_key, public_path
+from provisioner.tunnels.wireguard import CONFIG
 
 RIG = "rig"
 SUITE_OF = {"debian-11": "bullseye", "debian-12": "bookworm", "debian-13": "trixie"}
-_STATES = {
-    "enrolled": "good",
-    "unchanged": "good",
-    "restored": "good",
-    "out": "unverified",
-    "rolled-back": "unverified",
-}
+HUB_OS = "debian-12"
+TUNNEL_S = 90
+ROUNDS = 3
+"""A tunnel takes two: in the first the hosts make their keys, in the second they are joined."""
 
 
 class LabTheatre:
@@ -64,7 +68,14 @@ class LabTheatre:
         for gpu in dict.fromkeys((*before.gpus, *case.after.gpus)):
             if gpu not in known:
                 return f"the lab cannot show a {gpu}"
-        return None
+        return twin.not_rebuilt(before) or twin.not_rebuilt(case.after)
+
+    def sweep(self) -> None:
+        """Remove what killed rehearsals of this folder left up, whatever they rehearsed."""
+        with engine_errors():
+            for lab in labs():
+                if lab.name.startswith(f"{self._prefix}-") and lab.folder.is_relative_to(self._root):
+                    lab.down()
 
     def raise_up(self, case: Case) -> LabStage:
         """Start the case's host; what a killed rehearsal left of it is removed first."""
@@ -72,12 +83,18 @@ class LabTheatre:
         folder = self.folder(case)
         folder.mkdir(parents=True, exist_ok=True)
         begins = case.before or case.after
-        tag = present_image(begins) if case.before is not None else ""
+        joined = twin.has_tunnel(begins) or twin.has_tunnel(case.after)
+        tags = present_images(case, joined=joined) if case.before is not None else {}
+        specs = [HostSpec(RIG, SUITE_OF[begins.os], shown(begins.gpus))]
+        if joined:
+            specs.append(HostSpec(twin.HUB, SUITE_OF[HUB_OS]))
         with engine_errors():
-            cached = bool(tag) and _has_image(tag)
-            spec = HostSpec(RIG, SUITE_OF[begins.os], begins.gpus)
-            lab = Lab.up(self._name(case), folder / "lab", [spec], images={RIG: tag} if cached else {})
-            stage = LabStage(self, lab, folder, tag, cached)
+            cached = bool(tags) and all(_has_image(tag) for tag in tags.values())
+            if not cached:
+                # A bare host has no tunnel yet, and must not be sought behind one.
+                shutil.rmtree(folder / ".provision", ignore_errors=True)
+            lab = Lab.up(self._name(case), folder / "lab", specs, images=tags if cached else {})
+            stage = LabStage(self, lab, folder, tags, cached)
             if not cached:
                 stage.boot(begins.kernels)
             return stage
@@ -101,10 +118,11 @@ class LabTheatre:
     def _name(self, case: Case) -> str:
         return f"{self._prefix}-{case.id[:8]}"
 
-    def run(self, words: Sequence[str], folder: Path, log: Path) -> tuple[int, str]:
+    def run(self, words: Sequence[str], folder: Path, log: Path, secrets: Mapping[str, str]) -> tuple[int, str]:
         """Run a command of provision in a folder; return its exit code and stdout. All that it says is kept."""
         environment = {
             **os.environ,
+            **secrets,
             "NO_COLOR": "1",
             "PROVISION_CONFIG_DIR": str(self._root / "config"),  # lab records are not signed with the operator's key
         }
@@ -139,12 +157,15 @@ class LabTheatre:
 class LabStage:
     """The Stage of one case: a lab host, and a folder in which the commands run."""
 
-    def __init__(self, theatre: LabTheatre, lab: Lab, folder: Path, tag: str, cached: bool) -> None:
+    def __init__(self, theatre: LabTheatre, lab: Lab, folder: Path, tags: Mapping[str, str], cached: bool) -> None:
         self._theatre = theatre
         self._lab = lab
         self._folder = folder
-        self._tag = tag
-        self._changed_in = ""  # the run that upgraded, when it changed anything
+        self._tags = tags
+        self._joined = any(host.name == twin.HUB for host in lab.hosts())
+        self._tunnels: dict[str, TunnelLock] = {}
+        self._secrets: dict[str, str] = {}
+        self._changed_in = ""  # the first run of the upgrade that changed anything
         self.cached = cached
         self.log = str(folder / "log.txt")
         Path(self.log).write_text(f"provision {__version__}: {folder.name}; the GPU is simulated\n", encoding="utf-8")
@@ -175,92 +196,137 @@ class LabStage:
             raise HostError("not-rebuilt", RIG, f"the throwaway host could not {what}", context=lines)
 
     def apply(self, entry: HostLock) -> Outcome:
+        """Bring the host to an entry; with a tunnel once more, as soon as the keys are known on both sides."""
+        self._changed_in = ""
         self._prepare(entry)
-        return self._outcome(["apply", "--yes", "--json", *self._where()])
+        done = self._command(["apply", "--yes", "--json", *self._where()])
+        for _ in range(ROUNDS):
+            if done.state != "good" or not self._to_join(entry):
+                break
+            self._prepare(entry)
+            done = together(done, self._command(["apply", "--yes", "--json", *self._where()]))
+        return done
 
     def plan(self, entry: HostLock) -> str:
         self._prepare(entry)
-        _, out = self._theatre.run(["plan", *self._where()], self._folder, Path(self.log))
+        words = ["plan", *self._where(), *(["--limit", RIG] if self._joined else [])]
+        _, out = self._theatre.run(words, self._folder, Path(self.log), self._secrets)
         return out
 
     def back(self) -> Outcome:
         """Take the upgrade back by what the host itself keeps; where it changed nothing, nothing is to do."""
         if not self._changed_in:
             return Outcome("good")
-        return self._outcome(["rollback", RIG, self._changed_in, "--yes", "--json", "-i", str(self._lab.inventory)])
+        return self._command(["rollback", RIG, self._changed_in, "--yes", "--json", "-i", str(self._lab.inventory)])
 
     def keep(self) -> None:
+        """Hub first: the host that is started last dials one that is up."""
         with engine_errors():
-            self._lab.host(RIG).keep_as(self._tag)
+            for name, tag in sorted(self._tags.items()):
+                self._lab.host(name).keep_as(tag)
 
     def _where(self) -> list[str]:
         return ["-i", str(self._lab.inventory), "--lock", "provision.lock"]
 
     def _prepare(self, entry: HostLock) -> None:
         """The request and the lock of this step. The matrix named is the one that the command will have in use."""
-        variables = self._lab.folder / "host_vars"
-        variables.mkdir(exist_ok=True)
-        asked = {f"provision_{key}": value for key, value in entry.intent.model_dump(mode="json").items()}
-        (variables / f"{RIG}.yml").write_text(yaml.safe_dump(asked), encoding="utf-8")
-        lock = Lock(made_by=__version__, matrix=digest_in_use(data_dir("matrix")), hosts={RIG: entry})
+        entries = {RIG: self._own(entry)}
+        if self._joined:
+            entries[twin.HUB] = twin.hub_entry(HUB_OS, self._tunnels.get(twin.HUB))
+        folder = self._lab.folder / "host_vars"
+        folder.mkdir(exist_ok=True)
+        values, self._secrets = stand_ins(entry)
+        for name, one in entries.items():
+            asked = {f"provision_{key}": value for key, value in one.intent.model_dump(mode="json").items()}
+            text = yaml.safe_dump(asked | (values if name == RIG else {}))
+            (folder / f"{name}.yml").write_text(text, encoding="utf-8")
+        lock = Lock(made_by=__version__, matrix=digest_in_use(data_dir("matrix")), hosts=entries)
         (self._folder / "provision.lock").write_text(lock.model_dump_json(), encoding="utf-8")
+        self._wait_for_tunnel()
 
-    def _outcome(self, words: Sequence[str]) -> Outcome:
+    def _wait_for_tunnel(self) -> None:
+        """A host that was just started may be sought over its tunnel, which needs some seconds more."""
+        mine = self._tunnels.get(RIG)
+        if mine is None or not mine.complete:
+            return
+        look = f"ping -c 1 -W 1 {mine.hub_address} >/dev/null"
+        wait = f"[ ! -e {CONFIG} ] || for n in $(seq {TUNNEL_S}); do {look} && exit 0; sleep 1; done; [ ! -e {CONFIG} ]"
+        if self._lab.host(RIG).exec(wait).rc != 0:
+            raise HostError(
+                "not-rebuilt",
+                RIG,
+                f"its tunnel to the hub was not up {TUNNEL_S} s after its start",
+                context=self._lab.host(RIG).exec("wg show; journalctl -q -n 8 -u wg-quick@prov0").stdout.splitlines(),
+            )
+
+    def _own(self, entry: HostLock) -> HostLock:
+        """The entry with the tunnel of this lab in the place of the fleet's."""
+        if not twin.has_tunnel(entry):
+            none = TunnelLock(kind="none", role="spoke", host=RIG) if entry.tunnel is not None else None
+            return entry.model_copy(update={"tunnel": none})
+        self._tunnels = twin.joined(
+            RIG, entry, self._keys(), self._tunnels, kernel_module=Path("/sys/module/wireguard").is_dir()
+        )
+        intent = entry.intent.model_copy(update={"tunnel": twin.wish_of(entry)})
+        return entry.model_copy(update={"intent": intent, "tunnel": self._tunnels[RIG]})
+
+    def _to_join(self, entry: HostLock) -> bool:
+        """Whether both ends show keys by now that the last command did not know."""
+        if not twin.has_tunnel(entry) or all(one.complete for one in self._tunnels.values()):
+            return False
+        return all(self._keys().values())
+
+    def _keys(self) -> dict[str, str | None]:
+        return {
+            name: public_key("wireguard", self._lab.host(name).exec(f"cat {public_path('wireguard')}").stdout)
+            for name in (RIG, twin.HUB)
+        }
+
+    def _command(self, words: Sequence[str]) -> Outcome:
         began = time.monotonic()
         log = Path(self.log)
         at = log.stat().st_size
-        code, out = self._theatre.run(words, self._folder, log)
+        code, out = self._theatre.run(words, self._folder, log, self._secrets)
         said = log.read_bytes()[at:].decode(errors="replace")
-        found = outcome_of(code, out, said, round(time.monotonic() - began, 1))
-        self._changed_in = _changed_in(out)
+        found = outcome_of(code, out, said, round(time.monotonic() - began, 1), RIG)
+        self._changed_in = self._changed_in or changed_in(out, RIG)
         return found
 
 
-def outcome_of(code: int, out: str, said: str, seconds: float) -> Outcome:
-    """Read what `apply --json` or `rollback --json` printed; without its shape, the last lines are the reason."""
-    host = _host_of(out)
-    if code == Exit.INTERRUPTED:
-        return Outcome("interrupted", seconds)
-    if host is None:
-        lines = [line.strip() for line in said.removesuffix(out).splitlines() if line.strip()]
-        return Outcome(
-            "failed", seconds, reference="command-failed", detail=tuple(lines[-6:]) or (f"exit code {code}",)
-        )
-    return Outcome(
-        state=_STATES.get(host["state"], "failed"),  # type: ignore[arg-type]  # values of the table above
-        seconds=seconds,
-        verify_s=float(host["seconds"].get("verify", 0.0)),
-        not_serving_s=float(host["not_serving_s"]),
-        taken_back=host["state"] == "rolled-back",
-        reference=host["reference"],
-        detail=(host["reason"], *host["context"]) if host["reason"] else (),
-        hint=host["hint"],
-    )
+def stand_ins(entry: HostLock) -> tuple[dict[str, Any], dict[str, str]]:
+    """Values in the place of the fleet's secrets, as variables and as environment: no real one gets onto a lab host."""
+    word = "stands in for a secret, in a rehearsal"
+    variables: dict[str, Any] = {one.variable: word for one in entry.intent.secrets if one.variable is not None}
+    if entry.intent.tunnel.preshared:
+        variables["provision_tunnel_preshared"] = base64.b64encode(hashlib.sha256(word.encode()).digest()).decode()
+    return variables, {one.env: word for one in entry.intent.secrets if one.env is not None}
 
 
-def _host_of(out: str) -> Mapping[str, Any] | None:
-    try:
-        hosts: Mapping[str, Any] = json.loads(out)["hosts"]
-        found: Mapping[str, Any] = hosts[RIG]
-        return found
-    except (ValueError, KeyError, TypeError):
-        return None
+def shown(gpus: Sequence[str]) -> tuple[str, ...]:
+    """The cards that the lab host shows: all of them, or, where there are too many, each model and some more."""
+    if len(gpus) <= MOST_GPUS:
+        return tuple(gpus)
+    models = list(dict.fromkeys(gpus))
+    more = list(gpus)
+    for model in models:
+        more.remove(model)
+    kept = (*models, *more)[:MOST_GPUS]
+    return tuple(gpu for model in models for gpu in kept if gpu == model)
 
 
-def _changed_in(out: str) -> str:
-    """The run that rendered something, or ''."""
-    try:
-        value = json.loads(out)
-        return str(value["run"]) if value["folder"] else ""
-    except (ValueError, KeyError, TypeError):
-        return ""
+def present_images(case: Case, *, joined: bool) -> dict[str, str]:
+    """The tags of a present state's images, by host: what it rests on, the bare images it grew on, and who made it."""
+    begins = case.before or case.after
+    found = {}
+    for name, os_id in ((RIG, begins.os), *(((twin.HUB, HUB_OS),) if joined else ())):
+        text = f"{name} {_bare_image(SUITE_OF[os_id])} {case.present} {__version__}"
+        found[name] = f"{lab_image.REPOSITORY}:present-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return found
 
 
-def present_image(entry: HostLock) -> str:
-    """The tag of the image of a present state: by its lock entry, by the bare image it grew on, and by who made it."""
-    bare = lab_image.recipe(SUITE_OF[entry.os], lab_image.machine_mirror()).tag
-    text = f"{bare} {lock_digest(entry)} {__version__}"
-    return f"{lab_image.REPOSITORY}:present-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+@functools.lru_cache(maxsize=8)
+def _bare_image(suite: str) -> str:
+    return lab_image.recipe(suite, lab_image.machine_mirror()).tag
 
 
 def _has_image(tag: str) -> bool:
@@ -271,43 +337,3 @@ def _has_image(tag: str) -> bool:
     except ImageNotFound:
         return False
     return True
-
-
-class CaseFiles:
-    """The Memory of the command line: a file per case that passed, valid for this very version of provision."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root / "passed"
-
-    def passed(self, case: Case) -> CaseResult | None:
-        try:
-            value = json.loads((self._root / f"{case.id}.json").read_text(encoding="utf-8"))
-            result = CaseResult.model_validate(value["result"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return result if value.get("made_by") == __version__ and result.case.id == case.id else None
-
-    def note(self, result: CaseResult) -> None:
-        """What failed is not kept as known, and forgets a former pass: the next rehearsal tries it again."""
-        path = self._root / f"{result.case.id}.json"
-        try:
-            if result.verdict != "passed":
-                path.unlink(missing_ok=True)
-                return
-            self._root.mkdir(parents=True, exist_ok=True)
-            fresh = path.with_name(f".{path.name}.{os.getpid()}")
-            text = json.dumps({"made_by": __version__, "result": result.model_dump(mode="json")}, indent=1)
-            fresh.write_text(text, encoding="utf-8")
-            fresh.replace(path)
-        except OSError as problem:
-            raise BadInput("rehearsal-not-kept", f"{path} cannot be written: {problem}") from problem
-
-
-def jobs_here() -> int:
-    """Hosts at once that this machine bears: one per core, and two GiB of free memory each."""
-    try:
-        memory = Path("/proc/meminfo").read_text(encoding="ascii")
-        free_kib = int(memory.partition("MemAvailable:")[2].split()[0])
-    except (OSError, ValueError, IndexError):
-        free_kib = 2 << 20
-    return max(1, min(os.cpu_count() or 1, free_kib // (2 << 20)))

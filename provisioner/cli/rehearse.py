@@ -63,22 +63,24 @@ def run(args: argparse.Namespace) -> int:
         print(view.ways_json(found) if args.json else view.ways_text(found), end="\n" if args.json else "")
         return Exit.OK
     from provisioner.actions.rehearse import rehearse
-    from provisioner.adapters.rehearsal import CaseFiles, LabTheatre, jobs_here
+    from provisioner.adapters.rehearsal import LabTheatre
+    from provisioner.adapters.rehearsal_memory import CaseFiles, jobs_here, only_one
     from provisioner.adapters.runs import SystemClock
 
     out = sys.stderr if args.json else sys.stdout
     jobs = args.jobs or jobs_here()
     print(view.opening(found, jobs), file=out, flush=True)
-    done = rehearse(
-        before,
-        after,
-        theatre=LabTheatre(ROOT, args.name),
-        memory=CaseFiles(ROOT),
-        clock=SystemClock(),
-        jobs=jobs,
-        fresh=args.fresh,
-        say=_Said(out),
-    )
+    with only_one(ROOT):
+        done = rehearse(
+            before,
+            after,
+            theatre=LabTheatre(ROOT, args.name),
+            memory=CaseFiles(ROOT),
+            clock=SystemClock(),
+            jobs=jobs,
+            fresh=args.fresh,
+            say=_Said(out),
+        )
     for path, text in ((args.junit, view.junit_text), (args.html, view.html_text), (args.markdown, view.markdown_text)):
         if path is not None:
             _write(path, text(done))

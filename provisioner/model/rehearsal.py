@@ -33,6 +33,7 @@ class Case(BaseModel):
     hosts: tuple[str, ...]
     before: HostLock | None
     after: HostLock
+    present: str  # digest of all that the present state rests on: what its kept image is known by
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def nftables(lock: TunnelLock) -> str:
         "        type filter hook input priority -10; policy accept;",
         f'        iifname != "{INTERFACE}" accept',
         "        ct state established,related accept",
-        "        meta l4proto { icmp, ipv6-icmp } accept",
+        "        meta l4proto { icmp, icmpv6 } accept",
         *(f"        {rule} accept" for rule in _matches(lock.admit, "dport", _from_hub(lock, address))),
         "        counter drop",
         "    }",

@@ -44,6 +44,9 @@ class World:
     def lacks(self, case: Case) -> str | None:
         return self.cannot.get(case.after.gpus[0])
 
+    def sweep(self) -> None:
+        self.up.clear()
+
     def raise_up(self, case: Case) -> Stage:
         with self.guard:
             self.up.append(case.id)
@@ -209,6 +212,18 @@ def test_the_present_state_is_kept_once_and_used_again() -> None:
     assert again.cases[0].verdict == "passed"
 
 
+def test_one_present_state_is_built_once_in_a_rehearsal() -> None:
+    """Of three stacks two begin alike: the second of them is last, and begins from the image."""
+    before = lock(a=entry(), b=entry(), c=entry(gpus=("rtx-4090",)))
+    after = lock(a=upgraded(), b=upgraded("550.163.01"), c=upgraded(gpus=("rtx-4090",)))
+    world = World()
+
+    done = run(world, before, after, jobs=1)
+
+    assert [one.cached for one in done.cases].count(True) == 1
+    assert [line.partition(" ")[0] for line in world.log if line.endswith("present")][1] == "rtx-4090"
+
+
 def test_what_passed_is_not_tried_again_unless_asked() -> None:
     world = World()
     first = run(world, lock(a=entry()), lock(a=upgraded()))
@@ -256,6 +271,16 @@ def test_interrupted_it_takes_hosts_down_and_goes_on_from_what_passed() -> None:
     done = run(world, before, after)
     assert {one.case.after.gpus[0]: one.earlier for one in done.cases} == {"rtx-3090": True, "rtx-4090": False}
     assert all("rtx-3090" not in line for line in world.log)
+
+
+def test_what_a_killed_rehearsal_left_is_removed_first() -> None:
+    """Also of stacks that nobody rehearses any more; where nothing is to rehearse, no lab is asked."""
+    world = World(up=["of-another-candidate"])
+    run(world, lock(a=entry()), lock(a=entry()))
+    assert world.up == ["of-another-candidate"]
+
+    run(world, lock(a=entry()), lock(a=upgraded()))
+    assert world.up == []
 
 
 def test_no_more_hosts_at_once_than_asked() -> None:

@@ -167,6 +167,30 @@ def test_nothing_changed_writes_every_report(fleet: Fleet) -> None:
     assert {"rehearsal.html", "rehearsal.xml", "plan.txt"} <= {p.name for p in (fleet.folder / "ci-report").iterdir()}
 
 
+def test_a_summary_is_never_longer_than_a_comment_may_be(fleet: Fleet) -> None:
+    """A plan of a large fleet: whole lines are left out, no fence and no fold stays open."""
+    provision = fleet.folder / "bin" / "provision"
+    long = f'[ "$1" != plan ] || {{ for n in $(seq 300); do echo "line $n {"é" * 300}"; done; exit 0; }}\n'
+    provision.write_text(provision.read_text(encoding="utf-8").replace("exec", f"{long}exec"), encoding="utf-8")
+
+    code, summary = fleet.check()
+
+    assert code == 0, summary
+    assert len(summary.encode()) < 65536
+    assert summary.endswith("Shortened: all of it is in the files of the report.\n")
+    assert summary.startswith("### Rehearsal\n")
+    assert summary.count("\n```") % 2 == 0
+    assert summary.count("<details") == summary.count("</details>")
+
+
+def test_what_ci_installs_is_named_by_the_fleet_alone() -> None:
+    """No bare name of a package: anybody may hold it on an index, and CI runs it as root."""
+    lines = (CI / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if line and not line.startswith("#")] == []
+    for file in ("github-workflow.yml", "gitlab-ci.yml"):
+        assert "pip install -r ci/requirements.txt" in (CI / file).read_text(encoding="utf-8")
+
+
 @pytest.mark.tools
 @pytest.mark.parametrize(
     ("file", "schema"),
@@ -199,5 +223,5 @@ def test_the_page_names_files_that_are_there() -> None:
     page = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)#:]+)\)", page)
 
-    assert {"ci/provision-ci.sh", "ci/github-workflow.yml", "ci/gitlab-ci.yml"} <= set(links)
+    assert {f"ci/{path.name}" for path in CI.iterdir()} <= set(links)
     assert [link for link in links if not (ROOT / "docs" / link).exists()] == []

@@ -94,7 +94,9 @@ HOSTILE = "<script>alert(1)</script> | `x` @all \x1b[2J"
 
 
 def result(name: str, verdict: str, *steps: StepResult, **more: object) -> CaseResult:
-    case = Case(id=name * 12, name=f"debian-12-{name}", hosts=(f"rig-{name}",), before=entry(), after=NEW)
+    case = Case(
+        id=name * 12, name=f"debian-12-{name}", hosts=(f"rig-{name}",), before=entry(), after=NEW, present="0" * 64
+    )
     return CaseResult.model_validate({"case": case, "verdict": verdict, "steps": steps, **more})
 
 
@@ -132,11 +134,24 @@ def test_the_table_has_a_row_per_stack_and_says_what_to_do() -> None:
     assert " ".join(head[2].split()) == "debian-12-c 1 ? – – – – – not rehearsed"
     assert set(rows) == {"debian-12-a", "debian-12-b", "debian-12-c"}
     assert "[task-failed]" in text
-    assert "put their entries of the lock in use back into the candidate (rig-b)" in text
+    assert 'leave these hosts as they are: provision_driver: "535.261.03" for rig-b, then provision resolve' in text
     assert "nothing is known of this one" in text
     assert "1 passed · 1 failed · 1 not rehearsed · 7 min" in text
     assert "\x1b" not in text
     assert "Next:" not in text
+
+
+def test_what_keeps_a_host_at_what_it_has() -> None:
+    """A lock that was edited by hand is no longer what the inventory resolves to, so CI would refuse it."""
+    client = entry(networks={"akash": Choice(value="0.17.0")})
+
+    assert view.held_by(entry(), NEW) == ['provision_driver: "535.261.03"']
+    assert view.held_by(entry(), client) == ["provision_networks: [akash@0.16.2]"]
+    assert view.held_by(entry(), entry(packages=())) == []
+    packages = FAILED.case.model_copy(update={"after": entry(packages=())})
+    assert "put their entries of the lock in use back" in view.advice(FAILED.model_copy(update={"case": packages}))
+    new = FAILED.case.model_copy(update={"before": None})
+    assert view.advice(FAILED.model_copy(update={"case": new})).startswith("leave rig-b out until this passes")
 
 
 def test_when_all_pass_the_next_command_is_named() -> None:
@@ -165,7 +180,7 @@ def test_the_summary_for_a_pull_request_cannot_be_broken_out_of() -> None:
         "| ✅ | debian-12-a | 1 | driver 535.261.03, docker-io, akash → driver 550.163.01, docker-io, akash | 70 s |"
         in text
     )
-    assert text.count("```") == 4
+    assert text.count("```") == 2  # around what the failed step said; nothing more is known of the other
     assert "'x'" in text
     outside = "".join(text.split("```")[::2])
     assert "<script>" not in outside
@@ -201,6 +216,17 @@ def test_the_report_opens_offline_and_runs_nothing(tmp_path: Path) -> None:
     assert "\x1b" not in text
     for part in ("the plan", "driver 535.261.03 → 550.163.01", "rig failed", "5 min", "rig-b"):
         assert part in text
+
+
+def test_the_report_shows_what_files_say_differently() -> None:
+    """Pins move with the packages; a file that stays is not shown, nor anything of a tunnel's keys."""
+    (pins, unattended) = view.file_diffs(PASSED.case)
+
+    assert "--- /etc/apt/preferences.d/provision.pref" in unattended + pins
+    assert "\n-Pin: version 535.261.03-1~deb12u1" in unattended + pins
+    assert "\n+Pin: version 550.163.01-1" in unattended + pins
+    assert '<span class="more">+Pin: version 550.163.01-1</span>' in view.html_text(DONE)
+    assert view.file_diffs(PASSED.case.model_copy(update={"after": entry()})) == []
 
 
 def test_json_has_the_documented_shape() -> None:

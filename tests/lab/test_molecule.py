@@ -14,11 +14,15 @@ from provisioner.adapters.lab import labs
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-SCENARIOS = ("default", "upgrade", "rollback")
+SCENARIOS = ("default", "upgrade", "rollback", "tunnel", "gate", "network", "combos")
+COMBOS = ("--pairwise", "--only", "os=debian-12", "--only", "network=lium", "--only", "architecture=ampere")
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.skipif(not os.environ.get("PROVISION_LONG"), reason="the long form: scripts/test --all"),
+]
 
 
-@pytest.mark.lab
-@pytest.mark.skipif(not os.environ.get("PROVISION_LONG"), reason="the long form: scripts/test --all")
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_the_scenario_passes_and_leaves_nothing(scenario: str, tmp_path: Path) -> None:
     environment = {
@@ -26,8 +30,14 @@ def test_the_scenario_passes_and_leaves_nothing(scenario: str, tmp_path: Path) -
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "MOLECULE_EPHEMERAL_DIRECTORY": str(tmp_path / "m"),
     }
+    more: list[str] = []
+    if scenario == "combos":
+        generated = tmp_path / "combos.yml"
+        argv = [sys.executable, "-m", "provisioner.cli", "matrix", "combos", *COMBOS, "--format", "molecule"]
+        generated.write_text(subprocess.run(argv, check=True, capture_output=True, text=True).stdout, encoding="utf-8")
+        more = ["--base-config", str(generated)]
     done = subprocess.run(
-        ["molecule", "test", "-s", scenario, "--destroy=always"],
+        ["molecule", *more, "test", "-s", scenario, "--destroy=always"],
         cwd=ROOT,
         env=environment,
         capture_output=True,

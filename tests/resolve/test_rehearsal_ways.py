@@ -7,10 +7,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioner.model.intent import Intent, Policy
+from provisioner.model.intent import ClientContainer, Intent, Policy
 from provisioner.model.stack import Choice, HostLock, Lock, Reason
+from provisioner.model.tunnel import Tunnel, TunnelLock
 from provisioner.resolve.rehearsal import stack_print, stack_words, ways
-from tests.world import entry, locked
+from tests.world import SOURCE, entry, locked
 
 NEW = "535.274.02"
 
@@ -55,10 +56,32 @@ def test_all_that_an_upgrade_can_meet_makes_a_case() -> None:
         entry(networks={"akash": Choice(value="0.16.3")}),
         entry(intent=Intent(networks=("akash", "lium"))),
         entry(intent=Intent(networks=("akash",), policy=Policy(reboot="never"))),
+        entry(toolkit=Choice(value="1.19.1")),
+        entry(default_runtime="nvidia"),
+        entry(sources=(SOURCE,)),
+        entry(intent=Intent(networks=("akash",), clients=(client("a"),))),
+        entry(intent=Intent(networks=("akash",), clients=(client("b"),))),
+        entry(intent=spoke("10.87.0.2")),
         upgraded(),
     ]
 
     assert len({stack_print(other) for other in (*others, entry())}) == len(others) + 1
+
+
+def client(digit: str) -> ClientContainer:
+    return ClientContainer(network="akash", image=f"example/provider@sha256:{digit * 64}")
+
+
+def spoke(address: str, hub: str = "hub-01") -> Intent:
+    return Intent(networks=("akash",), tunnel=Tunnel(kind="wireguard", hub=hub, address=address))
+
+
+def test_addresses_and_keys_of_tunnels_make_no_case_of_their_own() -> None:
+    """Every host has its own; a rehearsal brings its own hub and keys."""
+    one = entry(intent=spoke("10.87.0.2"), tunnel=TunnelLock(kind="wireguard", role="spoke", address="10.87.0.2"))
+    two = entry(intent=spoke("10.88.0.9", "hub-02"), tunnel=TunnelLock(kind="wireguard", role="spoke", public_key="x"))
+
+    assert stack_print(one) == stack_print(two) != stack_print(entry())
 
 
 def test_new_and_lost_hosts() -> None:
@@ -80,6 +103,26 @@ def test_the_id_is_of_the_two_stacks_alone() -> None:
 
     assert one.id == two.id != back.id
     assert one.name == "debian-12-rtx-3090-535.261.03-to-535.274.02-" + one.id[:4]
+
+
+def test_a_way_is_named_after_what_moves_first() -> None:
+    """`none-packages` would say nothing to anybody."""
+    bare: dict[str, Any] = {"gpus": (), "driver_version": None, "modules": None}
+    containerd, docker = Choice(value="containerd 1.6.20"), Choice(value="docker.io 20.10.24")
+    before = lock(a=entry(**bare, runtime=containerd), b=entry(**bare), d=entry())
+    after = lock(
+        a=entry(**bare, runtime=docker),
+        b=entry(**bare, packages=()),
+        c=upgraded(),
+        d=entry(modules=Choice(value="open")),
+    )
+
+    assert sorted(case.name.rpartition("-")[0] for case in ways(before, after).cases) == [
+        "debian-12-no-gpu-containerd-to-docker-io",
+        "debian-12-no-gpu-no-driver-packages",
+        "debian-12-rtx-3090-535.261.03-to-535.261.03-open",
+        "debian-12-rtx-3090-new-to-535.274.02",
+    ]
 
 
 STACKS = st.sampled_from([entry(), upgraded(), entry(gpus=("a",)), upgraded(gpus=("a",)), entry(os="debian-13")])

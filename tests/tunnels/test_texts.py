@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,14 @@ SPOKES: dict[str, dict[str, Any]] = {
     "frp": {"server": "frps.example:7000", "expose": ["tcp/2222=22", "udp/4000-4002"]},
     "rathole": {"server": "rat.example:2333", "expose": ["tcp/2222=22"]},
 }
+
+
+def test_nft_knows_every_word_of_its_rules_by_itself() -> None:
+    """`ipv6-icmp` stands in /etc/protocols, which a host without netbase has not: the rules were refused there."""
+    for lock in (own(spoke("rig-01"), hub()).lock, own(hub(), spoke("rig-01")).lock):
+        named = re.findall(r"l4proto \{ ([^}]*) \}|l4proto (\w+)", firewall.nftables(lock))
+        words = {word for one in named for part in one for word in part.replace(",", " ").split()}
+        assert words <= {"icmp", "icmpv6", "tcp", "udp"}  # words of nft's own grammar
 
 
 @pytest.mark.parametrize("kind", KINDS)

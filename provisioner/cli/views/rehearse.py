@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,8 +11,11 @@ from xml.etree import ElementTree
 
 from provisioner.cli.words import duration, paint, safe, table
 from provisioner.model.rehearsal import STEPS, TITLES, Case, CaseResult, Rehearsal, StepName
+from provisioner.model.resource import File, PackageSource, Settings
+from provisioner.model.stack import HostLock
 from provisioner.resolve.moves import Moved
 from provisioner.resolve.rehearsal import Ways, difference, stack_words
+from provisioner.resources.wanted import wanted
 
 PAGE = Path(__file__).with_name("rehearse_report.html")
 _COLUMNS: dict[StepName, str] = {
@@ -42,7 +46,11 @@ def _counted(cases: Sequence[Case]) -> str:
 
 
 def _nothing(found: Ways) -> str:
-    return f"nothing to rehearse: {len(found.unchanged)} host{'s' * (len(found.unchanged) != 1)} stay as they are\n"
+    return f"nothing to rehearse: {_staying(len(found.unchanged))}\n"
+
+
+def _staying(count: int) -> str:
+    return "1 host stays as it is" if count == 1 else f"{count} hosts stay as they are"
 
 
 def ways_text(found: Ways) -> str:
@@ -148,13 +156,32 @@ def _trouble(result: CaseResult) -> list[str]:
 
 def advice(result: CaseResult) -> str:
     """What to do about a stack that did not pass."""
-    hosts = ",".join(result.case.hosts[:3]) + (",…" if len(result.case.hosts) > 3 else "")
     if result.verdict == "not-rehearsed":
         return "nothing is known of this one: try it on one host that is not needed (provision apply --limit HOST)"
     step = next((one.step for one in result.steps if one.status == "failed"), "upgrade")
     if step in ("back", "verify-back"):
         return "the upgrade itself passed; without a way back, take one host first and keep it drained"
-    return f"leave these hosts as they are: put their entries of the lock in use back into the candidate ({hosts})"
+    hosts = ",".join(result.case.hosts[:3]) + (",…" if len(result.case.hosts) > 3 else "")
+    if result.case.before is None:
+        return f"leave {hosts} out until this passes: there is nothing yet to leave as it is"
+    held = held_by(result.case.before, result.case.after)
+    if not held:
+        return f"leave these hosts as they are: put their entries of the lock in use back into the candidate ({hosts})"
+    return f"leave these hosts as they are: {', '.join(held)} for {hosts}, then provision resolve"
+
+
+def held_by(before: HostLock, after: HostLock) -> list[str]:
+    """The variables of the inventory that keep a host at what it has; [] when driver and clients stay as they are."""
+    found = []
+    old, new = (entry.driver_version.value if entry.driver_version is not None else "" for entry in (before, after))
+    if old and old != new:
+        found.append(f'provision_driver: "{old}"')
+    moved = {name for name, choice in before.networks.items() if after.networks.get(name, choice).value != choice.value}
+    if moved:
+        names = [name.partition("@")[0] for name in before.intent.networks]
+        kept = [f"{name}@{before.networks[name].value}" if name in moved else name for name in names]
+        found.append(f"provision_networks: [{', '.join(kept)}]")
+    return found
 
 
 def _summary(done: Rehearsal) -> str:
@@ -223,8 +250,7 @@ def _step(suite: ElementTree.Element, result: CaseResult, step: StepName) -> Non
 def markdown_text(done: Rehearsal) -> str:
     """Return a summary to post under a pull request; the words of hosts can't break out of their cells."""
     if not done.cases:
-        same = len(done.unchanged)
-        return f"### Rehearsal\n\nNothing to rehearse: {same} host{'s' * (same != 1)} stay as they are.\n"
+        return f"### Rehearsal\n\nNothing to rehearse: {_staying(len(done.unchanged))}.\n"
     bad = [one for one in done.cases if one.verdict != "passed"]
     head = "all stacks pass" if not bad else f"{len(bad)} of {len(done.cases)} stacks did not pass"
     lines = [
@@ -239,7 +265,9 @@ def markdown_text(done: Rehearsal) -> str:
         lines.append(f"| {' | '.join(_plain(cell) for cell in cells)} |")
     for result in bad:
         lines += ["", f"**{_plain(result.case.name)}**: {result.verdict.replace('-', ' ')}. {_plain(result.why)}", ""]
-        lines += ["```", *_fenced(result), "```", "", _plain(advice(result)[0].upper() + advice(result)[1:]) + "."]
+        fenced = list(_fenced(result))
+        lines += ["```", *fenced, "```", ""] if fenced else []
+        lines.append(_plain(advice(result)[0].upper() + advice(result)[1:]) + ".")
     same = len(done.unchanged)
     rest = f"{same} host{'s' * (same != 1)} unchanged. " if same else ""
     lines += ["", f"{rest}{_summary(done)}. GPUs are simulated; packages and their installation are real."]
@@ -252,6 +280,7 @@ def _fenced(result: CaseResult) -> Iterator[str]:
             yield from (
                 safe(line).replace("`", "'")
                 for line in (*one.detail[:8], *([f"[{one.reference}]"] if one.reference else []))
+                if line not in result.why
             )
 
 
@@ -282,6 +311,7 @@ def _case(result: CaseResult) -> dict[str, Any]:
         "cells": [_cell(result, step) for step in STEPS],
         "away": duration(result.not_serving_s) if result.not_serving_s else "–",
         "moved": [moved_text(one) for one in difference(result.case).moved],
+        "files": [safe_lines(text) for text in file_diffs(result.case)],
         "advice": advice(result) if result.verdict != "passed" else "",
         "verdict": result.verdict.replace("-", " "),
         "log": _log(result),
@@ -289,6 +319,31 @@ def _case(result: CaseResult) -> dict[str, Any]:
         "plan": safe_lines(result.plan),
         "trouble": [safe(line) for one in result.steps if one.status in ("failed", "not-made") for line in one.detail],
     }
+
+
+def file_diffs(case: Case) -> list[str]:
+    """What the files that provision writes would say differently, as unified diffs; the locks alone decide that."""
+    before = _files(case.before) if case.before is not None else {}
+    after = _files(case.after)
+    found = []
+    for path in sorted({*before, *after}):
+        old, new = (text.get(path, "").splitlines() for text in (before, after))
+        lines = list(difflib.unified_diff(old, new, fromfile=path, tofile=path, n=2, lineterm=""))
+        if lines:
+            found.append("\n".join(lines))
+    return found
+
+
+def _files(entry: HostLock) -> dict[str, str]:
+    texts = {}
+    for resource in wanted(entry):
+        if isinstance(resource, File):
+            texts[resource.path] = resource.content
+        elif isinstance(resource, Settings):
+            texts[resource.path] = json.dumps(resource.values, indent=1, sort_keys=True)
+        elif isinstance(resource, PackageSource):
+            texts[resource.source.path] = resource.source.text
+    return texts
 
 
 def _log(result: CaseResult) -> str:
