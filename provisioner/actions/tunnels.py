@@ -98,7 +98,9 @@ def _tunnel(
         return found[name]
     one, former = seen.get(name), before.hosts.get(name) if before is not None else None
     has_one = one is not None and isinstance(one.facts.tunnel.interface_mtu, int)
-    has_one = has_one or (former is not None and former.tunnel is not None)
+    was = former.tunnel if former is not None else None
+    if was is not None:  # what ufw was told of it has to be taken back
+        return TunnelLock(kind="none", role=was.role, host=name, port=was.port, firewall=was.firewall)
     return TunnelLock(kind="none", role="spoke", host=name) if has_one else None
 
 
@@ -150,11 +152,11 @@ def _keys(wish: Tunnel, before: TunnelLock | None, shown: Mapping[str, str]) -> 
 
 
 def _with_joined(members: Sequence[Member], seen: Mapping[str, Seen]) -> list[Member]:
-    """What only the hub knows of its spokes: the certificates that it signed."""
+    """What only the hub knows: the certificates that it signed, its own among them."""
     found = []
     for member in members:
         certificate = None
-        hub = seen.get(member.wish.hub or "")
+        hub = seen.get(member.host if member.wish.role == "hub" else member.wish.hub or "")
         if member.wish.kind == "nebula" and hub is not None and hub.facts.tunnel.public_keys is not UNKNOWN:
             certificate = hub.facts.tunnel.public_keys.get(CERTIFICATES.replace("*", member.host))
         found.append(member if certificate is None else replace(member, certificate=certificate))

@@ -175,6 +175,7 @@ class PeerHealth:
     loss_pct: float | None = None
     rtt_ms: float | None = None
     endpoint: str | None = None
+    added_ms: float | None = None  # of the way there and back, by the tunnel; None where the way outside is not known
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,10 @@ def test_the_config_of_a_hub_dials_nobody_and_takes_in_who_was_invited() -> None
     assert "ListenPort = 51820\n" in text
     assert "Endpoint" not in text
     assert "join restore" in text
-    assert peers_in(text) == {"rig-01": key("rig-01"), "rig-02": key("rig-02")}
+    assert peers_in(text) == {
+        "rig-01": (key("rig-01"), "10.87.0.2/32"),
+        "rig-02": (key("rig-02"), "10.87.0.3/32"),
+    }
 
 
 def test_a_rotated_key_is_read_from_its_own_file() -> None:

@@ -28,7 +28,7 @@ if MYPY:  # never true: annotations stand in quotes for Python 3.6
 CONFIG = os.environ.get("PROVISION_TUNNEL_CONFIG", "/etc/provision/tunnel.json")
 NOTES = os.environ.get("PROVISION_TUNNEL_NOTES", "/run/provision/tunnel.json")
 NET = os.environ.get("PROVISION_TUNNEL_NET", "/sys/class/net")
-SMALLEST = 576
+SMALLEST, SMALLEST_6 = 576, 1280  # below the second the kernel takes IPv6 off an interface
 HOUR = 3600
 STALE = 180  # seconds after which a handshake is no sign of a session any more
 
@@ -75,6 +75,16 @@ def resolved(endpoint: str) -> "list[str]":
     return [("[%s]:%s" if item[0] == socket.AF_INET6 else "%s:%s") % (item[4][0], port) for item in found]
 
 
+def path_ms(peer: "dict[str, Any]", seen: "dict[str, Any]") -> "float | None":
+    """The way there and back outside the tunnel; None where the far end's public address does not answer pings."""
+    end = seen["endpoint"] or next(iter(resolved(peer["endpoint"])), None)
+    return ping(end.rpartition(":")[0].strip("[]"), 3)[1] if end else None
+
+
+def least(address: str) -> int:
+    return SMALLEST_6 if ":" in address else SMALLEST
+
+
 def interface_mtu(interface: str) -> "int | None":
     try:
         with open("%s/%s/mtu" % (NET, interface)) as file:
@@ -110,9 +120,10 @@ def mend_size(interface: str, address: str, wanted: int, now: int, notes: "dict[
         set_mtu(interface, now)
         notes["lowered_at"] = time.time()
         return None
-    if ping(address, 3, now)[0] < 100 or ping(address, 3, SMALLEST)[0] >= 100:
+    low = least(address)
+    if now <= low or ping(address, 3, now)[0] < 100 or ping(address, 3, low)[0] >= 100:
         return None
-    size = fitting(address, SMALLEST, now)
+    size = fitting(address, low, now)
     set_mtu(interface, size)
     notes["lowered_at"] = time.time()
     return "MTU lowered from %d to %d: larger packets do not come through" % (now, size)
@@ -130,9 +141,10 @@ def mend_route(interface: str, address: str, size: int, known: "dict[str, Any]")
         if known.pop(address, None):
             return "full size to %s again" % address
         return None
-    if ping(address, 3, SMALLEST)[0] >= 100:
+    low = least(address)
+    if size <= low or ping(address, 3, low)[0] >= 100:
         return None
-    fits = fitting(address, SMALLEST, size)
+    fits = fitting(address, low, size)
     output(*route, "mtu", str(fits))
     known[address] = {"mtu": fits, "at": time.time()}
     return None if narrow else "route to %s narrowed to %d: larger packets do not come through" % (address, fits)
@@ -193,7 +205,9 @@ def look_after(config: "dict[str, Any]", before: "dict[str, Any]") -> "dict[str,
             if seen["loss_pct"] >= 100:
                 seen["lost_runs"] = was.get("lost_runs", 0) + 1
                 acted(dial_again(config, peer, seen) if wireguard else start_again(config, peer, seen))
-            elif size is not None:
+            else:
+                seen["path_ms"] = path_ms(peer, seen)
+            if seen["loss_pct"] < 100 and size is not None:
                 acted(mend_size(interface, peer["address"], config["mtu"], size, notes))
         elif dialling and peer is dialling[notes["turn"]] and (not wireguard or (last and time.time() - last < STALE)):
             asked = True
