@@ -55,6 +55,8 @@ command -v headscale >/dev/null && { echo 'say headscale'; timeout 10 headscale 
 command -v curl >/dev/null || { echo 'say no-curl'; exit 0; }
 [ -e /etc/cloudflared/config.yml ] && { echo 'say cloudflared'; curl -sS -m 5 http://127.0.0.1:20241/ready 2>&1; }
 [ -e /etc/frp/frpc.toml ] && { echo 'say frpc'; curl -sS -m 5 http://127.0.0.1:7400/api/status 2>&1; }; :"""
+NFT, IPTABLES = "/usr/sbin/nft list chain inet provision input", "tables -S PROVISION-IN"
+RULES = f"{NFT} 2>/dev/null; for v in ip ip6; do /usr/sbin/$v{IPTABLES} 2>/dev/null; done; :"
 WAITING = "cat /var/lib/provision/guard/pending 2>/dev/null; :"
 
 STALE_S = 180
@@ -218,6 +220,29 @@ def whole_packets(wanted: HostLock, seen: Seen) -> Verdict:
     return found(size == lock.mtu, f"MTU {size}" + ("" if size == lock.mtu else f", {lock.mtu} in the lock"))
 
 
+def narrow(wanted: HostLock, seen: Seen) -> Verdict:
+    """The rules as the kernel has them: they end with a drop, and admit the ports of the lock and no other."""
+    lock = _tunnel(wanted)
+    if lock is None or lock.kind not in ("wireguard", "nebula"):
+        return NONE
+    text = seen.output
+    if not re.search(r"\bdrop\b", text, re.IGNORECASE):
+        return failed("none of its rules is in force")
+    opened = set()
+    for protocol, ports in _NFT_PORTS.findall(text):
+        opened |= {f"{protocol}/{port.strip()}" for port in ports.strip("{} ").split(",")}
+    opened |= {f"{protocol}/{port.replace(':', '-')}" for protocol, port in _IPTABLES_PORTS.findall(text)}
+    more, less = sorted(opened - set(lock.admit)), sorted(set(lock.admit) - opened)
+    if more or less:
+        wrong = (("admits", more), ("shuts out", less))
+        return failed(" and ".join(f"{word} {listed(ports)}" for word, ports in wrong if ports))
+    return passed(f"admits {listed(lock.admit) or 'nothing'}")
+
+
+_NFT_PORTS = re.compile(r"\b(tcp|udp) dport (\{[^}]*\}|\S+) accept")
+_IPTABLES_PORTS = re.compile(r"^-A PROVISION-IN .*-p (tcp|udp) .*--dport (\S+) -j ACCEPT$", re.MULTILINE)
+
+
 def settled(wanted: HostLock, seen: Seen) -> Verdict:
     waits = seen.output.strip()
     return failed(f"{waits} is not confirmed yet, and goes back by itself") if waits else passed()
@@ -251,5 +276,6 @@ CHECKS = (
     Check("tunnel-carries", "The tunnel carries", carries, (WAY,)),
     Check("tunnel-answers", "The tunnel's own program is connected", answers, (OWN_WORDS,)),
     Check("tunnel-size", "The tunnel carries packets of its size", whole_packets, (WAY,), required=False),
+    Check("tunnel-narrow", "The tunnel admits what is needed and no more", narrow, (RULES,)),
     Check("change-settled", "No change waits to be confirmed", settled, (WAITING,)),
 )

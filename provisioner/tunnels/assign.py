@@ -49,6 +49,7 @@ def assign(members: Sequence[Member]) -> dict[str, TunnelLock]:
     for member in members:
         _refuse_overlaps(member, members, by_name)
         _refuse_ingress_by_six(member, by_name)
+        _refuse_another_address_than_signed(member, addresses)
         found[member.host] = _lock(member, members, by_name, addresses)
     return _smallest_mtu_at_the_hub(found)
 
@@ -207,6 +208,19 @@ def _refuse_ingress_by_six(member: Member, by_name: Mapping[str, Member]) -> Non
         )
 
 
+def _refuse_another_address_than_signed(member: Member, addresses: Mapping[str, str]) -> None:
+    """Nebula's address stands in the certificate: with another one both ends would wait for each other."""
+    before = member.before
+    if before is None or before.kind != "nebula" or member.wish.kind != "nebula" or before.certificate is None:
+        return
+    if before.address != addresses[member.host]:
+        raise BadInput(
+            "tunnel-address-signed",
+            f"{member.host} is to be {addresses[member.host]}, and its certificate says {before.address}",
+            hint=f"leave it as it is, or provision tunnel remove {member.host}, and join it anew",
+        )
+
+
 # One host.
 
 
@@ -275,10 +289,12 @@ def _signed(member: Member, key: str) -> bool:
 
 
 def _certificate(member: Member, key: str | None) -> str | None:
-    """The newest one that was made for the key in use: another would not even let the program start."""
+    """The newest one that was made for the key in use: with another the program would not even start."""
     former = member.before.certificate if member.before is not None else None
-    shown = (text for text in (member.certificate, former) if text and key and certificates.holds(text, key))
-    return next(shown, None)
+    for text in (member.certificate, former):
+        if text and key and certificates.holds(text, key):
+            return text
+    return None
 
 
 def _blocked(member: Member, members: Sequence[Member], by_name: Mapping[str, Member]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 from provisioner.model.resource import Directory, Guarded, GuardedFile, KeyPair, Resource, Tool
@@ -57,6 +58,8 @@ def _guarded(me: Own) -> Guarded:
         files += [
             GuardedFile(path=f"{FOLDER}/asked/{peer.host}.pub", content=peer.public_key + "\n") for peer in lock.peers
         ]
+        own = (_certificate(lock), f"{CERTIFICATES}/{me.host}.crt", f"{CERTIFICATES}/{me.host}.pub")
+        files += [GuardedFile(path=path, content=None) for path in own]
         run.append(("/bin/sh", "-c", signing(me)))
     elif lock.certificate is not None:
         authority, own = certificates.joined(lock.certificate)
@@ -89,27 +92,33 @@ def signing(me: Own) -> str:
     lock = me.lock
     bits = lock.range.partition("/")[2]
     known = " ".join(sorted((me.host, *(peer.host for peer in lock.peers))))
-    own, mine = public_path("nebula", lock.generation), _certificate(lock)
-    sign = "nebula-cert sign -ca-crt ca.crt -ca-key ca.key"
     lines = [
         "set -e; umask 077",
         f"cd {FOLDER}; mkdir -p signed asked",
         f"[ -e ca.key ] || nebula-cert ca -name provision -duration {YEARS * 8760}h -out-crt ca.crt -out-key ca.key",
         'for f in signed/*.crt; do n=${f#signed/}; n=${n%.crt}; case " ' + known + ' " in *" $n "*) ;; '
-        '*) rm -f "signed/$n.crt" "signed/$n.pub" "asked/$n.pub";; esac; done',
-        f"[ -e {mine} ] || {sign} -name {me.host} -ip {lock.address}/{bits} -in-pub {own} -out-crt {mine}",
-        f"{{ cat ca.crt; echo; cat {mine}; }} >signed/{me.host}.crt",
+        '*) rm -f "signed/$n".* "asked/$n.pub";; esac; done',
+        _SIGN,
+        f"sign {me.host} {lock.address}/{bits} {public_path('nebula', lock.generation)} {_certificate(lock)}",
     ]
     for peer in lock.peers:
         address = peer.allowed[0].partition("/")[0]
-        lines.append(
-            f"cmp -s asked/{peer.host}.pub signed/{peer.host}.pub || {{ rm -f signed/{peer.host}.crt; "
-            f"{sign} -name {peer.host} -ip {address}/{bits} "
-            f"-in-pub asked/{peer.host}.pub -out-crt signed/{peer.host}.new; "
-            f"{{ cat ca.crt; echo; cat signed/{peer.host}.new; }} >signed/{peer.host}.crt; rm signed/{peer.host}.new; "
-            f"cp asked/{peer.host}.pub signed/{peer.host}.pub; }}"
-        )
+        lines.append(f"sign {peer.host} {address}/{bits} asked/{peer.host}.pub signed/{peer.host}.own")
     return "\n".join(lines)
+
+
+_SIGN = """sign() {
+    { cat "$3"; echo "# $2"; } >signed/new.pub
+    if [ ! -e "$4" ] || ! cmp -s signed/new.pub "signed/$1.pub"; then
+        rm -f "$4"
+        nebula-cert sign -ca-crt ca.crt -ca-key ca.key -name "$1" -ip "$2" -in-pub "$3" -out-crt "$4"
+        { cat ca.crt; echo; cat "$4"; } >signed/new.crt
+        mv signed/new.crt "signed/$1.crt"
+        cp signed/new.pub "signed/$1.pub"
+    fi
+    rm signed/new.pub
+}"""
+"""NAME ADDRESS/BITS KEY CERTIFICATE: signs unless it has, for this key and this address."""
 
 
 def _mtu(me: Own) -> int:
@@ -140,13 +149,23 @@ def config(me: Own) -> str:
         + (f"  blocklist:\n{blocked}" if blocked else "")
         + f"static_host_map:{known}\n"
         + f"lighthouse:\n  am_lighthouse: {str(hub).lower()}\n  interval: 15{lighthouses}\n"
-        + f'listen:\n  host: "0.0.0.0"\n  port: {port}\n'
+        + f'listen:\n  host: "{_listens(me.wish.endpoint if hub else far.endpoint if far is not None else None)}"\n'
+        + f"  port: {port}\n"
         + "punchy:\n  punch: true\n"
         + f"tun:\n  dev: {INTERFACE}\n  mtu: {_mtu(me)}\n"
         + "firewall:\n  outbound:\n    - port: any\n      proto: any\n      host: any\n  inbound:\n"
         + "    - port: any\n      proto: icmp\n      host: any\n"
         + rules
     )
+
+
+def _listens(endpoint: str | None) -> str:
+    """Both versions of IP outside (`::` takes both), unless the hub is known by an address of version 4."""
+    try:
+        version = ipaddress.ip_address(split_endpoint(endpoint or "")[0]).version
+    except ValueError:
+        version = 6
+    return "0.0.0.0" if version == 4 else "::"
 
 
 SPOKE = "spoke"

@@ -36,6 +36,14 @@ def test_peers_with_the_age_of_their_handshake() -> None:
     assert (found.interface_mtu, found.seen_age_s) == (1420, 10.5)
 
 
+def test_what_the_tunnel_adds_to_the_way() -> None:
+    """The way through it less the way outside; a far end that answers no ping outside leaves it open."""
+    peer = {**NOTES["peers"][0], "path_ms": 2.75}  # type: ignore[index]
+    (health,) = tunnel.read(capture({tunnel.NOTES: json.dumps(NOTES | {"peers": [peer]})}), KERNEL).peers  # type: ignore[misc]
+
+    assert health.added_ms == 0.5
+
+
 def test_no_keeper_is_no_tunnel_and_no_look_is_unknown() -> None:
     none, unknown = tunnel.read(capture({tunnel.NOTES: None}), KERNEL), tunnel.read(capture(), KERNEL)
 

@@ -17,9 +17,10 @@ PROGRAMS = Path(__file__).parents[2] / "provisioner/tunnels/programs"
 
 # `$NET/fits` is the largest packet that comes back; 0: none does. `ip link set … mtu` and wg take effect in files.
 PING = """#!/bin/sh
-while [ $# -gt 1 ]; do [ "$1" = -s ] && size=$(($2 + 28)); shift; done
+while [ $# -gt 1 ]; do [ "$1" = -s ] && size=$2; shift; done
+case "$1" in *:*) size=$((${size:-56} + 48));; *) size=$((${size:-56} + 28));; esac
 fits=$(cat "$NET/fits")
-if [ "${size:-84}" -le "$fits" ]; then echo "5 packets transmitted, 5 received, 0% packet loss, time 1ms
+if [ "$size" -le "$fits" ]; then echo "5 packets transmitted, 5 received, 0% packet loss, time 1ms
 rtt min/avg/max/mdev = 1.0/2.5/3.0/0.1 ms"; else echo "5 packets transmitted, 0 received, 100% packet loss"; exit 1; fi
 """
 WG = """#!/bin/sh
@@ -86,6 +87,7 @@ def test_a_tunnel_that_carries_is_only_noted(host: Host) -> None:
     (peer,) = notes["peers"]
 
     assert (notes["mtu"], peer["host"], peer["loss_pct"], peer["rtt_ms"]) == (1420, "hub", 0.0, 2.5)
+    assert peer["path_ms"] == 2.5  # of 127.0.0.1, where the hub is dialled
     assert abs(peer["handshake"] - time.time()) < 60
     assert (notes["acted"], host.notes) == ([], "")
 
@@ -123,6 +125,19 @@ def test_when_only_small_packets_come_through_the_mtu_is_lowered_to_what_does(ho
     assert notes["mtu"] == 1313
     host.set(fits=1500)
     assert host.keep()["mtu"] == 1313  # not at once: it would be tried four times a minute
+
+
+def test_with_ipv6_inside_the_mtu_stays_what_ipv6_needs(host: Host) -> None:
+    """Below 1280 the kernel would take the address off the interface: the tunnel would be gone for good."""
+    path = host.folder / "tunnel.json"
+    path.write_text(path.read_text().replace("10.87.0.1", "fd87::1"))
+    host.set(fits=1270)
+    host.keep()
+    assert (host.net / "prov0" / "mtu").read_text() == "1420\n"
+
+    host.set(fits=1300)
+    host.keep()
+    assert (host.net / "prov0" / "mtu").read_text() == "1300\n"
 
 
 def test_after_an_hour_the_full_size_is_tried_again(host: Host) -> None:
