@@ -28,6 +28,7 @@ def read(capture: Capture, running: str | Unknown) -> TunnelFacts:
     change = _json(capture.file(CHANGE))
     return TunnelFacts(
         interface_mtu=_interface_mtu(notes),
+        kind=str(notes.get("kind", "wireguard")) if isinstance(notes, dict) else notes,
         peers=_peers(notes, capture),
         seen_age_s=_age(notes, capture),
         public_keys=_public_keys(capture),

@@ -6,6 +6,7 @@ import re
 
 from provisioner.model.resource import Directory, Guarded, GuardedFile, KeyPair, Resource, Tool
 from provisioner.model.tunnel import TunnelLock, split_endpoint
+from provisioner.tunnels import keeping
 from provisioner.tunnels.contract import HEADER, STATE, Own, Question
 from provisioner.tunnels.host import guard_program
 from provisioner.tunnels.keys import FOLDER, private_path, public_path
@@ -20,13 +21,14 @@ ALIVE_S = 15
 def resources(me: Own) -> tuple[Resource, ...]:
     """On a rig key and unit, on the hub a login that may do nothing but open its one port."""
     if me.lock.role == "hub":
-        found: list[Resource] = [Directory(path=STATE), *guard_program()]
+        found: list[Resource] = [Directory(path=STATE), *guard_program(), keeping.keeper()]
         return (*found, _hub(me)) if me.lock.complete else tuple(found)
     found = [
         Directory(path=FOLDER["ssh-reverse"], mode="0700"),
         Directory(path=STATE),
         Tool(name="openssh-client"),
         *guard_program(),
+        keeping.keeper(),
         *(
             KeyPair(path=private_path("ssh-reverse", one), public=public_path("ssh-reverse", one), maker="ssh")
             for one in (me.lock.generation, me.lock.next_generation)
@@ -44,8 +46,9 @@ def _rig(me: Own) -> Guarded:
         files=(
             GuardedFile(path=f"/etc/systemd/system/{UNIT}", content=unit(me, known)),
             GuardedFile(path=known, content=f"{_known_name(hub.endpoint or '')} {hub.public_key}\n"),
+            *keeping.files(me, UNIT, 0),
         ),
-        units=(UNIT,),
+        units=(UNIT, keeping.TIMER),
         confirm_s=me.wish.confirm_s,
         path=me.lock.address if me.wish.reach == "tunnel" else "",
     )
@@ -88,10 +91,11 @@ def _hub(me: Own) -> Guarded:
             ),
             GuardedFile(path=f"/etc/ssh/sshd_config.d/{USER}.conf", content=_sshd(KEYS)),
             GuardedFile(path=KEYS, content=authorized_keys(me)),
+            *keeping.files(me, "", 0),
         ),
         # A login that is locked (`!`) is refused by sshd where it does not use PAM; `*` only has no password.
         run=(("systemd-sysusers",), ("usermod", "-p", "*", USER), ("/usr/sbin/sshd", "-t")),
-        units=("ssh.service",),
+        units=("ssh.service", keeping.TIMER),
         confirm_s=me.wish.confirm_s,
     )
 

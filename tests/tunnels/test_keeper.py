@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -201,6 +203,50 @@ def test_a_hub_of_nebula_asks_those_that_dial_it_in_turn(host: Host) -> None:
 
     assert [p.get("loss_pct") for p in first["peers"]].count(None) == 1
     assert [p["loss_pct"] for p in second["peers"]] == [0.0, 0.0]
+
+
+def reverse(of: Host, **peer: object) -> None:
+    path = of.folder / "tunnel.json"
+    config = {"interface": "prov0", "kind": "ssh-reverse", "unit": "provision-ssh-tunnel.service", "mtu": 0}
+    path.write_text(json.dumps(config | {"peers": [{"public_key": "", **peer}]}))
+
+
+def test_a_hub_of_reverse_tunnels_hears_sshd_through_the_port(host: Host) -> None:
+    """And when the connection has ended, and its port with it, it notes that and starts nothing again."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        reverse(host, host="rig-01", endpoint=None, address=f"127.0.0.1:{port}")
+        greeter = threading.Thread(target=_greet, args=(server,), daemon=True)
+        greeter.start()
+        (peer,) = host.keep()["peers"]
+        server.shutdown(socket.SHUT_RDWR)
+        greeter.join(10)
+    assert peer["loss_pct"] == 0.0
+    assert peer["rtt_ms"] >= 0
+    assert abs(peer["handshake"] - time.time()) < 60
+
+    notes = host.keep()
+    assert (notes["peers"][0]["loss_pct"], notes["peers"][0]["handshake"]) == (100.0, peer["handshake"])
+    assert (notes["mtu"], notes["kind"], host.notes) == (None, "ssh-reverse", "")  # nothing is started again
+
+
+def _greet(server: socket.socket) -> None:
+    while True:
+        try:
+            line, _ = server.accept()
+        except OSError:
+            return
+        with line:
+            line.sendall(b"SSH-2.0-OpenSSH_9.2p1\r\n")
+
+
+def test_a_rig_of_a_reverse_tunnel_notes_whether_its_connection_stands(host: Host) -> None:
+    reverse(host, host="hub", endpoint="203.0.113.1:22", address="")
+    (peer,) = host.keep()["peers"]
+    assert abs(peer["handshake"] - time.time()) < 60
+
+    (host.folder / "bin/systemctl").write_text("#!/bin/sh\nexit 3\n")
+    assert host.keep()["peers"][0]["handshake"] == peer["handshake"]
 
 
 def test_without_a_tunnel_it_does_nothing(host: Host) -> None:

@@ -18,4 +18,6 @@ def tunnel_words(tunnel: TunnelFacts) -> str:
         more += [f"{peer.loss_pct:.0f} % lost"] if peer.loss_pct else []
         parts.append(", ".join([f"{peer.host} {age}", *more]))
     size = f"MTU {tunnel.interface_mtu}" if isinstance(tunnel.interface_mtu, int) else "its interface is gone"
+    if tunnel.kind == "ssh-reverse":
+        size = "by ssh"  # which has no interface
     return " · ".join([*parts[:3], *([f"{len(parts) - 3} more"] if len(parts) > 3 else []), size])

@@ -10,7 +10,9 @@ On a hub it looks at one of those that dial it each time, and gives the route to
 packets come through. Once an hour it tries whether the full size comes through again.
 
 Nebula has no handshakes to ask for: there the time of the last answer takes their place, and what mends it is a start
-anew, which resolves the name too.
+anew, which resolves the name too. An SSH reverse tunnel has no interface either, and systemd starts it again: the hub
+only notes whether sshd of the rig is heard through its port, the rig whether its connection stands (ssh ends one that
+has been silent for 45 s).
 """
 
 import json
@@ -172,9 +174,50 @@ def start_again(config: "dict[str, Any]", peer: "dict[str, Any]", seen: "dict[st
     return "%s does not answer: %s was started again" % (peer["host"], config["unit"])
 
 
+def hears_sshd(end: str) -> "tuple[float, float | None]":
+    """(per cent of three connections that failed, mean ms until sshd behind the port says its name, or None)."""
+    host, _, port = end.rpartition(":")
+    times = []
+    for _ in range(3):
+        began = time.monotonic()
+        try:
+            with socket.create_connection((host, int(port)), 5) as line:
+                line.settimeout(5)
+                if line.recv(64).startswith(b"SSH-"):
+                    times.append((time.monotonic() - began) * 1000)
+        except (OSError, ValueError):
+            pass
+    return round(100.0 * (3 - len(times)) / 3, 1), (round(sum(times) / len(times), 1) if times else None)
+
+
+def look_at_reverse(config: "dict[str, Any]", before: "dict[str, Any]") -> "dict[str, Any]":
+    known = {peer["host"]: peer for peer in before.get("peers", []) if isinstance(peer, dict) and "host" in peer}
+    now = int(time.time())
+    notes = {"kind": config["kind"], "mtu": None, "peers": [], "at": now}  # type: dict[str, Any]
+    for peer in config["peers"]:
+        seen = {"host": peer["host"], "handshake": known.get(peer["host"], {}).get("handshake", 0)}
+        seen["endpoint"] = peer.get("endpoint")
+        if peer.get("endpoint"):
+            heard = output("systemctl", "is-active", config["unit"]) is not None
+        else:
+            seen["loss_pct"], seen["rtt_ms"] = hears_sshd(peer["address"])
+            heard = seen["loss_pct"] < 100
+        if heard:
+            seen["handshake"] = now
+        notes["peers"].append(seen)
+    return notes
+
+
 def look_after(config: "dict[str, Any]", before: "dict[str, Any]") -> "dict[str, Any]":
+    if config.get("kind") == "ssh-reverse":
+        return look_at_reverse(config, before)
     interface = config["interface"]
-    notes = {"interface": interface, "peers": [], "acted": before.get("acted", [])[-9:]}  # type: dict[str, Any]
+    notes = {
+        "interface": interface,
+        "kind": config.get("kind", "wireguard"),
+        "peers": [],
+        "acted": before.get("acted", [])[-9:],
+    }  # type: dict[str, Any]
     if "lowered_at" in before:
         notes["lowered_at"] = before["lowered_at"]
 
