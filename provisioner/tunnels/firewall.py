@@ -216,6 +216,9 @@ def ufw_commands(lock: TunnelLock) -> tuple[tuple[str, ...], ...]:
         tuple(f"ufw route allow out on {INTERFACE} to {f.address} port {_colon(f.ports)} proto {f.protocol}".split())
         for f in lock.forwards
     ]
+    for lan in lock.lans:  # what a router hands on is refused by ufw unless it is told
+        commands.append(("ufw", "route", "allow", "in", "on", INTERFACE, "to", lan))
+        commands.append(("ufw", "route", "allow", "out", "on", INTERFACE, "from", lan))
     return tuple(commands)
 
 

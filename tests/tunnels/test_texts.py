@@ -144,6 +144,15 @@ def test_iptables_gets_chains_of_its_own() -> None:
     assert "ExecStart=/usr/sbin/iptables -I INPUT -i prov0 -j PROVISION-IN\n" in firewall.unit(lock)
 
 
+def test_ufw_lets_a_sites_lan_through_both_ways() -> None:
+    a = site("a", "203.0.113.1:51820", wish={"lans": ["192.168.7.0/24"]}, firewall="ufw")
+
+    assert wireguard.guarded(own(a, site("b", None))).run[2:] == (
+        ("ufw", "route", "allow", "in", "on", "prov0", "to", "192.168.7.0/24"),
+        ("ufw", "route", "allow", "out", "on", "prov0", "from", "192.168.7.0/24"),
+    )
+
+
 def test_what_ufw_was_told_is_taken_back_with_the_tunnel() -> None:
     """Also what only a hub was told; the ports of a rig that it handed on were routes."""
     rig = spoke("a", wish={"ingress": "tunnel"}, ports=("tcp/8080",))
