@@ -170,8 +170,9 @@ def test_06_sites_carry_what_is_behind_them(op: Operator) -> None:
             op,
             host,
             "mount -o remount,rw /proc/sys; ip netns add lan && ip link add lan0 type veth peer name eth0 netns lan && "
-            f"ip address add {net[1]}/24 dev lan0 && ip link set lan0 up && ip -n lan address add {net[10]}/24 dev eth0 "
-            f"&& ip -n lan link set eth0 up && ip -n lan route add default via {net[1]}",
+            f"ip address add {net[1]}/24 dev lan0 && ip link set lan0 up && "
+            f"ip -n lan address add {net[10]}/24 dev eth0 && ip -n lan link set eth0 up && "
+            f"ip -n lan route add default via {net[1]}",
         )
         end = f"{op.lab.host(host).address}:51820"
         _wish(op, host, role="site", mesh="office", range="10.88.0.0/24", endpoint=end, lans=[lan])
