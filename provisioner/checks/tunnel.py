@@ -55,8 +55,12 @@ command -v headscale >/dev/null && { echo 'say headscale'; timeout 10 headscale 
 command -v curl >/dev/null || { echo 'say no-curl'; exit 0; }
 [ -e /etc/cloudflared/config.yml ] && { echo 'say cloudflared'; curl -sS -m 5 http://127.0.0.1:20241/ready 2>&1; }
 [ -e /etc/frp/frpc.toml ] && { echo 'say frpc'; curl -sS -m 5 http://127.0.0.1:7400/api/status 2>&1; }; :"""
-NFT, IPTABLES = "/usr/sbin/nft list chain inet provision input", "tables -S PROVISION-IN"
-RULES = f"{NFT} 2>/dev/null; for v in ip ip6; do /usr/sbin/$v{IPTABLES} 2>/dev/null; done; :"
+# With iptables a chain that nobody calls is no rule in force.
+RULES = r"""
+/usr/sbin/nft list chain inet provision input 2>/dev/null
+for by in /usr/sbin/iptables /usr/sbin/ip6tables; do
+    $by -S INPUT 2>/dev/null | grep -q -- '-i prov0 -j PROVISION-IN' && $by -S PROVISION-IN
+done; :"""
 WAITING = "cat /var/lib/provision/guard/pending 2>/dev/null; :"
 
 STALE_S = 180

@@ -158,17 +158,18 @@ def _six(lock: TunnelLock) -> bool:
     return bool(lock.range) and ipaddress.ip_network(lock.range).version == 6
 
 
-def _jumps(lock: TunnelLock) -> list[tuple[str, str]]:
-    """(table and chain, the rest of the rule) by which the host's own chains call ours."""
-    jumps = [
-        ("INPUT", f"-i {INTERFACE} -j PROVISION-IN"),
-        ("FORWARD", f"-i {INTERFACE} -j PROVISION-FORWARD"),
-        ("FORWARD", f"-o {INTERFACE} -j PROVISION-FORWARD"),
-    ]
-    if lock.forwards:
-        jumps.append(("PREROUTING -t nat", f"! -i {INTERFACE} -m addrtype --dst-type LOCAL -j PROVISION-DNAT"))
-        jumps.append(("POSTROUTING -t nat", "-j PROVISION-SNAT"))
-    return jumps
+_FILTER = (
+    ("INPUT", f"-i {INTERFACE} -j PROVISION-IN"),
+    ("FORWARD", f"-i {INTERFACE} -j PROVISION-FORWARD"),
+    ("FORWARD", f"-o {INTERFACE} -j PROVISION-FORWARD"),
+)
+_NAT = (
+    ("PREROUTING -t nat", f"! -i {INTERFACE} -m addrtype --dst-type LOCAL -j PROVISION-DNAT"),
+    ("POSTROUTING -t nat", "-j PROVISION-SNAT"),
+)
+"""(chain, rule) by which the host's own chains call ours."""
+_CHAINS = ("PROVISION-IN", "PROVISION-FORWARD", "PROVISION-DNAT -t nat", "PROVISION-SNAT -t nat")
+_VERSIONS = ("/usr/sbin/iptables", "/usr/sbin/ip6tables")
 
 
 def unit(lock: TunnelLock) -> str:
@@ -190,18 +191,21 @@ def unit(lock: TunnelLock) -> str:
             "ExecStop=-/usr/sbin/nft delete table inet provision\n"
         )
     else:
-        program = f"/usr/sbin/{'ip6tables' if _six(lock) else 'iptables'}"
-        calls = [(program, chain, rule) for chain, rule in _jumps(lock)]
+        program = _VERSIONS[_six(lock)]
+        calls = [(program, chain, rule) for chain, rule in (*_FILTER, *(_NAT if lock.forwards else ()))]
         # How the hub is dialled has nothing to do with what is inside: both versions come in.
         dialled = f"-p udp --dport {own(lock)} -j ACCEPT"
-        both = [(f"/usr/sbin/{one}", "INPUT", dialled) for one in ("iptables", "ip6tables") if own(lock)]
-        take = [f"-{by} -D {chain} {rule}" for by, chain, rule in (*calls, *both)]
+        outside = [(by, "INPUT", dialled) for by in _VERSIONS if own(lock)]
+        # What an earlier tunnel called goes too, whichever version it had inside.
+        former = [(by, chain, rule) for by in _VERSIONS for chain, rule in (*_FILTER, *_NAT)]
+        take = [f"-{by} -D {chain} {rule}" for by, chain, rule in (*former, *outside)]
         load = f"{program}-restore --noflush {IPTABLES}"
         put = [f"{by} -I {chain} {rule}" for by, chain, rule in calls]
-        put += [f"{'' if by.endswith('/iptables') else '-'}{by} -I {chain} {rule}" for by, chain, rule in both]
+        put += [f"{'' if by == _VERSIONS[0] else '-'}{by} -I {chain} {rule}" for by, chain, rule in outside]
+        gone = [f"-{by} -{verb} {chain}" for by in _VERSIONS for verb in "FX" for chain in _CHAINS]
         body = "".join(f"ExecStart={line}\n" for line in [*take, load, *put])
         body += "".join(f"ExecReload={line}\n" for line in [*take, load, *put])
-        body += "".join(f"ExecStop={line}\n" for line in take)
+        body += "".join(f"ExecStop={line}\n" for line in [*take, *gone])
     return head + body + "\n[Install]\nWantedBy=multi-user.target\n"
 
 
