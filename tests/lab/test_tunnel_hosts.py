@@ -129,6 +129,7 @@ def test_03_a_wrong_change_leaves_ufw_as_it_was(op: Operator) -> None:
 
     assert _guard(op, "rig")["state"] == "reverted"
     assert _must(op, "rig", "ufw status numbered; cat /etc/ufw/user.rules") == before
+    op.run("apply", "--yes", "--limit", "rig")
     assert "Nothing to change" in op.run("plan")
 
 
@@ -183,7 +184,9 @@ def test_06_sites_carry_what_is_behind_them(op: Operator) -> None:
     assert _must(op, "rig", f"ip netns exec lan ping -n -q -c 3 -W 2 {far}")
     back = ipaddress.ip_network(LANS["rig"])[10]
     assert _must(op, "hub", f"ip netns exec lan ping -n -q -c 3 -W 2 {back}")
-    assert op.lab.host("rig").exec(f"timeout 3 bash -c '</dev/tcp/{found['hub']['address']}/5201'").rc != 0
+    for port, opened in ((22, True), (5201, False)):
+        reach = op.lab.host("hub").exec(f"timeout 3 bash -c '</dev/tcp/{found['rig']['address']}/{port}'")
+        assert (reach.rc == 0) is opened, port
     assert "Every required check passed" in op.run("verify", "hub,rig")
 
 
@@ -198,7 +201,7 @@ def test_07_a_lan_that_both_have_is_refused(op: Operator) -> None:
 def test_08_an_interface_that_changes_goes_back(op: Operator) -> None:
     """systemd-networkd takes the interface over; an address that nobody can reach goes back by itself."""
     where = "/etc/systemd/network/10-own.network"
-    line, gate = _must(op, "rig", "ip -4 -o address show dev eth0 | head -1").split()[3], ""
+    line = _must(op, "rig", "ip -4 -o address show dev eth0 | head -1").split()[3]
     gate = _must(op, "rig", "ip route show default").split()[2]
     words = ("guard", "rig", f"own.network={where}", "--unit", "systemd-networkd.service", "--seconds", "20", "-y")
     text = "[Match]\nName=eth0\n\n[Network]\nIPv6AcceptRA=no\nAddress={}\nGateway={}\n"
