@@ -240,7 +240,7 @@ def narrow(wanted: HostLock, seen: Seen) -> Verdict:
     if more or less:
         wrong = (("admits", more), ("shuts out", less))
         return failed(" and ".join(f"{word} {listed(ports)}" for word, ports in wrong if ports))
-    return passed(f"admits {listed(lock.admit) or 'nothing'}")
+    return passed(f"admits {listed(list(lock.admit)) or 'nothing'}")
 
 
 _NFT_PORTS = re.compile(r"\b(tcp|udp) dport (\{[^}]*\}|\S+) accept")

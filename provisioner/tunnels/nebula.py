@@ -58,8 +58,8 @@ def _guarded(me: Own) -> Guarded:
         files += [
             GuardedFile(path=f"{FOLDER}/asked/{peer.host}.pub", content=peer.public_key + "\n") for peer in lock.peers
         ]
-        own = (_certificate(lock), f"{CERTIFICATES}/{me.host}.crt", f"{CERTIFICATES}/{me.host}.pub")
-        files += [GuardedFile(path=path, content=None) for path in own]
+        signed = (_certificate(lock), f"{CERTIFICATES}/{me.host}.crt", f"{CERTIFICATES}/{me.host}.pub")
+        files += [GuardedFile(path=path, content=None) for path in signed]
         run.append(("/bin/sh", "-c", signing(me)))
     elif lock.certificate is not None:
         authority, own = certificates.joined(lock.certificate)
