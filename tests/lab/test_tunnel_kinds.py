@@ -131,7 +131,7 @@ def test_02_a_second_secret_for_the_pair(op: Operator) -> None:
         assert op.lab.host(host).exec("stat -c %a /etc/wireguard/prov0.*.psk.key").stdout.split() == ["600"]
     for path in (p for p in op.folder.rglob("*") if p.is_file()):
         assert secret not in path.read_text(encoding="utf-8", errors="replace"), path
-    assert "Every required check passed" in op.run("verify", "hub,rig")
+    assert "Every required check passed" in op.run("verify", "hub", "rig")
 
 
 def test_03_an_ssh_reverse_tunnel_opens_one_port_and_nothing_else(op: Operator) -> None:
@@ -151,7 +151,7 @@ def test_03_an_ssh_reverse_tunnel_opens_one_port_and_nothing_else(op: Operator) 
     assert "Every required check passed" in op.run("verify", "rig")
     for host in (hub, rig):
         host.exec("systemctl start provision-tunnel.service")  # what its timer does four times a minute
-    assert "by ssh" in op.run("status", "hub,rig")
+    assert "by ssh" in op.run("status", "hub", "rig")
     assert json.loads(hub.exec("cat /run/provision/tunnel.json").stdout)["peers"][0]["loss_pct"] == 0.0
 
 
