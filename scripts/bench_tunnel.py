@@ -24,6 +24,7 @@ from provisioner.adapters.lab import SUITES, Host, Lab, gpu_models, parse_all, t
 NAME = "bench-tunnel"
 ROOT = Path(".provision/bench-tunnel").resolve()
 BIN = Path(sys.executable).parent
+NEBULA = "/etc/nebula/provision/config.yml"
 PING = "ping -n -c 100 -i 0.02"
 # What every kind carries, a port that only forwards too: a connection to sshd, until its first line is there.
 BANNER = """
@@ -56,6 +57,10 @@ def main() -> int:
             else:
                 # The rules admit ssh alone; for the measurement, and for it alone, iperf3 too.
                 must(rig, "nft insert rule inet provision input tcp dport 5201 accept")
+                if kind == "nebula":  # which has rules of its own
+                    must(rig, f"sed -i 's/^  inbound:$/&\\n    - {{port: 5201, proto: tcp, host: any}}/' {NEBULA}")
+                    must(rig, "systemctl restart provision-nebula")
+                must(hub, f"for i in $(seq 30); do ping -c 1 -W 1 {tunnel['address']} && exit 0; done; exit 1")
                 rows[kind] = measured(hub, tunnel["address"], 22, args.seconds)
                 if kind == "wireguard":
                     print(
@@ -81,7 +86,7 @@ def prepare(hub: Host, rig: Host) -> None:
     key = must(hub, "[ -e /root/.ssh/id_ed25519 ] || ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519; "
                "cat /root/.ssh/id_ed25519.pub").strip()  # fmt: skip
     there = "/root/.ssh/authorized_keys"
-    must(rig, f"grep -qF {shlex.quote(key)} {there} || echo {shlex.quote(key)} >>{there}")
+    must(rig, f"mkdir -p -m 700 /root/.ssh; grep -qF {shlex.quote(key)} {there} || echo {shlex.quote(key)} >>{there}")
 
 
 def installed(host: Host) -> str:

@@ -21,7 +21,7 @@ from provisioner.model.resource import Guarded
 from provisioner.model.run import HostResult, RunEvent
 from provisioner.model.stack import HostLock
 from provisioner.render.project import GUARD, change_id
-from provisioner.tunnels.wireguard import CONFIG, peers_in
+from provisioner.tunnels.kinds import HUBS
 
 if TYPE_CHECKING:
     from provisioner.actions.plan import Planned
@@ -49,7 +49,7 @@ def only_switch(plan: HostPlan) -> HostPlan:
 
 
 def left_behind(hosts: Sequence[InventoryHost], planned: Planned) -> dict[str, HostResult]:
-    """Hubs whose switch would cut off a host: its key moves, or the hub goes over to a tunnel of another kind.
+    """Hubs whose switch would cut off a host: a key, an address or the port moves, or the kind of the tunnel.
 
     Safe is a host that switches in the same run, or that this run reaches without a tunnel.
     """
@@ -57,13 +57,15 @@ def left_behind(hosts: Sequence[InventoryHost], planned: Planned) -> dict[str, H
     found = {}
     for host in hosts:
         tunnel = planned.plan.locked[host.name].tunnel
-        text = planned.seen[host.name].capture.file(CONFIG)
-        if not isinstance(text, str) or "ListenPort = " not in text:
+        if tunnel is None:
             continue
-        stays = tunnel is not None and tunnel.kind == "wireguard"
-        now = {peer.host: peer.public_key for peer in tunnel.peers} if tunnel is not None else {}
-        moved = [name for name, key in peers_in(text).items() if not stays or now.get(name, key) != key]
-        lost = [name for name in moved if name not in safe]
+        capture = planned.seen[host.name].capture
+        lost, stays = [], True
+        for kind, path, cut_off in HUBS:
+            text = capture.file(path)
+            names = cut_off(text, tunnel) if isinstance(text, str) else []
+            lost += [name for name in names if name not in safe]
+            stays = stays and (not names or tunnel.kind == kind)
         if lost:
             found[host.name] = HostResult(
                 host.name,

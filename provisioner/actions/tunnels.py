@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -74,7 +74,7 @@ def join(
         else:
             members.append(Member(name, former[name].wish, former[name].lock))
     found = assign(_with_joined(members, seen))
-    _refuse_unresolved(found, [m for m in members if m.host in stacks], resolves)
+    _refuse_unresolved(stacks, members, resolves)
     mine = {
         name: entry.model_copy(update={"tunnel": _tunnel(name, found, seen, before)}) for name, entry in stacks.items()
     }
@@ -98,7 +98,9 @@ def _tunnel(
         return found[name]
     one, former = seen.get(name), before.hosts.get(name) if before is not None else None
     has_one = one is not None and isinstance(one.facts.tunnel.interface_mtu, int)
-    has_one = has_one or (former is not None and former.tunnel is not None)
+    was = former.tunnel if former is not None else None
+    if was is not None:  # what ufw was told of it has to be taken back
+        return TunnelLock(kind="none", role=was.role, host=name, port=was.port, firewall=was.firewall)
     return TunnelLock(kind="none", role="spoke", host=name) if has_one else None
 
 
@@ -150,28 +152,42 @@ def _keys(wish: Tunnel, before: TunnelLock | None, shown: Mapping[str, str]) -> 
 
 
 def _with_joined(members: Sequence[Member], seen: Mapping[str, Seen]) -> list[Member]:
-    """What only the hub knows of its spokes: the certificates that it signed."""
+    """What only the hub knows: the certificates that it signed, its own among them."""
     found = []
     for member in members:
         certificate = None
-        hub = seen.get(member.wish.hub or "")
+        hub = seen.get(member.host if member.wish.role == "hub" else member.wish.hub or "")
         if member.wish.kind == "nebula" and hub is not None and hub.facts.tunnel.public_keys is not UNKNOWN:
             certificate = hub.facts.tunnel.public_keys.get(CERTIFICATES.replace("*", member.host))
         found.append(member if certificate is None else replace(member, certificate=certificate))
     return found
 
 
-def _refuse_unresolved(found: Mapping[str, TunnelLock], members: Sequence[Member], resolves: Resolves) -> None:
-    """A name counts as found when this machine finds it, or a host that dials it has measured the way there."""
-    for member in members:
-        for peer in found[member.host].peers:
-            if peer.endpoint is None or member.path_mtu is not None:
-                continue
-            name = split_endpoint(peer.endpoint)[0]
+def _refuse_unresolved(names: Collection[str], members: Sequence[Member], resolves: Resolves) -> None:
+    """A name counts as found when this machine finds it, or a host that dials it has measured the way there.
+
+    Whether anybody's key is known yet does not matter: a wrong name is said before the first key is made.
+    """
+    for member in (m for m in members if m.host in names and m.path_mtu is None):
+        for other, end in _dialled(member, members):
+            name = split_endpoint(end)[0]
             if not resolves(name):
                 raise BadInput(
                     "tunnel-endpoint-unresolved",
-                    f"{member.host}: the endpoint of {peer.host}, {peer.endpoint}, does not resolve to an address",
+                    f"{member.host}: the endpoint of {other}, {end}, does not resolve to an address",
                     context=[f"neither this machine nor {member.host} found an address for {name}"],
-                    hint=f"correct provision_tunnel.endpoint of {peer.host}",
+                    hint=f"correct provision_tunnel.endpoint of {other}",
                 )
+
+
+def _dialled(member: Member, members: Sequence[Member]) -> list[tuple[str, str]]:
+    """(host, endpoint) of those that a host dials: a spoke its hub, a site all sites that are reached."""
+    mine, found = member.wish, []
+    for other in members:
+        wish = other.wish
+        if other.host == member.host or wish.endpoint is None or wish.kind != mine.kind or mine.kind not in KEYED:
+            continue
+        same_mesh = mine.role == wish.role == "site" and wish.mesh == mine.mesh
+        if same_mesh or (mine.role == "spoke" and other.host == mine.hub):
+            found.append((other.host, wish.endpoint))
+    return found

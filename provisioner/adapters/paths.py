@@ -22,13 +22,18 @@ from provisioner.model.inventory import InventoryHost
 from provisioner.model.stack import HostLock
 from provisioner.model.tunnel import TunnelLock
 
+CARRIES_SSH = ("wireguard", "nebula", "ssh-reverse")
 CONNECT_S = 30
 _FRESH = "-o ControlMaster=no -o ControlPath=none -o ConnectTimeout=5"
 
 
 def overlaid(host: InventoryHost, folder: Path = FOLDER) -> InventoryHost:
-    """The host as its confirmed tunnel reaches it; as it is when it has none, or wants to be reached directly."""
-    if host.intent.tunnel.kind == "none" or host.intent.tunnel.reach == "direct":
+    """The host as its confirmed tunnel reaches it; as it is when it has none, or wants to be reached directly.
+
+    What it wants now counts, not what it had: a way that a change takes away is none to confirm that change by.
+    """
+    wish = host.intent.tunnel
+    if wish.kind not in CARRIES_SSH or wish.role != "spoke" or wish.reach == "direct":
         return host
     try:
         known = stored(host.name, folder)
@@ -110,7 +115,8 @@ class TunnelPaths:
             known["alias"] = remember_as(ssh.Target.from_variables(host.name, host.variables), host.name)
             store(host.name, known, self._folder)
             return _through(host, known)
-        if entry.tunnel is None or entry.tunnel.kind == "none":
+        lock = entry.tunnel
+        if lock is None or lock.kind not in CARRIES_SSH or lock.role != "spoke":
             forget(host.name, self._folder)
         return host
 
@@ -123,7 +129,7 @@ class TunnelPaths:
         if (
             lock is None
             or lock.role != "spoke"
-            or lock.kind not in ("wireguard", "nebula", "ssh-reverse")
+            or lock.kind not in CARRIES_SSH
             or host.intent.tunnel.reach == "direct"
             or target.local
         ):

@@ -27,21 +27,26 @@ HEARD = "wg show prov0 latest-handshakes && date +%s"
 # Only ends that this host dials: a hub does not wait for spokes that may be switched off.
 WAY = r"""
 [ -e /sys/class/net/prov0/mtu ] || exit 3
-cat /sys/class/net/prov0/mtu
-size=$(($(cat /sys/class/net/prov0/mtu) - 28))
+mtu=$(cat /sys/class/net/prov0/mtu)
+echo "$mtu"
 ends=
 if command -v wg >/dev/null && wg show prov0 >/dev/null 2>&1; then
     for key in $(wg show prov0 persistent-keepalive | awk '$2 != "off" { print $1 }'); do
-        ends="$ends $(wg show prov0 allowed-ips | awk -v key="$key" '$1 == key { sub("/.*", "", $2); print $2 }')"
+        far=$(wg show prov0 allowed-ips | awk -v key="$key" '$1 == key { sub("/.*", "", $2); print $2 }')
+        ends="$ends $far,$(wg show prov0 endpoints | awk -v key="$key" '$1 == key { print $2 }')"
     done
 else
-    ends=$(sed -n 's/^  hosts: \["\(.*\)"\]$/\1/p' /etc/nebula/provision/config.yml 2>/dev/null)
+    ends=$(sed -n 's/^  "\(.*\)": \["\(.*\)"\]$/\1,\2/p' /etc/nebula/provision/config.yml 2>/dev/null)
 fi
-for far in $ends; do
+for end in $ends; do
+    far=${end%%,*}; out=$(echo "${end#*,}" | sed 's/:[0-9]*$//; s/[][]//g')
+    case $far in *:*) size=$((mtu - 48));; *) size=$((mtu - 28));; esac
     echo "far $far"
     ping -n -q -c 5 -i 0.2 -W 2 "$far" 2>&1
     echo "large $far"
     ping -n -q -M do -c 2 -W 2 -s "$size" "$far" 2>&1
+    echo "outside $far"
+    [ -z "$out" ] || ping -n -q -c 5 -i 0.2 -W 1 "$out" 2>&1
 done; :"""
 # What the programs that are no kernel's matter say of themselves, each only where it is. rathole says nothing.
 OWN_WORDS = r"""
@@ -50,6 +55,12 @@ command -v headscale >/dev/null && { echo 'say headscale'; timeout 10 headscale 
 command -v curl >/dev/null || { echo 'say no-curl'; exit 0; }
 [ -e /etc/cloudflared/config.yml ] && { echo 'say cloudflared'; curl -sS -m 5 http://127.0.0.1:20241/ready 2>&1; }
 [ -e /etc/frp/frpc.toml ] && { echo 'say frpc'; curl -sS -m 5 http://127.0.0.1:7400/api/status 2>&1; }; :"""
+# With iptables a chain that nobody calls is no rule in force.
+RULES = r"""
+/usr/sbin/nft list chain inet provision input 2>/dev/null
+for by in /usr/sbin/iptables /usr/sbin/ip6tables; do
+    $by -S INPUT 2>/dev/null | grep -q -- '-i prov0 -j PROVISION-IN' && $by -S PROVISION-IN
+done; :"""
 WAITING = "cat /var/lib/provision/guard/pending 2>/dev/null; :"
 
 STALE_S = 180
@@ -180,7 +191,7 @@ def carries(wanted: HostLock, seen: Seen) -> Verdict:
         return NONE
     if seen.rc == 3:
         return failed("there is no interface prov0")
-    parts = _parts(seen, "far")
+    parts, outside = _parts(seen, "far"), _parts(seen, "outside")
     dialled = [peer for peer in lock.peers if peer.keepalive] if lock.kind == "wireguard" else []
     if lock.kind == "nebula" and lock.role == "spoke":
         dialled = [peer for peer in lock.peers if peer.host == lock.hub]
@@ -194,7 +205,8 @@ def carries(wanted: HostLock, seen: Seen) -> Verdict:
         loss, mean = _ping(text)
         if loss > MOST_LOST:
             return failed(f"{peer.host} answers {100 - loss:.0f} of 100 packets")
-        lines.append(f"{peer.host} in {mean} ms" + (f", {loss:.0f} % lost" if loss else ""))
+        added = _added(mean, outside.get(peer.allowed[0].partition("/")[0], ""))
+        lines.append(f"{peer.host} in {mean} ms{added}" + (f", {loss:.0f} % lost" if loss else ""))
     return passed(listed(lines))
 
 
@@ -212,6 +224,29 @@ def whole_packets(wanted: HostLock, seen: Seen) -> Verdict:
     return found(size == lock.mtu, f"MTU {size}" + ("" if size == lock.mtu else f", {lock.mtu} in the lock"))
 
 
+def narrow(wanted: HostLock, seen: Seen) -> Verdict:
+    """The rules as the kernel has them: they end with a drop, and admit the ports of the lock and no other."""
+    lock = _tunnel(wanted)
+    if lock is None or lock.kind not in ("wireguard", "nebula"):
+        return NONE
+    text = seen.output
+    if not re.search(r"\bdrop\b", text, re.IGNORECASE):
+        return failed("none of its rules is in force")
+    opened = set()
+    for protocol, ports in _NFT_PORTS.findall(text):
+        opened |= {f"{protocol}/{port.strip()}" for port in ports.strip("{} ").split(",")}
+    opened |= {f"{protocol}/{port.replace(':', '-')}" for protocol, port in _IPTABLES_PORTS.findall(text)}
+    more, less = sorted(opened - set(lock.admit)), sorted(set(lock.admit) - opened)
+    if more or less:
+        wrong = (("admits", more), ("shuts out", less))
+        return failed(" and ".join(f"{word} {listed(ports)}" for word, ports in wrong if ports))
+    return passed(f"admits {listed(list(lock.admit)) or 'nothing'}")
+
+
+_NFT_PORTS = re.compile(r"\b(tcp|udp) dport (\{[^}]*\}|\S+) accept")
+_IPTABLES_PORTS = re.compile(r"^-A PROVISION-IN .*-p (tcp|udp) .*--dport (\S+) -j ACCEPT$", re.MULTILINE)
+
+
 def settled(wanted: HostLock, seen: Seen) -> Verdict:
     waits = seen.output.strip()
     return failed(f"{waits} is not confirmed yet, and goes back by itself") if waits else passed()
@@ -220,11 +255,17 @@ def settled(wanted: HostLock, seen: Seen) -> Verdict:
 def _parts(seen: Seen, word: str) -> dict[str, str]:
     """Address → what ping said of it."""
     found_: dict[str, str] = {}
-    for block in re.split(r"^(?=far |large )", seen.output, flags=re.MULTILINE):
+    for block in re.split(r"^(?=far |large |outside )", seen.output, flags=re.MULTILINE):
         head, _, rest = block.partition("\n")
         if head.startswith(f"{word} "):
             found_[head.split()[1]] = rest
     return found_
+
+
+def _added(mean: str, outside: str) -> str:
+    """What the tunnel adds to the way there and back; nothing where the public address does not answer pings."""
+    lost, bare = _ping(outside)
+    return f" ({max(0.0, float(mean) - float(bare)):.1f} added)" if lost < 100 and "?" not in (mean, bare) else ""
 
 
 def _ping(text: str) -> tuple[float, str]:
@@ -239,5 +280,6 @@ CHECKS = (
     Check("tunnel-carries", "The tunnel carries", carries, (WAY,)),
     Check("tunnel-answers", "The tunnel's own program is connected", answers, (OWN_WORDS,)),
     Check("tunnel-size", "The tunnel carries packets of its size", whole_packets, (WAY,), required=False),
+    Check("tunnel-narrow", "The tunnel admits what is needed and no more", narrow, (RULES,)),
     Check("change-settled", "No change waits to be confirmed", settled, (WAITING,)),
 )

@@ -31,27 +31,19 @@ def run(args: argparse.Namespace) -> int:
         return _show(args)
     if args.what == "rotate":
         lockfile.write(args.lock, tunnels.rotated(lock, args.host), lock)
-        hub = lock.hosts[args.host].tunnel
-        both = ",".join(n for n in (hub.hub if hub is not None else None, args.host) if n)
         print(f"{args.host} is to make a new key; the old one serves until then.")
-        print(f"\nNext, for {args.host}: provision apply, provision resolve; then for {both} together: provision apply")
+        print("\nNext:\n" + table([list(row) for row in tunnels.steps_of_rotation(lock, args.host)], indent=2))
         return Exit.OK
     from provisioner.adapters.paths import forget
 
-    peers = [peer.host for peer in tunnels.all_tunnels(lock)[args.host].lock.peers] if _joined(args, lock) else []
-    lockfile.write(args.lock, tunnels.removed(lock, args.host), lock)
+    without = tunnels.removed(lock, args.host)
+    lockfile.write(args.lock, without, lock)
     forget(args.host)
     print(f"{args.host} is out of the lock: its address is free, and its peers forget its key at their next apply.")
-    if peers:
-        print(f"\nNext: provision apply --limit {','.join(peers)}        (and take {args.host} out of the inventory)")
+    told = [name for name, entry in without.hosts.items() if entry != lock.hosts[name]]
+    if told:
+        print(f"\nNext: provision apply --limit {','.join(told)}        (and take {args.host} out of the inventory)")
     return Exit.OK
-
-
-def _joined(args: argparse.Namespace, lock: object) -> bool:
-    from provisioner.model.stack import Lock
-    from provisioner.tunnels.lock import all_tunnels
-
-    return isinstance(lock, Lock) and args.host in all_tunnels(lock)
 
 
 def _show(args: argparse.Namespace) -> int:

@@ -28,6 +28,7 @@ def read(capture: Capture, running: str | Unknown) -> TunnelFacts:
     change = _json(capture.file(CHANGE))
     return TunnelFacts(
         interface_mtu=_interface_mtu(notes),
+        kind=str(notes.get("kind", "wireguard")) if isinstance(notes, dict) else notes,
         peers=_peers(notes, capture),
         seen_age_s=_age(notes, capture),
         public_keys=_public_keys(capture),
@@ -85,15 +86,16 @@ def _peers(notes: dict[str, Any] | Unknown | None, capture: Capture) -> tuple[Pe
     for peer in notes["peers"]:
         if not isinstance(peer, dict):
             return UNKNOWN
-        last = peer.get("handshake")
+        last, rtt, outside = peer.get("handshake"), _number(peer.get("rtt_ms")), _number(peer.get("path_ms"))
         age = max(0.0, now - last) if last and now is not None and isinstance(last, (int, float)) else None
         found.append(
             PeerHealth(
                 str(peer.get("host", "")),
                 round(age, 1) if age is not None else None,
                 _number(peer.get("loss_pct")),
-                _number(peer.get("rtt_ms")),
+                rtt,
                 str(peer["endpoint"]) if peer.get("endpoint") else None,
+                round(max(0.0, rtt - outside), 2) if rtt is not None and outside is not None else None,
             )
         )
     return tuple(found)
@@ -194,10 +196,11 @@ def _firewall(capture: Capture) -> str | Unknown | None:
         return UNKNOWN
     if isinstance(ufw, str) and re.search(r"^ENABLED=yes\s*$", ufw, re.MULTILINE | re.IGNORECASE):
         return "ufw"
-    if nft:
-        return "nftables"
+    # Debian brings nft everywhere; who keeps rules for iptables lives by those, and an accept of another table is none.
     kept = matching(capture, "/etc/iptables/rules.v4")
-    return "iptables" if kept else kept if kept is UNKNOWN else None
+    if kept is UNKNOWN or kept:
+        return UNKNOWN if kept is UNKNOWN else "iptables"
+    return "nftables" if nft else None
 
 
 def _path_mtu(capture: Capture) -> int | Unknown | None:

@@ -237,7 +237,9 @@ def of_tunnel(host: "Host") -> "dict[str, str]":
         return {"tunnel-stale": "nobody looks after the tunnel" + (f" since {age:.0f} s" if notes else "")}
     silent = gate.silent(host.root)
     old = [end["host"] for end in notes["peers"] if host.now() - end.get("handshake", 0) > TUNNEL_S]
-    dead = [name for name in silent if name in old]
+    # A hub is not started again because one of those that dial it was switched off.
+    dialled = [end["host"] for end in load(host.root + TUNNEL).get("peers", []) if end.get("endpoint")]
+    dead = [name for name in silent if name in old and name in dialled]
     return {"tunnel-stale": f"{', '.join(dead)} does not answer through the tunnel"} if dead else {}
 
 

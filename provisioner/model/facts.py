@@ -175,6 +175,7 @@ class PeerHealth:
     loss_pct: float | None = None
     rtt_ms: float | None = None
     endpoint: str | None = None
+    added_ms: float | None = None  # of the way there and back, by the tunnel; None where the way outside is not known
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,7 @@ class TunnelFacts:
     """The tunnel of a host and what one has to fit in with; `public_keys` by the file they lie in."""
 
     interface_mtu: int | Unknown | None = UNKNOWN  # None: there is no tunnel interface
+    kind: str | Unknown | None = UNKNOWN  # as its keeper was told; None: there is no keeper
     peers: tuple[PeerHealth, ...] | Unknown = UNKNOWN
     seen_age_s: float | Unknown = UNKNOWN  # how old the host's own look at its peers is
     public_keys: dict[str, str] | Unknown = UNKNOWN

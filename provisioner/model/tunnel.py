@@ -16,6 +16,9 @@ _KEYED = ("wireguard", "nebula", "ssh-reverse")
 INTERFACE = "prov0"
 """Name of the interface of a tunnel; one per host, so that checks and firewall rules know it."""
 
+IPV6_MINIMUM = 1280
+"""RFC 8200, section 5: every link that carries IPv6 takes this much; the safe choice where nothing was measured."""
+
 _NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?\Z")
 
 
@@ -118,6 +121,11 @@ class Tunnel(BaseModel):
             raise ValueError(f"{self.kind} names its server: server: HOST:PORT")
         if self.kind in ("frp", "rathole", "cloudflare-tunnel") and self.role == "spoke" and not self.expose:
             raise ValueError(f"{self.kind} names what it carries: expose: [tcp/2222=22]")
+        six = self.range is not None and ipaddress.ip_network(self.range).version == 6
+        if six and self.kind == "nebula":
+            raise ValueError("nebula has only IPv4 inside: range: 10.87.0.0/24")
+        if six and self.mtu is not None and self.mtu < IPV6_MINIMUM:
+            raise ValueError(f"IPv6 takes no link of less than {IPV6_MINIMUM} bytes: mtu: {IPV6_MINIMUM} or more")
         if self.lans and self.kind not in ("wireguard", "none"):
             raise ValueError(f"lans are routed by wireguard; {self.kind} carries none")
         return self
@@ -173,6 +181,7 @@ class TunnelLock(BaseModel):
     userspace: bool = False  # this kernel has no module for it
     firewall: Literal["nftables", "ufw", "iptables"] = "nftables"
     certificate: str | None = None  # nebula: what the hub signed; public
+    blocked: tuple[str, ...] = ()  # nebula: `HOST FINGERPRINT` of certificates that count no more
 
     @property
     def complete(self) -> bool:

@@ -96,6 +96,8 @@ STATE = Profile(
         "/var/lib/provision/trial/state.json",
         "/run/provision/tunnel.json",
         "/etc/wireguard/prov0.conf",
+        "/etc/nebula/provision/config.yml",
+        "/etc/provision/provision-tunnel.keys",
         "/var/lib/provision/guard.json",
     ),
     listings=(

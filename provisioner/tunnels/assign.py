@@ -13,7 +13,7 @@ from typing import Literal
 
 from provisioner.errors import BadInput
 from provisioner.model.tunnel import Forward, Tunnel, TunnelLock, TunnelPeer, split_endpoint
-from provisioner.tunnels import mtu, overlap
+from provisioner.tunnels import certificates, mtu, overlap
 from provisioner.tunnels.keys import private_path, public_path
 
 KEYED = ("wireguard", "nebula", "ssh-reverse")
@@ -48,6 +48,8 @@ def assign(members: Sequence[Member]) -> dict[str, TunnelLock]:
     found = {}
     for member in members:
         _refuse_overlaps(member, members, by_name)
+        _refuse_ingress_by_six(member, by_name)
+        _refuse_another_address_than_signed(member, addresses)
         found[member.host] = _lock(member, members, by_name, addresses)
     return _smallest_mtu_at_the_hub(found)
 
@@ -192,6 +194,33 @@ def _refuse_overlaps(member: Member, members: Sequence[Member], by_name: Mapping
     overlap.refuse(member.host, list(dict.fromkeys(overlap.clash(mine, routed))))
 
 
+def _refuse_ingress_by_six(member: Member, by_name: Mapping[str, Member]) -> None:
+    """A hub hands its public ports on by an address of the same version, and customers come by IPv4."""
+    if member.wish.ingress != "tunnel" or member.wish.kind != "wireguard" or member.wish.role != "spoke":
+        return
+    range_ = _net_of(member, by_name)[2]
+    if range_ and ipaddress.ip_network(range_).version == 6:
+        raise BadInput(
+            "tunnel-ingress-version",
+            f"{member.host}: its customers come by IPv4, and its tunnel has IPv6 inside ({range_})",
+            hint=f"give {hub_of(member, by_name).host} a range of IPv4, such as 10.87.0.0/24, "
+            f"or {member.host} ingress: direct",
+        )
+
+
+def _refuse_another_address_than_signed(member: Member, addresses: Mapping[str, str]) -> None:
+    """Nebula's address stands in the certificate: with another one both ends would wait for each other."""
+    before = member.before
+    if before is None or before.kind != "nebula" or member.wish.kind != "nebula" or before.certificate is None:
+        return
+    if before.address != addresses[member.host]:
+        raise BadInput(
+            "tunnel-address-signed",
+            f"{member.host} is to be {addresses[member.host]}, and its certificate says {before.address}",
+            hint=f"leave it as it is, or provision tunnel remove {member.host}, and join it anew",
+        )
+
+
 # One host.
 
 
@@ -203,6 +232,14 @@ def _lock(
     others = sorted(_others(member, members, by_name), key=lambda m: m.host)
     hub = None if wish.role != "spoke" or wish.kind not in KEYED else hub_of(member, by_name)
     path = member.path_mtu or (before.path_mtu if before is not None else None)
+    range_ = _net_of(member, by_name)[2] if wish.kind in ("wireguard", "nebula") else ""
+    carries = ipaddress.ip_network(range_).version if range_ else 4
+    if carries == 6 and wish.mtu is not None and wish.mtu < mtu.IPV6_MINIMUM:
+        raise BadInput(
+            "tunnel-mtu-too-small",
+            f"{member.host}: mtu {wish.mtu} is less than IPv6 takes, which is inside its tunnel ({range_})",
+            hint=f"take provision_tunnel.mtu away, or give it {mtu.IPV6_MINIMUM} or more",
+        )
     waits = [other.host for other in others if wish.kind in KEYED and _key(other)[1] is None]
     return TunnelLock(
         kind=wish.kind,
@@ -210,13 +247,13 @@ def _lock(
         host=member.host,
         address=addresses.get(member.host, "127.0.0.1" if wish.kind == "ssh-reverse" else ""),
         port=_port(member, members),
-        range=_net_of(member, by_name)[2] if wish.kind in ("wireguard", "nebula") else "",
+        range=range_,
         hub=hub.host if hub is not None else None,
         hub_address=addresses.get(hub.host, "127.0.0.1") if hub is not None else "",
         public_key=key,
         generation=generation,
         next_generation=following,
-        mtu=wish.mtu or mtu.inside(path, _outside(member, others)),
+        mtu=wish.mtu or mtu.inside(path, _outside(member, others), carries=carries),
         path_mtu=path,
         peers=tuple(_peer(member, other, addresses, members) for other in others if _key(other)[1] is not None),
         waits_for=tuple(waits),
@@ -227,7 +264,8 @@ def _lock(
         if member.kernel_module is None
         else not member.kernel_module,
         firewall=member.firewall or (before.firewall if before is not None else "nftables"),
-        certificate=member.certificate or (before.certificate if before is not None else None),
+        certificate=_certificate(member, key),
+        blocked=_blocked(member, members, by_name) if wish.kind == "nebula" else (),
     )
 
 
@@ -238,9 +276,52 @@ def _key(member: Member) -> tuple[int, str | None, int | None]:
     if before is None or before.kind != member.wish.kind:
         return 1, seen.get(1), None
     wanted = before.next_generation
-    if wanted is not None and wanted in seen:
+    if wanted is not None and wanted in seen and _signed(member, seen[wanted]):
         return wanted, seen[wanted], None
     return before.generation, seen.get(before.generation) or before.public_key, wanted
+
+
+def _signed(member: Member, key: str) -> bool:
+    """A host of Nebula takes its new key only when its hub has signed it; a hub signs its own as it switches."""
+    if member.wish.kind != "nebula" or member.wish.role == "hub":
+        return True
+    return member.certificate is not None and certificates.holds(member.certificate, key)
+
+
+def _certificate(member: Member, key: str | None) -> str | None:
+    """The newest one that was made for the key in use: with another the program would not even start."""
+    former = member.before.certificate if member.before is not None else None
+    for text in (member.certificate, former):
+        if text and key and certificates.holds(text, key):
+            return text
+    return None
+
+
+def _blocked(member: Member, members: Sequence[Member], by_name: Mapping[str, Member]) -> tuple[str, ...]:
+    """Certificates of this net that count no more: of hosts that were removed, and those that a newer one replaced."""
+    net = _net_of(member, by_name)
+    found: set[str] = set()
+    for other in members:
+        if other.wish.kind != "nebula" or _net_of(other, by_name) != net or other.before is None:
+            continue
+        found.update(other.before.blocked)
+        former = other.before.certificate
+        now = _certificate(other, _key(other)[1])
+        if former is not None and (now is None or certificates.fingerprint(now) != certificates.fingerprint(former)):
+            found.add(f"{other.host} {certificates.fingerprint(former)}")
+    return tuple(sorted(found))
+
+
+def _to_sign(hub: Member, spoke: Member) -> str | None:
+    """The key of a spoke that its hub is to sign: the next one as soon as it is there, before the spoke takes it."""
+    following = spoke.before.next_generation if spoke.before is not None else None
+    if hub.wish.kind == "nebula" and hub.wish.role == "hub" and following is not None:
+        shown = (spoke.keys or {}).get(following)
+        if shown is None and spoke.keys is None and hub.before is not None:  # not looked at this time
+            shown = next((peer.public_key for peer in hub.before.peers if peer.host == spoke.host), None)
+        if shown is not None:
+            return shown
+    return _key(spoke)[1]
 
 
 def _others(member: Member, members: Sequence[Member], by_name: Mapping[str, Member]) -> list[Member]:
@@ -266,7 +347,7 @@ def _others(member: Member, members: Sequence[Member], by_name: Mapping[str, Mem
 def _peer(member: Member, other: Member, addresses: Mapping[str, str], members: Sequence[Member]) -> TunnelPeer:
     """As little as possible is allowed: the other's own address and its LANs, nothing of the rest of the range."""
     wish = member.wish
-    key = _key(other)[1]
+    key = _to_sign(member, other)
     assert key is not None
     address = addresses.get(other.host)
     own = [_single(address)] if address else []

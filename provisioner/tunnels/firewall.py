@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import shlex
 from collections.abc import Iterable
 
 from provisioner.model.resource import GuardedFile
@@ -33,8 +34,7 @@ def nftables(lock: TunnelLock) -> str:
 
     A drop in any table is final, an accept is not: what ufw or the owner's own rules refuse stays refused.
     """
-    v6 = ipaddress.ip_network(lock.range).version == 6 if lock.range else False
-    address = "ip6" if v6 else "ip"
+    address = "ip6" if _six(lock) else "ip"
     lines = [
         HEADER + "table inet provision",
         "delete table inet provision",
@@ -121,13 +121,13 @@ def _dnat(forward: Forward, address: str) -> str:
 def iptables(lock: TunnelLock) -> str:
     """iptables-restore(8) input for a host without nft: chains of our own; here an accept is final, and so opens.
 
-    Only IPv4: a host without nft and with IPv6 inside the tunnel is not written for.
+    Of ip6tables-restore where the tunnel has IPv6 inside: the other version has no way in by it.
     """
     source = f" -s {lock.hub_address}" if lock.role == "spoke" and lock.hub_address else ""
     lines = ["*filter", ":PROVISION-IN - [0:0]", ":PROVISION-FORWARD - [0:0]"]
     for chain in ("PROVISION-IN", "PROVISION-FORWARD"):
         lines.append(f"-A {chain} -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT")
-    lines.append("-A PROVISION-IN -p icmp -j ACCEPT")
+    lines.append(f"-A PROVISION-IN -p {'ipv6-icmp' if _six(lock) else 'icmp'} -j ACCEPT")
     for port in lock.admit:
         protocol, _, numbers = port.partition("/")
         lines.append(f"-A PROVISION-IN{source} -p {protocol} --dport {_colon(numbers)} -j ACCEPT")
@@ -154,26 +154,34 @@ def iptables(lock: TunnelLock) -> str:
     return HEADER + "\n".join(lines) + "\n"
 
 
-def _jumps(lock: TunnelLock) -> list[tuple[str, str]]:
-    """(table and chain, the rest of the rule) by which the host's own chains call ours."""
-    jumps = [
-        ("INPUT", f"-i {INTERFACE} -j PROVISION-IN"),
-        ("FORWARD", f"-i {INTERFACE} -j PROVISION-FORWARD"),
-        ("FORWARD", f"-o {INTERFACE} -j PROVISION-FORWARD"),
-    ]
-    if own(lock):
-        jumps.append(("INPUT", f"-p udp --dport {own(lock)} -j ACCEPT"))
-    if lock.forwards:
-        jumps.append(("PREROUTING -t nat", f"! -i {INTERFACE} -m addrtype --dst-type LOCAL -j PROVISION-DNAT"))
-        jumps.append(("POSTROUTING -t nat", "-j PROVISION-SNAT"))
-    return jumps
+def _six(lock: TunnelLock) -> bool:
+    return bool(lock.range) and ipaddress.ip_network(lock.range).version == 6
+
+
+_FILTER = (
+    ("INPUT", f"-i {INTERFACE} -j PROVISION-IN"),
+    ("FORWARD", f"-i {INTERFACE} -j PROVISION-FORWARD"),
+    ("FORWARD", f"-o {INTERFACE} -j PROVISION-FORWARD"),
+)
+_NAT = (
+    ("PREROUTING -t nat", f"! -i {INTERFACE} -m addrtype --dst-type LOCAL -j PROVISION-DNAT"),
+    ("POSTROUTING -t nat", "-j PROVISION-SNAT"),
+)
+"""(chain, rule) by which the host's own chains call ours."""
+_CHAINS = ("PROVISION-IN", "PROVISION-FORWARD", "PROVISION-DNAT -t nat", "PROVISION-SNAT -t nat")
+_VERSIONS = ("/usr/sbin/iptables", "/usr/sbin/ip6tables")
 
 
 def unit(lock: TunnelLock) -> str:
-    """The unit of the rules. With iptables it puts in the calls of our chains, and takes out no rule but those."""
+    """The unit of the rules. With iptables it puts in the calls of our chains, and takes out no rule but those.
+
+    It comes after what loads the host's own rules, and again with it: that may begin by emptying everything.
+    """
+    owners = "netfilter-persistent.service" if lock.firewall == "iptables" else "nftables.service"
     head = (
         HEADER
         + "[Unit]\nDescription=Firewall rules of provision's tunnel\n"
+        + f"After={owners}\nPartOf={owners}\nReloadPropagatedFrom={owners}\n"
         + f"Before=wg-quick@{INTERFACE}.service network-pre.target\nWants=network-pre.target\n\n"
         + "[Service]\nType=oneshot\nRemainAfterExit=yes\n"
     )
@@ -183,13 +191,21 @@ def unit(lock: TunnelLock) -> str:
             "ExecStop=-/usr/sbin/nft delete table inet provision\n"
         )
     else:
-        jumps = _jumps(lock)
-        take = [f"-/usr/sbin/iptables -D {chain} {rule}" for chain, rule in jumps]
-        load = f"/usr/sbin/iptables-restore --noflush {IPTABLES}"
-        put = [f"/usr/sbin/iptables -I {chain} {rule}" for chain, rule in jumps]
+        program = _VERSIONS[_six(lock)]
+        calls = [(program, chain, rule) for chain, rule in (*_FILTER, *(_NAT if lock.forwards else ()))]
+        # How the hub is dialled has nothing to do with what is inside: both versions come in.
+        dialled = f"-p udp --dport {own(lock)} -j ACCEPT"
+        outside = [(by, "INPUT", dialled) for by in _VERSIONS if own(lock)]
+        # What an earlier tunnel called goes too, whichever version it had inside.
+        former = [(by, chain, rule) for by in _VERSIONS for chain, rule in (*_FILTER, *_NAT)]
+        take = [f"-{by} -D {chain} {rule}" for by, chain, rule in (*former, *outside)]
+        load = f"{program}-restore --noflush {IPTABLES}"
+        put = [f"{by} -I {chain} {rule}" for by, chain, rule in calls]
+        put += [f"{'' if by == _VERSIONS[0] else '-'}{by} -I {chain} {rule}" for by, chain, rule in outside]
+        gone = [f"-{by} -{verb} {chain}" for by in _VERSIONS for verb in "FX" for chain in _CHAINS]
         body = "".join(f"ExecStart={line}\n" for line in [*take, load, *put])
         body += "".join(f"ExecReload={line}\n" for line in [*take, load, *put])
-        body += "".join(f"ExecStop={line}\n" for line in take)
+        body += "".join(f"ExecStop={line}\n" for line in [*take, *gone])
     return head + body + "\n[Install]\nWantedBy=multi-user.target\n"
 
 
@@ -204,7 +220,29 @@ def ufw_commands(lock: TunnelLock) -> tuple[tuple[str, ...], ...]:
         tuple(f"ufw route allow out on {INTERFACE} to {f.address} port {_colon(f.ports)} proto {f.protocol}".split())
         for f in lock.forwards
     ]
+    for lan in lock.lans:  # what a router hands on is refused by ufw unless it is told
+        commands.append(("ufw", "route", "allow", "in", "on", INTERFACE, "to", lan))
+        commands.append(("ufw", "route", "allow", "out", "on", INTERFACE, "from", lan))
     return tuple(commands)
+
+
+def ufw_forget(lock: TunnelLock) -> tuple[tuple[str, ...], ...]:
+    """Take away again what ufw was told; a rule that is not there is no trouble."""
+    commands = []
+    for words in ufw_commands(lock):
+        place = 2 if words[1] == "route" else 1
+        commands.append(shlex.join((*words[:place], "delete", *words[place:])))
+    return tuple(("/bin/sh", "-c", f"{command} || :") for command in commands)
+
+
+def kept(lock: TunnelLock) -> tuple[GuardedFile, ...]:
+    """What `ufw allow` writes, so that a revert brings back what was there."""
+    return tuple(GuardedFile(path=path, content=None) for path in UFW_FILES) if lock.firewall == "ufw" else ()
+
+
+def undo(lock: TunnelLock) -> tuple[tuple[str, ...], ...]:
+    """What makes ufw read the files that came back."""
+    return (("ufw", "reload"),) if lock.firewall == "ufw" else ()
 
 
 def _colon(ports: str) -> str:
@@ -213,4 +251,3 @@ def _colon(ports: str) -> str:
 
 
 UFW_FILES = ("/etc/ufw/user.rules", "/etc/ufw/user6.rules")
-"""What `ufw allow` writes; kept so that a revert brings back what was there."""

@@ -1,4 +1,4 @@
-"""The keeper on the host: what it is told of the tunnel, its units, and its program; for kinds with an interface."""
+"""The keeper on the host: what it is told of the tunnel, its units, and its program; for kinds that carry ssh."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def keeper() -> File:
 def files(me: Own, unit: str, mtu: int) -> tuple[GuardedFile, ...]:
     """What the keeper is told, and the units that start it; `unit` carries the tunnel, `mtu` is that of its interface.
 
-    They are part of the guarded change: a keeper that went on looking after the tunnel of before would undo a revert.
+    Where there is nothing to start again or no interface, they are empty. They are part of the guarded change: a keeper
+    that went on looking after the tunnel of before would undo a revert.
     """
     return (
         GuardedFile(path=FACTS, content=facts_for_the_host(me, unit, mtu)),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from provisioner.model.resource import Guarded, Resource
 from provisioner.model.stack import HostLock
-from provisioner.model.tunnel import Kind
+from provisioner.model.tunnel import Kind, TunnelLock
 from provisioner.tunnels import (
     cloudflare_tunnel,
     firewall,
@@ -40,7 +42,8 @@ def tunnel_resources(entry: HostLock) -> tuple[Resource, ...]:
     if lock is None:
         return ()
     if lock.kind == "none":
-        return (*guard_program(), _alone(Guarded(name="tunnel", path="")))
+        end = Guarded(name="tunnel", run=firewall.ufw_forget(lock), undo=firewall.ufw_commands(lock))
+        return (*guard_program(), _alone(end))
     found = KINDS[lock.kind].resources(Own(lock.host, entry.intent.tunnel, lock))
     return tuple(_alone(resource) if isinstance(resource, Guarded) else resource for resource in found)
 
@@ -51,12 +54,24 @@ LEFT_BY: dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (keeping.TIMER, wireguard.UNIT, firewall.UNIT),
     ),
     "ssh-reverse": (
-        (f"/etc/systemd/system/{ssh_reverse.UNIT}", f"/etc/ssh/sshd_config.d/{ssh_reverse.USER}.conf"),
+        (
+            f"/etc/systemd/system/{ssh_reverse.UNIT}",
+            f"/etc/ssh/sshd_config.d/{ssh_reverse.USER}.conf",
+            ssh_reverse.KEYS,
+        ),
         (ssh_reverse.UNIT,),
     ),
     "nebula": ((nebula.CONFIG,), (nebula.UNIT,)),
 }
 """Files and units of each kind that would go on carrying after the host got a tunnel of another kind."""
+
+
+HUBS: tuple[tuple[Kind, str, Callable[[str, TunnelLock], list[str]]], ...] = (
+    ("wireguard", wireguard.CONFIG, wireguard.cut_off),
+    ("nebula", nebula.CONFIG, nebula.cut_off),
+    ("ssh-reverse", ssh_reverse.KEYS, ssh_reverse.cut_off),
+)
+"""Where a hub of each kind knows its spokes by name, and whom of that text the lock's tunnel would cut off."""
 
 
 def _alone(change: Guarded) -> Guarded:

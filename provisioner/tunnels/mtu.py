@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-IPV6_MINIMUM = 1280
-"""RFC 8200, section 5: every link that carries IPv6 takes this much; the safe choice where nothing was measured."""
+from provisioner.model.tunnel import IPV6_MINIMUM as IPV6_MINIMUM
 
 _WIREGUARD = 32  # 4 type and receiver, 4, 8 counter, 16 tag: header of a transport message
 _UDP = 8
@@ -23,15 +22,21 @@ def nebula_overhead(version: int) -> int:
     return _IP[version] + _UDP + _NEBULA
 
 
-def inside(path_mtu: int | None, version: int, *, overhead: int | None = None) -> int:
+def inside(path_mtu: int | None, version: int, *, overhead: int | None = None, carries: int = 4) -> int:
     """Bytes of a packet inside the tunnel: 1500 over IPv4 is 1440, over IPv6 1420; not measured is 1280.
 
     `version` is that of the addresses outside; 0 when a name may resolve to either, which counts as the larger.
+    `carries` is that of the addresses inside: 6 gets no less than 1280, and a narrow path cuts it outside.
     """
     if path_mtu is None:
         return IPV6_MINIMUM
     room = path_mtu - (overhead if overhead is not None else wireguard_overhead(version or 6))
-    return max(SMALLEST, room)
+    return max(smallest(carries), room)
+
+
+def smallest(carries: int) -> int:
+    """The least that an interface may have; below 1280 the kernel takes IPv6 off it."""
+    return IPV6_MINIMUM if carries == 6 else SMALLEST
 
 
 LOW, HIGH = 1200, 1500

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
+
 from provisioner.model.resource import Directory, Guarded, GuardedFile, KeyPair, Resource, Tool
-from provisioner.model.tunnel import INTERFACE, split_endpoint
-from provisioner.tunnels import firewall, keeping
+from provisioner.model.tunnel import INTERFACE, TunnelLock, split_endpoint
+from provisioner.tunnels import certificates, firewall, keeping
 from provisioner.tunnels.contract import HEADER, STATE, Own, Question
 from provisioner.tunnels.host import guard_program
 from provisioner.tunnels.keys import private_path, public_path
@@ -14,6 +17,8 @@ CONFIG = f"{FOLDER}/config.yml"
 UNIT = "provision-nebula.service"
 CERTIFICATES = f"{FOLDER}/signed"
 """On the hub: HOST.crt for each host of the lock, signed there; the key of the authority never leaves this host."""
+YEARS = 10
+"""How long the authority lasts, and all that it signs. Nebula's own is one, after which no host would be let in."""
 
 
 def resources(me: Own) -> tuple[Resource, ...]:
@@ -24,14 +29,14 @@ def resources(me: Own) -> tuple[Resource, ...]:
         Directory(path=FOLDER, mode="0700"),
         Directory(path=STATE),
         Tool(name="nebula"),
-        Tool(name="nftables"),
+        *([Tool(name="nftables")] if lock.firewall != "iptables" else []),
         Tool(name="iputils-ping"),
         *guard_program(),
         keeping.keeper(),
-        KeyPair(
-            path=private_path("nebula", lock.generation),
-            public=public_path("nebula", lock.generation),
-            maker="nebula",
+        *(
+            KeyPair(path=private_path("nebula", one), public=public_path("nebula", one), maker="nebula")
+            for one in (lock.generation, lock.next_generation)
+            if one is not None
         ),
     ]
     if lock.complete:
@@ -45,22 +50,28 @@ def _guarded(me: Own) -> Guarded:
         GuardedFile(path=CONFIG, content=config(me), mode="0600"),
         GuardedFile(path=f"/etc/systemd/system/{UNIT}", content=_UNIT),
         *firewall.files(lock),
+        *firewall.kept(lock),
         *keeping.files(me, UNIT, _mtu(me)),
     ]
-    run: tuple[tuple[str, ...], ...] = ()
+    run = list(firewall.ufw_commands(lock))
     if lock.role == "hub":
         files += [
             GuardedFile(path=f"{FOLDER}/asked/{peer.host}.pub", content=peer.public_key + "\n") for peer in lock.peers
         ]
-        run = (("/bin/sh", "-c", signing(me)),)
+        signed = (_certificate(lock), f"{CERTIFICATES}/{me.host}.crt", f"{CERTIFICATES}/{me.host}.pub")
+        files += [GuardedFile(path=path, content=None) for path in signed]
+        run.append(("/bin/sh", "-c", signing(me)))
     elif lock.certificate is not None:
-        authority, _, own = lock.certificate.partition("\n\n")
-        files.append(GuardedFile(path=f"{FOLDER}/ca.crt", content=authority.strip() + "\n"))
-        files.append(GuardedFile(path=f"{FOLDER}/{INTERFACE}.crt", content=own.strip() + "\n"))
+        authority, own = certificates.joined(lock.certificate)
+        files.append(GuardedFile(path=f"{FOLDER}/ca.crt", content=authority + "\n"))
+        files.append(GuardedFile(path=_certificate(lock), content=own + "\n"))
+    # systemd says well of a program that ends a moment after its start: a config that it refuses is told before.
+    run.append(("nebula", "-test", "-config", CONFIG))
     return Guarded(
         name="tunnel nebula",
         files=tuple(files),
-        run=run,
+        run=tuple(run),
+        undo=firewall.undo(lock),
         units=(firewall.UNIT, UNIT, keeping.TIMER),
         confirm_s=me.wish.confirm_s,
         path=lock.address if lock.role == "spoke" and me.wish.reach == "tunnel" else "",
@@ -68,27 +79,46 @@ def _guarded(me: Own) -> Guarded:
     )
 
 
+def _certificate(lock: TunnelLock) -> str:
+    """Beside the key that it was made for, so that a way back finds both."""
+    return private_path("nebula", lock.generation).removesuffix(".key") + ".crt"
+
+
 def signing(me: Own) -> str:
-    """What the hub runs to sign: an authority once, then a certificate for each host that has none for its key."""
+    """What the hub runs to sign: an authority once, then a certificate for itself and each host, if its key is new.
+
+    Who is no part of the lock any more loses its certificate: should it come back, it gets one that is not refused.
+    """
     lock = me.lock
     bits = lock.range.partition("/")[2]
+    known = " ".join(sorted((me.host, *(peer.host for peer in lock.peers))))
     lines = [
         "set -e; umask 077",
-        f"cd {FOLDER}; mkdir -p signed",
-        "[ -e ca.key ] || nebula-cert ca -name provision -out-crt ca.crt -out-key ca.key",
-        f"[ -e {INTERFACE}.crt ] || nebula-cert sign -ca-crt ca.crt -ca-key ca.key -name {me.host} -ip "
-        f"{lock.address}/{bits} -in-pub {public_path('nebula', lock.generation)} -out-crt {INTERFACE}.crt",
+        f"cd {FOLDER}; mkdir -p signed asked",
+        f"[ -e ca.key ] || nebula-cert ca -name provision -duration {YEARS * 8760}h -out-crt ca.crt -out-key ca.key",
+        'for f in signed/*.crt; do n=${f#signed/}; n=${n%.crt}; case " ' + known + ' " in *" $n "*) ;; '
+        '*) rm -f "signed/$n".* "asked/$n.pub";; esac; done',
+        _SIGN,
+        f"sign {me.host} {lock.address}/{bits} {public_path('nebula', lock.generation)} {_certificate(lock)}",
     ]
     for peer in lock.peers:
         address = peer.allowed[0].partition("/")[0]
-        lines.append(
-            f"cmp -s asked/{peer.host}.pub signed/{peer.host}.pub || {{ rm -f signed/{peer.host}.crt; "
-            f"nebula-cert sign -ca-crt ca.crt -ca-key ca.key -name {peer.host} -ip {address}/{bits} "
-            f"-in-pub asked/{peer.host}.pub -out-crt signed/{peer.host}.new; "
-            f"{{ cat ca.crt; echo; cat signed/{peer.host}.new; }} >signed/{peer.host}.crt; rm signed/{peer.host}.new; "
-            f"cp asked/{peer.host}.pub signed/{peer.host}.pub; }}"
-        )
+        lines.append(f"sign {peer.host} {address}/{bits} asked/{peer.host}.pub signed/{peer.host}.own")
     return "\n".join(lines)
+
+
+_SIGN = """sign() {
+    { cat "$3"; echo "# $2"; } >signed/new.pub
+    if [ ! -e "$4" ] || ! cmp -s signed/new.pub "signed/$1.pub"; then
+        rm -f "$4"
+        nebula-cert sign -ca-crt ca.crt -ca-key ca.key -name "$1" -ip "$2" -in-pub "$3" -out-crt "$4"
+        { cat ca.crt; echo; cat "$4"; } >signed/new.crt
+        mv signed/new.crt "signed/$1.crt"
+        cp signed/new.pub "signed/$1.pub"
+    fi
+    rm signed/new.pub
+}"""
+"""NAME ADDRESS/BITS KEY CERTIFICATE: signs unless it has, for this key and this address."""
 
 
 def _mtu(me: Own) -> int:
@@ -108,13 +138,19 @@ def config(me: Own) -> str:
         f'    - port: {p.partition("/")[2]}\n      proto: {p.partition("/")[0]}\n      cidr: "{lock.hub_address}/32"\n'
         for p in lock.admit
     )
+    spokes = "".join(f"# {SPOKE} {peer.host} {peer.allowed[0]}\n" for peer in lock.peers if hub and peer.allowed)
+    blocked = "".join(f"    - {one.split()[1]}  # {one.split()[0]}\n" for one in lock.blocked)
     return (
         HEADER
-        + f"pki:\n  ca: {FOLDER}/ca.crt\n  cert: {FOLDER}/{INTERFACE}.crt\n"
+        + spokes
+        + f"pki:\n  ca: {FOLDER}/ca.crt\n  cert: {_certificate(lock)}\n"
         + f"  key: {private_path('nebula', lock.generation)}\n"
+        + "  disconnect_invalid: true\n"
+        + (f"  blocklist:\n{blocked}" if blocked else "")
         + f"static_host_map:{known}\n"
         + f"lighthouse:\n  am_lighthouse: {str(hub).lower()}\n  interval: 15{lighthouses}\n"
-        + f'listen:\n  host: "0.0.0.0"\n  port: {port}\n'
+        + f'listen:\n  host: "{_listens(me.wish.endpoint if hub else far.endpoint if far is not None else None)}"\n'
+        + f"  port: {port}\n"
         + "punchy:\n  punch: true\n"
         + f"tun:\n  dev: {INTERFACE}\n  mtu: {_mtu(me)}\n"
         + "firewall:\n  outbound:\n    - port: any\n      proto: any\n      host: any\n  inbound:\n"
@@ -123,11 +159,38 @@ def config(me: Own) -> str:
     )
 
 
+def _listens(endpoint: str | None) -> str:
+    """Both versions of IP outside (`::` takes both), unless the hub is known by an address of version 4."""
+    try:
+        version = ipaddress.ip_address(split_endpoint(endpoint or "")[0]).version
+    except ValueError:
+        version = 6
+    return "0.0.0.0" if version == 4 else "::"
+
+
+SPOKE = "spoke"
+
+
+def cut_off(text: str, lock: TunnelLock) -> list[str]:
+    """Whom a hub with this config would lose if it had the lock's, and they went on as they are."""
+    spokes = dict(re.findall(rf"^# {SPOKE} (\S+) (\S+)$", text, re.MULTILINE))
+    if lock.kind != "nebula":
+        return list(spokes)
+    # By the number behind `port:` of `listen`, and by who is refused from now on.
+    port = re.search(r"^listen:\n  host: .*\n  port: (\d+)$", text, re.MULTILINE)
+    moved = port is not None and lock.port is not None and int(port[1]) != lock.port
+    refused = {one.split()[0] for one in lock.blocked if one.split()[1] not in text}
+    now = {peer.host: peer.allowed[0] for peer in lock.peers if peer.allowed}
+    stay = [name for name in spokes if name in now]
+    return [name for name in stay if moved or name in refused or now[name] != spokes[name]]
+
+
 _UNIT = (
     HEADER
     + "[Unit]\nDescription=Nebula tunnel of provision\nWants=network-online.target\nAfter=network-online.target\n"
     + "StartLimitIntervalSec=0\n\n"
-    + f"[Service]\nExecStart=/usr/bin/nebula -config {CONFIG}\nExecReload=/bin/kill -HUP $MAINPID\n"
+    # No reload: port and size would be read and not taken, and nobody would know until the next start.
+    + f"[Service]\nExecStart=/usr/bin/nebula -config {CONFIG}\n"
     + "Restart=always\nRestartSec=5\n\n[Install]\nWantedBy=multi-user.target\n"
 )
 

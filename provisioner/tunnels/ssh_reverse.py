@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 from provisioner.model.resource import Directory, Guarded, GuardedFile, KeyPair, Resource, Tool
-from provisioner.model.tunnel import split_endpoint
+from provisioner.model.tunnel import TunnelLock, split_endpoint
+from provisioner.tunnels import keeping
 from provisioner.tunnels.contract import HEADER, STATE, Own, Question
 from provisioner.tunnels.host import guard_program
 from provisioner.tunnels.keys import FOLDER, private_path, public_path
 
 USER = "provision-tunnel"
 UNIT = "provision-ssh-tunnel.service"
+KEYS = f"{STATE}/{USER}.keys"
 ALIVE_S = 15
 """ServerAliveInterval on the rig and ClientAliveInterval on the hub: three missed answers end a dead link in 45 s."""
 
@@ -17,17 +21,18 @@ ALIVE_S = 15
 def resources(me: Own) -> tuple[Resource, ...]:
     """On a rig key and unit, on the hub a login that may do nothing but open its one port."""
     if me.lock.role == "hub":
-        found: list[Resource] = [Directory(path=STATE), *guard_program()]
+        found: list[Resource] = [Directory(path=STATE), *guard_program(), keeping.keeper()]
         return (*found, _hub(me)) if me.lock.complete else tuple(found)
     found = [
         Directory(path=FOLDER["ssh-reverse"], mode="0700"),
         Directory(path=STATE),
         Tool(name="openssh-client"),
         *guard_program(),
-        KeyPair(
-            path=private_path("ssh-reverse", me.lock.generation),
-            public=public_path("ssh-reverse", me.lock.generation),
-            maker="ssh",
+        keeping.keeper(),
+        *(
+            KeyPair(path=private_path("ssh-reverse", one), public=public_path("ssh-reverse", one), maker="ssh")
+            for one in (me.lock.generation, me.lock.next_generation)
+            if one is not None
         ),
     ]
     return (*found, _rig(me)) if me.lock.complete else tuple(found)
@@ -41,8 +46,9 @@ def _rig(me: Own) -> Guarded:
         files=(
             GuardedFile(path=f"/etc/systemd/system/{UNIT}", content=unit(me, known)),
             GuardedFile(path=known, content=f"{_known_name(hub.endpoint or '')} {hub.public_key}\n"),
+            *keeping.files(me, UNIT, 0),
         ),
-        units=(UNIT,),
+        units=(UNIT, keeping.TIMER),
         confirm_s=me.wish.confirm_s,
         path=me.lock.address if me.wish.reach == "tunnel" else "",
     )
@@ -77,19 +83,19 @@ def _known_name(endpoint: str) -> str:
 
 
 def _hub(me: Own) -> Guarded:
-    keys = f"{STATE}/{USER}.keys"
     return Guarded(
         name="tunnel ssh-reverse",
         files=(
             GuardedFile(
                 path=f"/etc/sysusers.d/{USER}.conf", content=HEADER + f'u {USER} - "SSH reverse tunnels" / /bin/false\n'
             ),
-            GuardedFile(path=f"/etc/ssh/sshd_config.d/{USER}.conf", content=_sshd(keys)),
-            GuardedFile(path=keys, content=authorized_keys(me)),
+            GuardedFile(path=f"/etc/ssh/sshd_config.d/{USER}.conf", content=_sshd(KEYS)),
+            GuardedFile(path=KEYS, content=authorized_keys(me)),
+            *keeping.files(me, "", 0),
         ),
         # A login that is locked (`!`) is refused by sshd where it does not use PAM; `*` only has no password.
         run=(("systemd-sysusers",), ("usermod", "-p", "*", USER), ("/usr/sbin/sshd", "-t")),
-        units=("ssh.service",),
+        units=("ssh.service", keeping.TIMER),
         confirm_s=me.wish.confirm_s,
     )
 
@@ -111,6 +117,18 @@ def authorized_keys(me: Own) -> str:
         if peer.allowed
     ]
     return HEADER + "".join(line + "\n" for line in lines)
+
+
+def cut_off(text: str, lock: TunnelLock) -> list[str]:
+    """Whom a hub with this list of keys would lose if it had the lock's, and they went on as they are."""
+    known = {host: (port, key) for port, key, host in _LINE.findall(text)}
+    if lock.kind != "ssh-reverse":
+        return list(known)
+    now = {peer.host: (peer.allowed[0], peer.public_key) for peer in lock.peers if peer.allowed}
+    return [name for name in known if name in now and now[name] != known[name]]
+
+
+_LINE = re.compile(r'^restrict,port-forwarding,permitlisten="(\S+)" (\S+ \S+) (\S+)$', re.MULTILINE)
 
 
 def questions(me: Own) -> tuple[Question, ...]:

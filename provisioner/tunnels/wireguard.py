@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
+
 from provisioner.model.resource import (
     Directory,
     File,
@@ -66,7 +69,6 @@ def resources(me: Own) -> tuple[Resource, ...]:
 def guarded(me: Own) -> Guarded:
     """The change that is confirmed over the tunnel itself, or, on a hub, over a session that is not the old one."""
     lock = me.lock
-    ufw = tuple(GuardedFile(path=path, content=None) for path in firewall.UFW_FILES) if lock.firewall == "ufw" else ()
     return Guarded(
         name=f"tunnel {INTERFACE}",
         files=(
@@ -74,11 +76,11 @@ def guarded(me: Own) -> Guarded:
             GuardedFile(path=DROP_IN, content=_DROP_IN),
             *keeping.files(me, UNIT, lock.mtu),
             *firewall.files(lock),
-            *ufw,
+            *firewall.kept(lock),
         ),
         units=(firewall.UNIT, UNIT, keeping.TIMER),
         run=firewall.ufw_commands(lock),
-        undo=(("ufw", "reload"),) if lock.firewall == "ufw" else (),
+        undo=firewall.undo(lock),
         settle=((JOIN, "settle"),) if lock.role == "hub" else (),
         confirm_s=me.wish.confirm_s,
         path=lock.address if lock.role == "spoke" and me.wish.reach == "tunnel" else "",
@@ -99,7 +101,7 @@ def config(me: Own) -> str:
     if lock.port is not None and lock.role != "spoke":
         lines.append(f"ListenPort = {lock.port}")
     if lock.lans or lock.forwards:
-        lines.append(f"PostUp = {_FORWARDING}")
+        lines += [f"PostUp = {line}" for line in _forwarding(lock)]
     lines += [
         f"PostUp = wg set %i peer {peer.public_key} preshared-key {_preshared(peer)}"
         for peer in lock.peers
@@ -117,20 +119,35 @@ def config(me: Own) -> str:
     return "\n".join(lines) + "\n"
 
 
-# In a container the setting is often there already and cannot be written.
-_FORWARDING = '[ "$(cat /proc/sys/net/ipv4/ip_forward)" = 1 ] || sysctl -q -w net.ipv4.ip_forward=1'
+def _forwarding(lock: TunnelLock) -> list[str]:
+    """In a container the setting is often there already and cannot be written."""
+    versions = {ipaddress.ip_network(text).version for text in (*lock.lans, *([lock.range] if lock.range else []))}
+    both = ((4, "net.ipv4.ip_forward"), (6, "net.ipv6.conf.all.forwarding"))
+    keys = [name for version, name in both if version in versions]
+    return [f'[ "$(cat /proc/sys/{key.replace(".", "/")})" = 1 ] || sysctl -q -w {key}=1' for key in keys]
 
 
-def peers_in(text: str) -> dict[str, str]:
-    """Host → public key as a config of ours names them, to see whose key a change would take away."""
-    found: dict[str, str] = {}
-    host = ""
-    for line in text.splitlines():
-        if line.startswith("# "):
-            host = line[2:].strip()
-        elif line.startswith("PublicKey = ") and host:
-            found[host] = line.partition("= ")[2].strip()
-    return found
+def peers_in(text: str) -> dict[str, tuple[str, str]]:
+    """Host → (public key, allowed addresses) as a config of ours names them."""
+    found = re.findall(r"^\[Peer\]\n# (\S+)\nPublicKey = (\S+)\nAllowedIPs = (.+)$", text, re.MULTILINE)
+    return {host: (key, allowed) for host, key, allowed in found}
+
+
+def cut_off(text: str, lock: TunnelLock) -> list[str]:
+    """Whom a host with this config would lose if it had the lock's, and they went on as they are.
+
+    Only a host that is dialled loses anybody; who dials comes back by itself.
+    """
+    listens = re.search(r"^ListenPort = (\d+)$", text, re.MULTILINE)
+    if listens is None:
+        return []
+    known = peers_in(text)
+    if lock.kind != "wireguard":
+        return list(known)
+    address = re.search(r"^Address = (\S+)/", text, re.MULTILINE)
+    moved = lock.port != int(listens[1]) or (address is not None and address[1] != lock.address)
+    now = {peer.host: (peer.public_key, ", ".join(peer.allowed)) for peer in lock.peers}
+    return [name for name in known if name in now and (moved or now[name] != known[name])]
 
 
 def _preshared(peer: TunnelPeer) -> str:
@@ -161,8 +178,9 @@ def questions(me: Own) -> tuple[Question, ...]:
         )
     ]
     if far:
+        headers = 48 if ":" in far else 28
         asked += [
             Question("the way through", f"ping -c 5 -i 0.2 -q {far}", "no loss"),
-            Question("the size", f"ping -M do -c 2 -s {me.lock.mtu - 28} -q {far}", "comes back unfragmented"),
+            Question("the size", f"ping -M do -c 2 -s {me.lock.mtu - headers} -q {far}", "comes back unfragmented"),
         ]
     return tuple(asked)

@@ -80,6 +80,14 @@ def test_an_endpoint_that_nobody_can_resolve_is_refused() -> None:
     assert joined(named, spoke("rig-01"), resolves=False, path_mtu=1500)  # the rig found it: a name of its own resolver
 
 
+def test_a_wrong_name_is_said_before_any_key_is_made() -> None:
+    """Nobody's key is known at the first resolve, and the wrong name would be in force by the second."""
+    named = hub(wish={"endpoint": "no.such.host.invalid:51820"})
+
+    with pytest.raises(BadInput, match="does not resolve"):
+        joined(named, spoke("rig-01"), resolves=False, public_keys={})
+
+
 def test_routes_of_the_hosts_are_compared_with_the_range() -> None:
     with pytest.raises(BadInput, match="overlap"):
         joined(hub(), spoke("rig-01"), routes=(Route("10.87.0.0/16", "br0"),))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import pytest
+
 from provisioner.actions import switch
 from provisioner.actions.observe import Seen
 from provisioner.actions.plan import Planned
@@ -16,8 +18,10 @@ from provisioner.model.plan import Change, HostPlan, Plan
 from provisioner.model.resource import Guarded
 from provisioner.model.run import RunEvent
 from provisioner.model.stack import HostLock
+from provisioner.model.tunnel import TunnelLock, TunnelPeer
 from provisioner.tunnels.assign import assign
 from provisioner.tunnels.contract import Own
+from provisioner.tunnels.ssh_reverse import KEYS
 from provisioner.tunnels.wireguard import CONFIG, config, guarded
 from tests.tunnel_world import hub, key, spoke
 from tests.world import entry, fitting_capture, fitting_facts
@@ -180,6 +184,34 @@ def test_a_hub_alone_may_not_take_away_the_key_of_a_spoke_that_stays_behind() ->
     assert (result.reference, result.hint) == ("tunnel-peer-left-behind", "provision apply --limit hub,rig-01")
     assert switch.left_behind(both, together) == {}
     assert switch.left_behind([both[0]], together) == {}  # rig-01 is looked at without a tunnel: nothing is cut off
+
+
+@pytest.mark.parametrize("change", [{"port": 51900}, {"address": "10.87.0.9"}], ids=["another port", "another address"])
+def test_a_hub_that_is_found_elsewhere_does_not_move_alone(change: dict[str, object]) -> None:
+    """Its spokes dial the port that they know, and take packets from the address that they know."""
+    hosts, plan = planned("hub")
+    text = config(Own("hub", WISHES["hub"], LOCKS["hub"]))
+    seen = plan.seen["hub"]
+    plan.seen["hub"] = Seen(seen.host, seen.capture.model_copy(update={"files": {CONFIG: text}}), seen.facts)
+    moved = LOCKS["hub"].model_copy(update=change)
+    plan.plan.locked["hub"] = plan.plan.locked["hub"].model_copy(update={"tunnel": moved})
+    (result,) = switch.left_behind(hosts, plan).values()
+
+    assert result.hint == "provision apply --limit hub,rig-01,rig-02"
+
+
+def test_a_hub_of_reverse_tunnels_keeps_those_that_hang_on_it() -> None:
+    hosts, plan = planned("hub")
+    line = 'restrict,port-forwarding,permitlisten="127.0.0.1:22001" ssh-ed25519 AAAA rig-01\n'
+    seen = plan.seen["hub"]
+    plan.seen["hub"] = Seen(seen.host, seen.capture.model_copy(update={"files": {KEYS: line}}), seen.facts)
+    (result,) = switch.left_behind(hosts, plan).values()
+
+    assert result.reason == "hub was not switched: rig-01 would be cut off, for only hub moves"
+    peer = TunnelPeer(host="rig-01", public_key="ssh-ed25519 AAAA", allowed=("127.0.0.1:22001",))
+    stays = TunnelLock(kind="ssh-reverse", role="hub", host="hub", peers=(peer,))
+    plan.plan.locked["hub"] = plan.plan.locked["hub"].model_copy(update={"tunnel": stays})
+    assert switch.left_behind(hosts, plan) == {}
 
 
 def test_a_hub_does_not_go_over_to_another_kind_while_hosts_hang_on_it() -> None:

@@ -13,8 +13,9 @@ from provisioner.adapters.paths import TunnelPaths, overlaid
 from provisioner.errors import BadInput, HostError
 from provisioner.model.intent import Intent
 from provisioner.model.inventory import InventoryHost
-from provisioner.tunnels.assign import assign
-from tests.tunnel_world import hub, spoke
+from provisioner.model.tunnel import Tunnel
+from provisioner.tunnels.assign import Member, assign
+from tests.tunnel_world import hub, site, spoke
 from tests.world import entry
 
 ENTRY = entry(intent=Intent(tunnel=spoke("rig-01").wish), tunnel=assign([hub(), spoke("rig-01")])["rig-01"])
@@ -28,6 +29,10 @@ def rig(**variables: object) -> InventoryHost:
         ENTRY.intent,
         hubs={"hub": HUB},
     )
+
+
+def frp(name: str) -> Member:
+    return Member(name, Tunnel.model_validate({"kind": "frp", "server": "s.example:7000", "expose": ["tcp/2222=22"]}))
 
 
 def options(host: InventoryHost) -> list[str]:
@@ -107,6 +112,17 @@ def test_a_hub_and_a_host_that_is_reached_directly_have_no_way_of_their_own(tmp_
 
     assert TunnelPaths(tmp_path).way(host, there.tunnel) == {}
     assert TunnelPaths(tmp_path).way(rig(), assign([hub(), spoke("rig-01")])["hub"]) == {}
+
+
+@pytest.mark.parametrize("member", [site("rig-01", "192.168.1.5:51820"), frp("rig-01")], ids=["site", "frp"])
+def test_who_is_to_be_no_spoke_any_more_is_reached_as_the_inventory_says(tmp_path: Path, member: Member) -> None:
+    """The tunnel of before ends with the change, so nobody could confirm it that way; then its record goes."""
+    path_files.store("rig-01", {"hub": "hub", "address": "10.87.0.2", "alias": "rig-01"}, tmp_path)
+    host = replace(rig(), intent=Intent(tunnel=member.wish))
+    assert overlaid(host, tmp_path) == host
+
+    TunnelPaths(tmp_path).keep(host, entry(intent=host.intent, tunnel=assign([member])["rig-01"]))
+    assert path_files.stored("rig-01", tmp_path) == {}
 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:

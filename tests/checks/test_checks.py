@@ -78,6 +78,22 @@ ABSENT = Seen(1, "", "cat: /some/file: No such file or directory\n")
 
 PING = "5 packets transmitted, 5 received, 0% packet loss, time 803ms\nrtt min/avg/max/mdev = 1.1/1.5/2.0/0.2 ms\n"
 LOST = "5 packets transmitted, 0 received, 100% packet loss, time 1000ms\n"
+NFT_RULES = """table inet provision {
+	chain input {
+		type filter hook input priority -10; policy accept;
+		iifname != "prov0" accept
+		ct state established,related accept
+		ip saddr 10.87.0.1 tcp dport 22 accept
+		counter packets 0 bytes 0 drop
+	}
+}
+"""
+IPTABLES_RULES = """-N PROVISION-IN
+-A PROVISION-IN -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A PROVISION-IN -s 10.87.0.1/32 -p tcp -m tcp --dport 22 -j ACCEPT
+-A PROVISION-IN -s 10.87.0.1/32 -p udp -m udp --dport 30000:32767 -j ACCEPT
+-A PROVISION-IN -j DROP
+"""
 TUNNEL = assign([spoke("rig-01", path_mtu=1500), hub()])["rig-01"]
 SPECS = {"cdi": Choice(value="present"), "toolkit": Choice(value="nvidia-container-toolkit 1.20.0-1")}
 JOINED = entry(intent=Intent(tunnel=spoke("rig-01").wish), tunnel=TUNNEL, **SPECS)
@@ -119,6 +135,7 @@ FITTING: dict[str, Seen] = {
     tunnel.OWN_WORDS: ok(""),
     tunnel.HEARD: ok(f"{key('hub')}\t990\n1000\n"),
     tunnel.WAY: ok(f"1440\nfar 10.87.0.1\n{PING}large 10.87.0.1\n{PING}"),
+    tunnel.RULES: ok(NFT_RULES),
     tunnel.WAITING: ok(""),
 }
 
@@ -327,6 +344,9 @@ FAULTS: list[tuple[str, dict[str, Seen], str, str]] = [
     ("tunnel-heard", {"HEARD": Seen(1, "", "Unable to access interface: No such device\n")}, "failed", "No such"),
     ("tunnel-carries", {"WAY": ok(f"1440\nfar 10.87.0.1\n{LOST}large 10.87.0.1\n{LOST}")}, "failed", "0 of 100"),
     ("tunnel-carries", {"WAY": Seen(3, "")}, "failed", "no interface"),
+    ("tunnel-narrow", {"RULES": ok("")}, "failed", "none of its rules is in force"),
+    ("tunnel-narrow", {"RULES": ok(NFT_RULES.replace("22", "{ 22, 8000-8100 }"))}, "failed", "admits tcp/8000-8100"),
+    ("tunnel-narrow", {"RULES": ok(NFT_RULES.replace("22", "2222"))}, "failed", "admits tcp/2222 and shuts out tcp/22"),
     ("tunnel-size", {"WAY": ok(f"1440\nfar 10.87.0.1\n{PING}large 10.87.0.1\n{LOST}")}, "failed", "1440 bytes"),
     ("tunnel-size", {"WAY": ok(f"1300\nfar 10.87.0.1\n{PING}large 10.87.0.1\n{PING}")}, "failed", "1440 in the lock"),
     ("change-settled", {"WAITING": ok("20261125-1\n")}, "failed", "20261125-1 is not confirmed yet"),
@@ -341,6 +361,23 @@ def test_each_fault_is_seen(check: str, looks: dict[str, Seen], status: str, wor
     verdict = made(check, **looks)
 
     assert (verdict.status, words in verdict.detail) == (status, True), verdict
+
+
+def test_rules_are_read_as_either_program_prints_them() -> None:
+    """A range has a colon with iptables; a port of the networks counts like that of ssh."""
+    admit = TUNNEL.model_copy(update={"admit": ("tcp/22", "udp/30000-32767")})
+    wanted = entry(tunnel=admit, **SPECS)
+
+    assert made("tunnel-narrow", wanted, RULES=ok(IPTABLES_RULES)).status == "passed"
+    assert "shuts out udp/30000-32767" in made("tunnel-narrow", wanted).detail
+
+
+def test_what_a_tunnel_adds_is_said_where_the_way_outside_is_known() -> None:
+    way = f"1440\nfar 10.87.0.1\n{PING}large 10.87.0.1\n{PING}outside 10.87.0.1\n"
+    outside = PING.replace("1.1/1.5/", "0.8/1.1/")
+
+    assert made("tunnel-carries", WAY=ok(way + outside)).detail == "hub in 1.5 ms (0.4 added)"
+    assert made("tunnel-carries", WAY=ok(way + LOST)).detail == "hub in 1.5 ms"
 
 
 def test_every_check_has_a_case_that_fails() -> None:

@@ -32,8 +32,16 @@ def listing(text: str) -> CommandOutput:
 def test_peers_with_the_age_of_their_handshake() -> None:
     found = tunnel.read(capture({tunnel.NOTES: json.dumps(NOTES)}), KERNEL)
 
-    assert found.peers == (PeerHealth("hub", 30.5, 0.0, 3.25, "203.0.113.1:51820"),)
+    assert found.peers == (PeerHealth("hub", 30.5, 0.0, 3.25, "203.0.113.1:51820", None),)
     assert (found.interface_mtu, found.seen_age_s) == (1420, 10.5)
+
+
+def test_what_the_tunnel_adds_to_the_way() -> None:
+    """The way through it less the way outside; a far end that answers no ping outside leaves it open."""
+    peer = {**NOTES["peers"][0], "path_ms": 2.75}  # type: ignore[index]
+    (health,) = tunnel.read(capture({tunnel.NOTES: json.dumps(NOTES | {"peers": [peer]})}), KERNEL).peers  # type: ignore[misc]
+
+    assert health.added_ms == 0.5
 
 
 def test_no_keeper_is_no_tunnel_and_no_look_is_unknown() -> None:
@@ -130,6 +138,7 @@ def test_whether_the_kernel_has_wireguard(loaded: str, on_disk: str, inside: str
         ("ENABLED=yes\n", "/usr/sbin/nft\n", "", "ufw"),
         ("ENABLED=no\n", "/usr/sbin/nft\n", "", "nftables"),
         (None, "", "/etc/iptables/rules.v4\n", "iptables"),
+        (None, "/usr/sbin/nft\n", "/etc/iptables/rules.v4\n", "iptables"),  # nft is there, and not what it lives by
         (None, "", "", None),
     ],
 )

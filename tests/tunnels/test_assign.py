@@ -192,6 +192,25 @@ def test_the_mtu_follows_the_path_and_the_addresses_outside() -> None:
     assert (six["a"].mtu, name["a"].mtu) == (1420, 1300)
 
 
+def test_ipv6_inside() -> None:
+    """One address of 128 bits each; no MTU below 1280, however narrow the path: what is larger is cut outside."""
+    found = assign([hub(range_="fd87::/64"), spoke("a", path_mtu=1500), spoke("b", path_mtu=1300)])
+
+    assert [found[name].address for name in ("hub", "a", "b")] == ["fd87::1", "fd87::2", "fd87::3"]
+    assert found["a"].peers[0].allowed == ("fd87::1/128",)
+    assert [found[name].mtu for name in ("a", "b", "hub")] == [1440, 1280, 1280]
+
+
+def test_what_ipv6_inside_cannot_do_is_said() -> None:
+    with pytest.raises(BadInput, match="mtu 1200 is less than IPv6 takes") as problem:
+        assign([hub(range_="fd87::/64"), spoke("a", wish={"mtu": 1200})])
+    assert problem.value.reference == "tunnel-mtu-too-small"
+
+    with pytest.raises(BadInput, match="its customers come by IPv4") as problem:
+        assign([hub(range_="fd87::/64"), spoke("a", wish={"ingress": "tunnel"}, ports=("tcp/8080",))])
+    assert problem.value.reference == "tunnel-ingress-version"
+
+
 def test_sites_know_one_another_and_each_others_lans() -> None:
     found = assign(
         [

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,10 @@ PROGRAMS = Path(__file__).parents[2] / "provisioner/tunnels/programs"
 
 # `$NET/fits` is the largest packet that comes back; 0: none does. `ip link set … mtu` and wg take effect in files.
 PING = """#!/bin/sh
-while [ $# -gt 1 ]; do [ "$1" = -s ] && size=$(($2 + 28)); shift; done
+while [ $# -gt 1 ]; do [ "$1" = -s ] && size=$2; shift; done
+case "$1" in *:*) size=$((${size:-56} + 48));; *) size=$((${size:-56} + 28));; esac
 fits=$(cat "$NET/fits")
-if [ "${size:-84}" -le "$fits" ]; then echo "5 packets transmitted, 5 received, 0% packet loss, time 1ms
+if [ "$size" -le "$fits" ]; then echo "5 packets transmitted, 5 received, 0% packet loss, time 1ms
 rtt min/avg/max/mdev = 1.0/2.5/3.0/0.1 ms"; else echo "5 packets transmitted, 0 received, 100% packet loss"; exit 1; fi
 """
 WG = """#!/bin/sh
@@ -86,6 +89,7 @@ def test_a_tunnel_that_carries_is_only_noted(host: Host) -> None:
     (peer,) = notes["peers"]
 
     assert (notes["mtu"], peer["host"], peer["loss_pct"], peer["rtt_ms"]) == (1420, "hub", 0.0, 2.5)
+    assert peer["path_ms"] == 2.5  # of 127.0.0.1, where the hub is dialled
     assert abs(peer["handshake"] - time.time()) < 60
     assert (notes["acted"], host.notes) == ([], "")
 
@@ -123,6 +127,19 @@ def test_when_only_small_packets_come_through_the_mtu_is_lowered_to_what_does(ho
     assert notes["mtu"] == 1313
     host.set(fits=1500)
     assert host.keep()["mtu"] == 1313  # not at once: it would be tried four times a minute
+
+
+def test_with_ipv6_inside_the_mtu_stays_what_ipv6_needs(host: Host) -> None:
+    """Below 1280 the kernel would take the address off the interface: the tunnel would be gone for good."""
+    path = host.folder / "tunnel.json"
+    path.write_text(path.read_text().replace("10.87.0.1", "fd87::1"))
+    host.set(fits=1270)
+    host.keep()
+    assert (host.net / "prov0" / "mtu").read_text() == "1420\n"
+
+    host.set(fits=1300)
+    host.keep()
+    assert (host.net / "prov0" / "mtu").read_text() == "1300\n"
 
 
 def test_after_an_hour_the_full_size_is_tried_again(host: Host) -> None:
@@ -186,6 +203,50 @@ def test_a_hub_of_nebula_asks_those_that_dial_it_in_turn(host: Host) -> None:
 
     assert [p.get("loss_pct") for p in first["peers"]].count(None) == 1
     assert [p["loss_pct"] for p in second["peers"]] == [0.0, 0.0]
+
+
+def reverse(of: Host, **peer: object) -> None:
+    path = of.folder / "tunnel.json"
+    config = {"interface": "prov0", "kind": "ssh-reverse", "unit": "provision-ssh-tunnel.service", "mtu": 0}
+    path.write_text(json.dumps(config | {"peers": [{"public_key": "", **peer}]}))
+
+
+def test_a_hub_of_reverse_tunnels_hears_sshd_through_the_port(host: Host) -> None:
+    """And when the connection has ended, and its port with it, it notes that and starts nothing again."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        reverse(host, host="rig-01", endpoint=None, address=f"127.0.0.1:{port}")
+        greeter = threading.Thread(target=_greet, args=(server,), daemon=True)
+        greeter.start()
+        (peer,) = host.keep()["peers"]
+        server.shutdown(socket.SHUT_RDWR)
+        greeter.join(10)
+    assert peer["loss_pct"] == 0.0
+    assert peer["rtt_ms"] >= 0
+    assert abs(peer["handshake"] - time.time()) < 60
+
+    notes = host.keep()
+    assert (notes["peers"][0]["loss_pct"], notes["peers"][0]["handshake"]) == (100.0, peer["handshake"])
+    assert (notes["mtu"], notes["kind"], host.notes) == (None, "ssh-reverse", "")  # nothing is started again
+
+
+def _greet(server: socket.socket) -> None:
+    while True:
+        try:
+            line, _ = server.accept()
+        except OSError:
+            return
+        with line:
+            line.sendall(b"SSH-2.0-OpenSSH_9.2p1\r\n")
+
+
+def test_a_rig_of_a_reverse_tunnel_notes_whether_its_connection_stands(host: Host) -> None:
+    reverse(host, host="hub", endpoint="203.0.113.1:22", address="")
+    (peer,) = host.keep()["peers"]
+    assert abs(peer["handshake"] - time.time()) < 60
+
+    (host.folder / "bin/systemctl").write_text("#!/bin/sh\nexit 3\n")
+    assert host.keep()["peers"][0]["handshake"] == peer["handshake"]
 
 
 def test_without_a_tunnel_it_does_nothing(host: Host) -> None:

@@ -26,9 +26,12 @@ from provisioner.tunnels import (
 )
 from provisioner.tunnels.assign import Member, assign
 from provisioner.tunnels.contract import Own
-from provisioner.tunnels.kinds import KINDS
+from provisioner.tunnels.kinds import KINDS, tunnel_resources
 from provisioner.tunnels.wireguard import peers_in
 from tests.tunnel_world import hub, key, site, spoke
+from tests.world import entry
+
+NEBULA_HUB = {"kind": "nebula", "role": "hub", "endpoint": "203.0.113.1:4242", "range": "10.87.0.0/24"}
 
 
 def own(member: Member, *others: Member) -> Own:
@@ -62,7 +65,10 @@ def test_the_config_of_a_hub_dials_nobody_and_takes_in_who_was_invited() -> None
     assert "ListenPort = 51820\n" in text
     assert "Endpoint" not in text
     assert "join restore" in text
-    assert peers_in(text) == {"rig-01": key("rig-01"), "rig-02": key("rig-02")}
+    assert peers_in(text) == {
+        "rig-01": (key("rig-01"), "10.87.0.2/32"),
+        "rig-02": (key("rig-02"), "10.87.0.3/32"),
+    }
 
 
 def test_a_rotated_key_is_read_from_its_own_file() -> None:
@@ -139,11 +145,90 @@ def test_iptables_gets_chains_of_its_own() -> None:
     assert "ExecStart=/usr/sbin/iptables -I INPUT -i prov0 -j PROVISION-IN\n" in firewall.unit(lock)
 
 
+def test_ufw_lets_a_sites_lan_through_both_ways() -> None:
+    a = site("a", "203.0.113.1:51820", wish={"lans": ["192.168.7.0/24"]}, firewall="ufw")
+
+    assert wireguard.guarded(own(a, site("b", None))).run[2:] == (
+        ("ufw", "route", "allow", "in", "on", "prov0", "to", "192.168.7.0/24"),
+        ("ufw", "route", "allow", "out", "on", "prov0", "from", "192.168.7.0/24"),
+    )
+
+
+def test_what_ufw_was_told_is_taken_back_with_the_tunnel() -> None:
+    """Also what only a hub was told; the ports of a rig that it handed on were routes."""
+    rig = spoke("a", wish={"ingress": "tunnel"}, ports=("tcp/8080",))
+    lock = own(hub(firewall="ufw"), rig).lock
+
+    assert [words[-1] for words in firewall.ufw_forget(lock)] == [
+        "ufw delete allow in on prov0 || :",
+        "ufw delete allow 51820/udp || :",
+        "ufw route delete allow out on prov0 to 10.87.0.2 port 8080 proto tcp || :",
+    ]
+    none = entry(tunnel=lock.model_copy(update={"kind": "none"}))
+    (end,) = (r for r in tunnel_resources(none) if isinstance(r, Guarded))
+    assert (end.run, end.undo) == (firewall.ufw_forget(lock), firewall.ufw_commands(lock))
+    assert "/etc/wireguard/prov0.conf" in end.absent
+
+
+def test_nebula_asks_the_same_of_a_hosts_firewall() -> None:
+    """A default of deny would shut the tunnel's interface like any other."""
+    member = Member("hub", Tunnel.model_validate(NEBULA_HUB), keys={1: "HUB"}, firewall="ufw")
+    (change,) = (r for r in nebula.resources(own(member)) if isinstance(r, Guarded))
+
+    assert change.run[:2] == (("ufw", "allow", "in", "on", "prov0"), ("ufw", "allow", "4242/udp"))
+    assert change.undo == (("ufw", "reload"),)
+    without = own(Member("hub", member.wish, keys={1: "HUB"}, firewall="iptables"))
+    assert "nftables" not in {r.name for r in nebula.resources(without) if isinstance(r, Tool)}
+
+
+def test_our_rules_come_after_those_of_the_host_and_again_with_them() -> None:
+    """Both services begin with an empty table: rules that were there before would be gone."""
+    for kind, service in (("nftables", "nftables.service"), ("iptables", "netfilter-persistent.service")):
+        text = firewall.unit(own(spoke("a", firewall=kind), hub()).lock)
+        assert f"After={service}\nPartOf={service}\nReloadPropagatedFrom={service}\n" in text
+
+
+def test_with_ipv6_inside_the_rules_are_of_ipv6() -> None:
+    """How the hub is dialled from outside stays open in both versions; a host without IPv6 cannot refuse the change."""
+    rig, center = spoke("a", firewall="iptables"), hub(range_="fd87::/64", firewall="iptables")
+
+    assert "ip6 saddr fd87::1 tcp dport { 22 } accept" in firewall.nftables(own(rig, center).lock)
+    assert "-A PROVISION-IN -s fd87::1 -p tcp --dport 22 -j ACCEPT" in firewall.iptables(own(rig, center).lock)
+    assert "-p ipv6-icmp -j ACCEPT" in firewall.iptables(own(rig, center).lock)
+    text = firewall.unit(own(center, rig).lock)
+    assert "ExecStart=/usr/sbin/ip6tables-restore --noflush /etc/provision/firewall.iptables\n" in text
+    assert "ExecStart=/usr/sbin/ip6tables -I INPUT -i prov0 -j PROVISION-IN\n" in text
+    assert "ExecStart=/usr/sbin/iptables -I INPUT -p udp --dport 51820 -j ACCEPT\n" in text
+    assert "ExecStart=-/usr/sbin/ip6tables -I INPUT -p udp --dport 51820 -j ACCEPT\n" in text
+
+
+def test_the_config_with_ipv6_inside() -> None:
+    me = own(spoke("rig-01", path_mtu=1500), hub(range_="fd87::/64"))
+    (_, _, size) = wireguard.questions(me)
+
+    assert "Address = fd87::2/128\n" in wireguard.config(me)
+    assert "AllowedIPs = fd87::1/128\n" in wireguard.config(me)
+    assert "Address = fd87::1/64\n" in wireguard.config(own(hub(range_="fd87::/64"), spoke("rig-01")))
+    assert size.command == "ping -M do -c 2 -s 1392 -q fd87::1"  # 1440 less 40 of IPv6 and 8 of ICMP
+
+
+def test_a_rig_makes_the_key_that_is_to_come_with_every_kind() -> None:
+    """A rotation waits for it: a kind that never made it would wait for ever."""
+    for kind in ("wireguard", "nebula", "ssh-reverse"):
+        lock = TunnelLock(kind=kind, role="spoke", host="a", hub="hub", next_generation=2)  # type: ignore[arg-type]
+        me = Own("a", Tunnel.model_validate({"kind": kind, "hub": "hub"}), lock)
+        made = [r.public for r in KINDS[lock.kind].resources(me) if isinstance(r, KeyPair)]
+        assert [path.rpartition("/")[2] for path in made] == ["prov0.pub", "prov0.2.pub"]
+
+
 def test_a_site_lets_its_lan_through() -> None:
     a = site("a", "203.0.113.1:51820", wish={"lans": ["192.168.7.0/24"]})
     text = wireguard.config(own(a, site("b", None)))
 
-    assert "ip_forward" in text
+    assert 'PostUp = [ "$(cat /proc/sys/net/ipv4/ip_forward)" = 1 ] || sysctl -q -w net.ipv4.ip_forward=1\n' in text
+    assert "ipv6" not in text
+    six = site("a", "203.0.113.1:51820", wish={"lans": ["fd07::/64"]})
+    assert "sysctl -q -w net.ipv6.conf.all.forwarding=1\n" in wireguard.config(own(six, site("b", None)))
     assert 'iifname "prov0" oifname != "prov0" ip daddr 192.168.7.0/24 accept' in firewall.nftables(
         own(a, site("b", None)).lock
     )

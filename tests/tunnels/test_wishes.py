@@ -30,6 +30,11 @@ def test_a_word_is_the_kind_alone() -> None:
         ({"kind": "wireguard", "role": "hub", "endpoint": "2001:db8::1:51820", "range": "10.87.0.0/24"}, "brackets"),
         ({"kind": "wireguard", "role": "site", "mesh": "x"}, "a site names its mesh and the network"),
         ({"kind": "nebula", "role": "site", "mesh": "x", "range": "10.8.0.0/24"}, "a matter of wireguard"),
+        ({"kind": "nebula", "role": "hub", "endpoint": "h:1", "range": "fd87::/64"}, "nebula has only IPv4 inside"),
+        (
+            {"kind": "wireguard", "role": "hub", "endpoint": "h:1", "range": "fd87::/64", "mtu": 1200},
+            "IPv6 takes no link of less than 1280 bytes",
+        ),
         ({"kind": "frp", "server": "s:7000"}, "frp names what it carries"),
         ({"kind": "rathole", "expose": ["tcp/1=2"]}, "rathole names its server"),
         ({"kind": "frp", "server": "s:7000", "expose": ["22"]}, "should match pattern"),

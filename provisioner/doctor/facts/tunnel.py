@@ -64,6 +64,22 @@ def _loss(host: Host) -> Seen:
     return Seen(worst[0], (shown("lost", f"{worst[0]:g} of 100 packets to {worst[1]}", NOTES),))
 
 
+def _added(host: Host) -> Seen:
+    """Milliseconds that the tunnel adds to the way there and back, of the worst end; None where nobody could say."""
+    notes = _read(host, NOTES)
+    if not isinstance(notes, dict):
+        return UNSEEN if notes is UNKNOWN else Seen(None)
+    found = []
+    for end in _ends(notes):
+        inside, outside = _number(end.get("rtt_ms")), _number(end.get("path_ms"))
+        if inside is not None and outside is not None:
+            found.append((round(max(0.0, inside - outside), 1), str(end["host"]), inside, outside))
+    if not found:
+        return Seen(None)
+    added, name, inside, outside = max(found)
+    return Seen(added, (shown("times", f"{name} {inside:g} ms through the tunnel, {outside:g} ms outside", NOTES),))
+
+
 def _narrowed(host: Host) -> Seen:
     """Sizes that the keeper lowered, because larger packets did not come through: of the interface, or of a route."""
     notes = _read(host, NOTES)
@@ -109,6 +125,7 @@ def _change(host: Host) -> Seen:
 FACTS = (
     Fact("tunnel.silent", "texts", "far ends of the tunnel that do not answer", f"cat {NOTES}", _silent),
     Fact("tunnel.loss", "number", "per cent of packets that the tunnel loses", f"cat {NOTES}", _loss),
+    Fact("tunnel.added", "number", "ms that the tunnel adds to the way there and back", f"cat {NOTES}", _added),
     Fact("tunnel.narrowed", "texts", "sizes that the tunnel's keeper lowered", f"cat {NOTES}", _narrowed),
     Fact("tunnel.unwatched", "number", "seconds since the tunnel was looked after", f"cat {NOTES}", _unwatched),
     Fact("change.state", "text", "what became of the last guarded change", f"cat {CHANGE}", _change),

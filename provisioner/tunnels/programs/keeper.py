@@ -10,7 +10,9 @@ On a hub it looks at one of those that dial it each time, and gives the route to
 packets come through. Once an hour it tries whether the full size comes through again.
 
 Nebula has no handshakes to ask for: there the time of the last answer takes their place, and what mends it is a start
-anew, which resolves the name too.
+anew, which resolves the name too. An SSH reverse tunnel has no interface either, and systemd starts it again: the hub
+only notes whether sshd of the rig is heard through its port, the rig whether its connection stands (ssh ends one that
+has been silent for 45 s).
 """
 
 import json
@@ -28,7 +30,7 @@ if MYPY:  # never true: annotations stand in quotes for Python 3.6
 CONFIG = os.environ.get("PROVISION_TUNNEL_CONFIG", "/etc/provision/tunnel.json")
 NOTES = os.environ.get("PROVISION_TUNNEL_NOTES", "/run/provision/tunnel.json")
 NET = os.environ.get("PROVISION_TUNNEL_NET", "/sys/class/net")
-SMALLEST = 576
+SMALLEST, SMALLEST_6 = 576, 1280  # below the second the kernel takes IPv6 off an interface
 HOUR = 3600
 STALE = 180  # seconds after which a handshake is no sign of a session any more
 
@@ -75,6 +77,16 @@ def resolved(endpoint: str) -> "list[str]":
     return [("[%s]:%s" if item[0] == socket.AF_INET6 else "%s:%s") % (item[4][0], port) for item in found]
 
 
+def path_ms(peer: "dict[str, Any]", seen: "dict[str, Any]") -> "float | None":
+    """The way there and back outside the tunnel; None where the far end's public address does not answer pings."""
+    end = seen["endpoint"] or next(iter(resolved(peer["endpoint"])), None)
+    return ping(end.rpartition(":")[0].strip("[]"), 3)[1] if end else None
+
+
+def least(address: str) -> int:
+    return SMALLEST_6 if ":" in address else SMALLEST
+
+
 def interface_mtu(interface: str) -> "int | None":
     try:
         with open("%s/%s/mtu" % (NET, interface)) as file:
@@ -110,9 +122,10 @@ def mend_size(interface: str, address: str, wanted: int, now: int, notes: "dict[
         set_mtu(interface, now)
         notes["lowered_at"] = time.time()
         return None
-    if ping(address, 3, now)[0] < 100 or ping(address, 3, SMALLEST)[0] >= 100:
+    low = least(address)
+    if now <= low or ping(address, 3, now)[0] < 100 or ping(address, 3, low)[0] >= 100:
         return None
-    size = fitting(address, SMALLEST, now)
+    size = fitting(address, low, now)
     set_mtu(interface, size)
     notes["lowered_at"] = time.time()
     return "MTU lowered from %d to %d: larger packets do not come through" % (now, size)
@@ -130,9 +143,10 @@ def mend_route(interface: str, address: str, size: int, known: "dict[str, Any]")
         if known.pop(address, None):
             return "full size to %s again" % address
         return None
-    if ping(address, 3, SMALLEST)[0] >= 100:
+    low = least(address)
+    if size <= low or ping(address, 3, low)[0] >= 100:
         return None
-    fits = fitting(address, SMALLEST, size)
+    fits = fitting(address, low, size)
     output(*route, "mtu", str(fits))
     known[address] = {"mtu": fits, "at": time.time()}
     return None if narrow else "route to %s narrowed to %d: larger packets do not come through" % (address, fits)
@@ -160,9 +174,50 @@ def start_again(config: "dict[str, Any]", peer: "dict[str, Any]", seen: "dict[st
     return "%s does not answer: %s was started again" % (peer["host"], config["unit"])
 
 
+def hears_sshd(end: str) -> "tuple[float, float | None]":
+    """(per cent of three connections that failed, mean ms until sshd behind the port says its name, or None)."""
+    host, _, port = end.rpartition(":")
+    times = []
+    for _ in range(3):
+        began = time.monotonic()
+        try:
+            with socket.create_connection((host, int(port)), 5) as line:
+                line.settimeout(5)
+                if line.recv(64).startswith(b"SSH-"):
+                    times.append((time.monotonic() - began) * 1000)
+        except (OSError, ValueError):
+            pass
+    return round(100.0 * (3 - len(times)) / 3, 1), (round(sum(times) / len(times), 1) if times else None)
+
+
+def look_at_reverse(config: "dict[str, Any]", before: "dict[str, Any]") -> "dict[str, Any]":
+    known = {peer["host"]: peer for peer in before.get("peers", []) if isinstance(peer, dict) and "host" in peer}
+    now = int(time.time())
+    notes = {"kind": config["kind"], "mtu": None, "peers": [], "at": now}  # type: dict[str, Any]
+    for peer in config["peers"]:
+        seen = {"host": peer["host"], "handshake": known.get(peer["host"], {}).get("handshake", 0)}
+        seen["endpoint"] = peer.get("endpoint")
+        if peer.get("endpoint"):
+            heard = output("systemctl", "is-active", config["unit"]) is not None
+        else:
+            seen["loss_pct"], seen["rtt_ms"] = hears_sshd(peer["address"])
+            heard = seen["loss_pct"] < 100
+        if heard:
+            seen["handshake"] = now
+        notes["peers"].append(seen)
+    return notes
+
+
 def look_after(config: "dict[str, Any]", before: "dict[str, Any]") -> "dict[str, Any]":
+    if config.get("kind") == "ssh-reverse":
+        return look_at_reverse(config, before)
     interface = config["interface"]
-    notes = {"interface": interface, "peers": [], "acted": before.get("acted", [])[-9:]}  # type: dict[str, Any]
+    notes = {
+        "interface": interface,
+        "kind": config.get("kind", "wireguard"),
+        "peers": [],
+        "acted": before.get("acted", [])[-9:],
+    }  # type: dict[str, Any]
     if "lowered_at" in before:
         notes["lowered_at"] = before["lowered_at"]
 
@@ -193,7 +248,9 @@ def look_after(config: "dict[str, Any]", before: "dict[str, Any]") -> "dict[str,
             if seen["loss_pct"] >= 100:
                 seen["lost_runs"] = was.get("lost_runs", 0) + 1
                 acted(dial_again(config, peer, seen) if wireguard else start_again(config, peer, seen))
-            elif size is not None:
+            else:
+                seen["path_ms"] = path_ms(peer, seen)
+            if seen["loss_pct"] < 100 and size is not None:
                 acted(mend_size(interface, peer["address"], config["mtu"], size, notes))
         elif dialling and peer is dialling[notes["turn"]] and (not wireguard or (last and time.time() - last < STALE)):
             asked = True

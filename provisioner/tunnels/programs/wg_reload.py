@@ -71,9 +71,11 @@ def main(interface: str) -> None:
     for network in routes:
         run("ip", "route", "replace", network, "dev", interface)
     bare = [network.replace("/32", "").replace("/128", "") for network in routes]
-    for line in run("ip", "route", "show", "dev", interface).splitlines():
-        if "proto kernel" not in line and line.split()[0].replace("/32", "") not in bare:
-            run("ip", "route", "delete", line.split()[0], "dev", interface)
+    for version in ("-4", "-6"):
+        for line in run("ip", version, "route", "show", "dev", interface).splitlines():
+            network = line.split()[0].replace("/32", "").replace("/128", "")
+            if "proto kernel" not in line and network not in bare:
+                run("ip", version, "route", "delete", line.split()[0], "dev", interface)
 
 
 if __name__ == "__main__":
