@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -290,6 +291,26 @@ def test_what_came_after_a_damaged_record_can_be_taken_back() -> None:
     assert back(world).goals["rig-01"].undone == ("r2",)
     assert problem.hint is not None and problem.hint.startswith("provision rollback rig-01 r2 takes back only what")
     assert "format: Input should be less than or equal to 1" in problem.context[0]
+
+
+def test_what_cannot_be_taken_back_by_itself_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check that failed stays the reason, and the host stays out; that nothing went back is told beside it."""
+    world = World({"rig-01": Rig("rig-01", OLD, bare=True)})
+    do(world)
+    rig = world.rigs["rig-01"]
+    rig.lock, world.driver_fails = NEW, {("rig-01", "535.261.03")}
+    keep = rig.keep
+
+    def damage(spec: dict[str, Any]) -> None:
+        keep(spec)
+        rig.files[f"{HISTORY}/{spec['run']}/record.json"] = "{"
+
+    monkeypatch.setattr(rig, "keep", damage)
+    result = do(world).results["rig-01"]
+
+    assert (result.state, result.reference) == ("out", "not-verified")
+    assert "not brought back: rig-01 keeps the change of run r2, but its record cannot be read" in result.context
+    assert world.rigs["rig-01"].loaded == "535.261.03"
 
 
 def test_a_run_that_does_not_exist_is_not_a_damaged_one() -> None:
