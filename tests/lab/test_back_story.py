@@ -1,5 +1,7 @@
 """The way back in short: there, what is kept, back with no package source, and back by itself when nobody comes.
 
+It begins with a driver of NVIDIA's own installer (a stand-in of its uninstaller), which makes way.
+
 One host of Debian 12 with a driver of stand-ins (tests/lab/standins.py) that DKMS builds in seconds. The long stories,
 with NVIDIA's own modules, are test_wayback.py and test_trial.py.
 """
@@ -26,6 +28,11 @@ AWAY = (
     "rm -rf /var/lib/apt/lists/* /var/cache/apt/archives/*.deb"
 )
 HERE = f"mv /root/sources.list /etc/apt/; mv /root/standins {standins.WHERE}; apt-get update -qq"
+# What NVIDIA's .run file leaves behind; it says which of the packages were there before it when it ran.
+UNINSTALL = """#!/bin/sh
+{ echo "$@"; dpkg-query -W -f '${Package}\\n' libcuda1 nvidia-kernel-dkms 2>/dev/null; } >/root/uninstalled
+rm /usr/bin/nvidia-uninstall
+"""
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +52,18 @@ def ground(lab_factory: Callable[..., Lab], tmp_path_factory: pytest.TempPathFac
         "key": str(key),
         "fingerprint": repository.fingerprint,
     }
-    found = Ground(Operator(lab, folder), HOST, NEW, {"sources": [source], "driver_source": "vendor"})
-    found.begin(OLD)
-    yield found
+    yield Ground(Operator(lab, folder), HOST, NEW, {"sources": [source], "driver_source": "vendor"})
+
+
+def test_00_nvidias_own_installer_makes_way(ground: Ground) -> None:
+    """It is found, the plan says that its driver goes, and its uninstaller runs before the first package comes."""
+    ground.root(f"cat >/usr/bin/nvidia-uninstall <<'EOF'\n{UNINSTALL}EOF\nchmod 755 /usr/bin/nvidia-uninstall")
+    ground.operator.want(HOST, networks=["golem"], driver=OLD, policy=ground.policy)
+    assert "taken away by its own uninstaller; a rollback cannot bring it back" in ground.operator.run("plan")
+    ground.begin(OLD)
+
+    assert ground.on("cat /root/uninstalled") == "--silent\n"
+    ground.root("! test -e /usr/bin/nvidia-uninstall")
 
 
 def test_01_there_and_kept(ground: Ground) -> None:
