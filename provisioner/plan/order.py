@@ -182,6 +182,9 @@ def _notes(d: Difference) -> tuple[str, ...]:
     if isinstance(d.wanted, Settings) and isinstance(d.observed, Settings):
         seen = d.observed
         return told(d.keys, wrote=seen.wrote, there=seen.values, wanted=d.wanted.values)
+    if isinstance(d.wanted, NoRunFile):
+        version = f" {d.observed.content}" if isinstance(d.observed, File) and d.observed.content else ""
+        return (f"driver{version} of NVIDIA's installer (.run) goes first; a rollback cannot bring it back",)
     return ()
 
 
@@ -202,7 +205,7 @@ def describe(resource: Resource) -> str:
     if isinstance(resource, Hold):
         return "held"
     if isinstance(resource, NoRunFile):
-        return "taken away by its own uninstaller; a rollback cannot bring it back"
+        return "taken away by its own uninstaller"
     if isinstance(resource, AbsentFile):
         return "not there"
     if isinstance(resource, PackageSource):

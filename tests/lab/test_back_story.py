@@ -59,7 +59,7 @@ def test_00_nvidias_own_installer_makes_way(ground: Ground) -> None:
     """It is found, the plan says that its driver goes, and its uninstaller runs before the first package comes."""
     ground.root(f"cat >/usr/bin/nvidia-uninstall <<'EOF'\n{UNINSTALL}EOF\nchmod 755 /usr/bin/nvidia-uninstall")
     ground.operator.want(HOST, networks=["golem"], driver=OLD, policy=ground.policy)
-    assert "taken away by its own uninstaller; a rollback cannot bring it back" in ground.operator.run("plan")
+    assert "of NVIDIA's installer (.run) goes first; a rollback cannot bring it back" in ground.operator.run("plan")
     ground.begin(OLD)
 
     assert ground.on("cat /root/uninstalled") == "--silent\n"
