@@ -40,8 +40,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=1, help="each needs both hosts brought back to 535 (default 1)")
     parser.add_argument("--keep", action="store_true", help="leave the hosts up, for another run")
+    parser.add_argument("--prepare", action="store_true", help="only bring the hosts to 535 and leave them up")
     args = parser.parse_args()
     provision("lab", "up", "--name", NAME, "--dir", str(ROOT), f"{OURS}=trixie:rtx-4090", f"{PLAIN}=trixie:rtx-4090")
+    if args.prepare:
+        at_535()
+        return 0
     figures: dict[str, list[float]] = {}
     try:
         for _ in range(args.rounds):
@@ -66,10 +70,14 @@ def resolved(branch: str) -> None:
     provision("resolve", "-i", str(INVENTORY), "-o", str(LOCK))
 
 
-def measure() -> dict[str, float]:
-    """Bring both hosts to 535, then each to 550 in its way."""
+def at_535() -> None:
     resolved("535")
     provision("apply", "-i", str(INVENTORY), "--lock", str(LOCK), "--yes", "--json")
+
+
+def measure() -> dict[str, float]:
+    """Bring both hosts to 535, then each to 550 in its way."""
+    at_535()
     resolved("550")
     for host in (OURS, PLAIN):
         # python3-apt is what Ansible's apt module needs; the role must not pay for its installation.

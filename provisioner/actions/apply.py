@@ -337,6 +337,11 @@ def _take_back(
         sources=planned.plan.inventory,
         made_in=applied.run,
     )
+    for host in failed:
+        problem = back.failed.get(host.name)
+        if problem is not None:
+            told = (*applied.results[host.name].context, f"not brought back: {problem.message}", *problem.context)
+            applied.results[host.name] = replace(applied.results[host.name], context=told)
     again = [host for host in failed if host.name in back.seen and _other_stack(planned, back, host.name)]
     if not again:
         return

@@ -12,7 +12,7 @@ from provisioner.actions.plan import Contracts, Goal, Planned, draining, plan_fo
 from provisioner.actions.ports import Clock, HostShell, Prober, Signatures
 from provisioner.errors import HostError
 from provisioner.facts import history
-from provisioner.model.history import HISTORY, NOW, Entry
+from provisioner.model.history import HISTORY, NOW, Entry, Unreadable
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.plan import Plan
 from provisioner.model.stack import HostLock
@@ -25,6 +25,7 @@ class Kept:
     """What each host keeps, oldest first; `failed` holds the hosts that were not seen."""
 
     entries: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
+    unreadable: dict[str, tuple[Unreadable, ...]] = field(default_factory=dict)
     seen: dict[str, Seen] = field(default_factory=dict)
     failed: dict[str, HostError] = field(default_factory=dict)
 
@@ -33,7 +34,9 @@ def look_back(hosts: Sequence[InventoryHost], prober: Prober) -> Kept:
     """Return the kept changes of every host, from one look."""
     asked = Request(STATE, files=(history.RECORDS, history.ENDS))
     seen, failed = observe(hosts, {host.name: asked for host in hosts}, prober)
-    return Kept({name: history.read(one.capture) for name, one in seen.items()}, seen, failed)
+    entries = {name: history.read(one.capture) for name, one in seen.items()}
+    unreadable = {name: history.unreadable(one.capture) for name, one in seen.items()}
+    return Kept(entries, unreadable, seen, failed)
 
 
 def plan_rollback(
@@ -58,7 +61,7 @@ def plan_rollback(
         if host.name not in kept.entries:
             continue
         try:
-            undone = _undone(host.name, kept.entries[host.name], run)
+            undone = _undone(host.name, kept.entries[host.name], run, kept.unreadable[host.name])
         except HostError as problem:
             failed[host.name] = problem
             continue
@@ -82,26 +85,46 @@ def plan_rollback(
     return Planned(plan, {name: seen[name] for name in plans}, failed, goals)
 
 
-def _undone(host: str, entries: Sequence[Entry], run: str | None) -> Sequence[Entry]:
+def _undone(
+    host: str, entries: Sequence[Entry], run: str | None, unreadable: Sequence[Unreadable] = ()
+) -> Sequence[Entry]:
     """The entries from the one that is named to the last: a change can only be taken back with all that came after."""
-    if not entries:
+    newest = max([entry.record.run for entry in entries] + [one.run for one in unreadable], default=None)
+    if newest is None:
         raise HostError(
             "nothing-kept",
             host,
             f"{host} keeps no change that could be taken back",
             hint="every provision apply that changes a host keeps what it replaces",
         )
-    if run is None:
-        return entries[-1:]
-    for number, entry in enumerate(entries):
-        if run in (entry.record.run, entry.record.began):
-            return entries[number:]
-    raise HostError(
-        "run-not-kept",
+    named = run if run is not None else newest
+    first = next((e.record.run for e in entries if named in (e.record.run, e.record.began)), None)
+    if first is None and named not in {one.run for one in unreadable}:
+        raise HostError(
+            "run-not-kept",
+            host,
+            f"{host} keeps nothing of a run {run}",
+            context=[f"kept: {entry.record.run}" for entry in entries],
+            hint=f"provision history {host}",
+        )
+    first = first or named
+    lost = [one for one in unreadable if one.run >= first]
+    if lost:
+        raise _not_read(host, lost, [entry.record.run for entry in entries if entry.record.run > lost[-1].run])
+    return [entry for entry in entries if entry.record.run >= first]
+
+
+def _not_read(host: str, lost: Sequence[Unreadable], after: Sequence[str]) -> HostError:
+    """What such a change replaced is not known: the way back must not leave it out, nor guess."""
+    folders = shlex.join(f"{HISTORY}/{one.run}" for one in lost)
+    back = f"provision rollback {host} {after[0]} takes back only what came after it; " if after else ""
+    return HostError(
+        "record-unreadable",
         host,
-        f"{host} keeps nothing of a run {run}",
-        context=[f"kept: {entry.record.run}" for entry in entries],
-        hint=f"provision history {host}",
+        f"{host} keeps the change of run {lost[-1].run}, but its record cannot be read",
+        context=[f"{HISTORY}/{one.run}/record.json: {one.why}" for one in lost],
+        hint=f"{back}to do without this way back: ssh {host} sudo mv {folders} /root/, and provision apply goes on "
+        "from what is there",
     )
 
 

@@ -109,6 +109,13 @@ class Entry(_Value):
     done: bool
 
 
+class Unreadable(_Value):
+    """A record that is there and cannot be used: damaged, changed by hand, or of a format that came later."""
+
+    run: str
+    why: str
+
+
 class Keep(_Value):
     """How much a host keeps: the last changes, and MiB in all."""
 

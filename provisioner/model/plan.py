@@ -27,7 +27,7 @@ class Change(BaseModel):
     after: str
     wanted: Resource
     keys: tuple[str, ...] = ()  # what differs; empty when the resource is absent
-    notes: tuple[str, ...] = ()  # what somebody else changed since provision wrote it
+    notes: tuple[str, ...] = ()  # what somebody else changed since provision wrote it, or cannot be brought back
     content: str | None = None  # the text of the file as it will be, where the owner's part is merged in
 
     @property

@@ -188,6 +188,9 @@ def _notes(d: Difference) -> tuple[str, ...]:
         mode = d.observed.mode.partition(" ")[0]
         if mode[-2:] != "00":
             return (f"with mode {mode} others on the host could read it: exchange the secret too",)
+    if isinstance(d.wanted, NoRunFile):
+        version = f" {d.observed.content}" if isinstance(d.observed, File) and d.observed.content else ""
+        return (f"driver{version} of NVIDIA's installer (.run) goes first; a rollback cannot bring it back",)
     return ()
 
 
@@ -208,7 +211,7 @@ def describe(resource: Resource) -> str:
     if isinstance(resource, Hold):
         return "held"
     if isinstance(resource, NoRunFile):
-        return "taken away by its own uninstaller; a rollback cannot bring it back"
+        return "taken away by its own uninstaller"
     if isinstance(resource, AbsentFile):
         return "not there"
     if isinstance(resource, PackageSource):

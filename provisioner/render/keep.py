@@ -296,6 +296,23 @@ def make_room(history: str, run: str, need: int, most: int, limit: int, staged: 
         )
 
 
+def begun(here: str) -> "dict[str, Any]":
+    """The record of an unfinished change that this run takes over; empty: there is none."""
+    path = os.path.join(here, "record.json")
+    text = text_of(path)
+    try:
+        record = json.loads(text or "{}")
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or (text is not None and not record):
+        # A new one would call the half-way state the good one, and rollback would lead there.
+        sys.exit(
+            f"{path} cannot be read, so what the unfinished change replaced is not known. "
+            f"To do without a way back to before it: sudo mv {here} /root/"
+        )
+    return record
+
+
 def main(spec: "dict[str, Any]") -> None:
     os.umask(0o077)
     history = os.path.join(STATE, "history")
@@ -311,7 +328,7 @@ def main(spec: "dict[str, Any]") -> None:
             shutil.rmtree(path)
     os.makedirs(os.path.join(here, "debs"), exist_ok=True)
     os.makedirs(os.path.join(here, "files"), exist_ok=True)
-    record = json.loads(text_of(os.path.join(here, "record.json")) or "{}")
+    record = begun(here)
     if not record:
         record = {
             "format": 1,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from provisioner.actions.apply import Applied, Who, apply
 from provisioner.actions.plan import Planned
 from provisioner.actions.rollback import look_back, plan_rollback
+from provisioner.cli.views.history import history_json, history_text
 from provisioner.errors import Exit
 from provisioner.model.enrolment import lock_digest, read_record
 from provisioner.model.history import HISTORY, NOW
@@ -253,7 +255,92 @@ def test_a_host_cannot_write_into_our_playbooks(key: str, value: object) -> None
     path = f"{HISTORY}/r2/record.json"
     files[path] = json.dumps({**json.loads(files[path]), key: value})
 
-    assert [e.record.run for e in look_back(hosts(world), world).entries["rig-01"]] == ["r1"]
+    kept = look_back(hosts(world), world)
+    assert [e.record.run for e in kept.entries["rig-01"]] == ["r1"]
+    assert [lost.run for lost in kept.unreadable["rig-01"]] == ["r2"]
+
+
+def damaged(run: str, text: str = '{"format": 1, "run": "r2", "beg') -> World:
+    """A host that keeps two changes, one of them with a record that cannot be read."""
+    world, _ = upgraded()
+    world.rigs["rig-01"].files[f"{HISTORY}/{run}/record.json"] = text
+    return world
+
+
+def test_a_damaged_newest_record_is_no_older_one() -> None:
+    """Going back by the record before it would leave out what the newest replaced: refused, with the way on."""
+    problem = back(damaged("r2")).failed["rig-01"]
+
+    assert problem.reference == "record-unreadable"
+    assert problem.message == "rig-01 keeps the change of run r2, but its record cannot be read"
+    assert problem.context[0].startswith(f"{HISTORY}/r2/record.json: Invalid JSON: EOF while parsing a string")
+    assert problem.hint is not None and f"ssh rig-01 sudo mv {HISTORY}/r2 /root/" in problem.hint
+
+
+@pytest.mark.parametrize("run", ["r1", "r2"])
+def test_nothing_goes_back_across_a_damaged_record(run: str) -> None:
+    """Named by hand: neither the damaged one nor one before it."""
+    assert back(damaged("r2"), run).failed["rig-01"].reference == "record-unreadable"
+
+
+def test_what_came_after_a_damaged_record_can_be_taken_back() -> None:
+    """The newest is whole; across the older one there is no way, and the refusal names the run up to which there is."""
+    world = damaged("r1", '{"format": 2}')
+    problem = back(world, "r1").failed["rig-01"]
+
+    assert back(world).goals["rig-01"].undone == ("r2",)
+    assert problem.hint is not None and problem.hint.startswith("provision rollback rig-01 r2 takes back only what")
+    assert "format: Input should be less than or equal to 1" in problem.context[0]
+
+
+def test_what_cannot_be_taken_back_by_itself_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check that failed stays the reason, and the host stays out; that nothing went back is told beside it."""
+    world = World({"rig-01": Rig("rig-01", OLD, bare=True)})
+    do(world)
+    rig = world.rigs["rig-01"]
+    rig.lock, world.driver_fails = NEW, {("rig-01", "535.261.03")}
+    keep = rig.keep
+
+    def damage(spec: dict[str, Any]) -> None:
+        keep(spec)
+        rig.files[f"{HISTORY}/{spec['run']}/record.json"] = "{"
+
+    monkeypatch.setattr(rig, "keep", damage)
+    result = do(world).results["rig-01"]
+
+    assert (result.state, result.reference) == ("out", "not-verified")
+    assert "not brought back: rig-01 keeps the change of run r2, but its record cannot be read" in result.context
+    assert world.rigs["rig-01"].loaded == "535.261.03"
+
+
+def test_a_run_that_does_not_exist_is_not_a_damaged_one() -> None:
+    assert back(damaged("r2"), "r9").failed["rig-01"].reference == "run-not-kept"
+
+
+def test_a_record_goes_by_the_name_of_its_folder() -> None:
+    """A run that took an unfinished change over was killed after it renamed the folder: the archives are in the new."""
+    world, _ = upgraded()
+    files = world.rigs["rig-01"].files
+    files[f"{HISTORY}/r3/record.json"] = files.pop(f"{HISTORY}/r2/record.json")
+    plan = back(world).plan.hosts["rig-01"]
+    smi = next(change.wanted for change in plan.changes if change.what == "package nvidia-smi")
+
+    assert isinstance(smi, Package)
+    assert smi.archive == f"{HISTORY}/r3/debs/nvidia-smi_{OLD_DEB}_amd64.deb"
+
+
+def test_history_shows_what_it_cannot_read() -> None:
+    """In its place among the others, with the reason, and in JSON beside the records."""
+    world = damaged("r2", '{"format": 2}')
+    text = history_text(look_back(hosts(world), world))
+    shape = json.loads(history_json(look_back(hosts(world), world)))
+
+    assert text.splitlines()[1:3] == [
+        "  r2  its record cannot be read: format: Input should be less than or equal to 1",
+        "      no way back to before it",
+    ]
+    assert text.index("  r2  ") < text.index("  r1  ")
+    assert shape["unreadable"] == {"rig-01": [{"run": "r2", "why": "format: Input should be less than or equal to 1"}]}
 
 
 def test_what_apt_refuses_blocks_the_plan() -> None:

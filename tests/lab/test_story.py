@@ -22,6 +22,8 @@ import yaml
 from provisioner.adapters.lab import Lab
 from provisioner.errors import Exit
 from provisioner.resolve.lock import read_lock
+from tests.lab import standins
+from tests.lab.conftest import ssh
 from tests.lab.operator import BIN, LONG, Operator
 
 pytestmark = pytest.mark.lab
@@ -158,6 +160,25 @@ def test_11_a_foreign_install_without_the_version_keeps_it(operator: Operator) -
     """Somebody's `apt-get install nvidia-kernel-dkms` is answered by the pin: the locked version is already there."""
     for name in HOSTS:
         operator.on(name, f"sudo DEBIAN_FRONTEND=noninteractive apt-get install -y {DRIVER_PACKAGE}")
+
+    assert "Nothing to change" in operator.run("plan", "--exit-code")
+
+
+def test_11b_a_foreign_installer_finds_no_cuda_drivers(operator: Operator, tmp_path: Path) -> None:
+    """Its source is there, with NVIDIA's own driver, newer than the locked one; full-upgrade and autoremove follow."""
+    repository = standins.build(tmp_path, standins.driver("580.159.03"))
+    listed = "/etc/apt/sources.list.d/foreign.list"
+    quiet = "sudo DEBIAN_FRONTEND=noninteractive"
+    for name in HOSTS:
+        unpack = f"sudo mkdir -p {standins.WHERE} && sudo tar xz -C {standins.WHERE}"
+        assert ssh(operator.lab, name, unpack, given=repository.packed()).rc == 0
+        source = f"deb [trusted=yes] copy:{standins.WHERE} /"
+        operator.on(name, f"echo '{source}' | sudo tee {listed} && sudo apt-get update -qq")
+        assert "580.159.03-1" in operator.on(name, "apt-cache madison cuda-drivers")
+        refused = ssh(operator.lab, name, f"{quiet} apt-get install -y cuda-drivers")
+        assert refused.rc != 0 and "'cuda-drivers' has no installation candidate" in refused.stderr
+        operator.on(name, f"{quiet} apt-get full-upgrade -y && {quiet} apt-get autoremove -y")
+        operator.on(name, f"sudo rm -r {listed} {standins.WHERE}")
 
     assert "Nothing to change" in operator.run("plan", "--exit-code")
 

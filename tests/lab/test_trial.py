@@ -1,31 +1,28 @@
 """A change on trial: nobody comes back after the reboot, and the host takes it back by itself and serves again.
 
 One host of Debian 12, 535.216.03 of the backports to 535.261.03, as in test_wayback. Real packages, a real dpkg; the
-boot loader's part is in test_trial_kernel, since a container has none.
+boot loader's part is in test_trial_kernel, since a container has none. The short form is in test_back_story.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import pytest
 
 from provisioner.adapters.lab import Lab
 from provisioner.errors import Exit
-from tests.lab.operator import LONG, Operator, kill_tree
-from tests.lab.state import record, state
+from tests.lab.ground import Ground
+from tests.lab.operator import LONG, Operator
+from tests.lab.state import record
 from tests.lab.test_wayback import SABOTAGE
 
-# Not in the short form before it was seen to pass as a whole on an idle machine.
+# In short: test_back_story.py.
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(not LONG, reason="long form: scripts/test --all")]
 
 HOST = "rig-01"
 OLD, NEW = "535.216.03", "535.261.03"
-PATIENCE_S = 420
 LEFT = "ls -d /var/lib/provision/trial /etc/systemd/system/provision-trial.service 2>/dev/null; true"
 # A card that does not answer with the newer driver: the host's own checks see it.
 DEAF = """#!/bin/sh
@@ -34,54 +31,13 @@ exec /usr/bin/nvidia-smi "$@"
 """
 
 
-@dataclass
-class Ground:
-    """The operator, and what the host is with the older driver, enrolled."""
-
-    operator: Operator
-    before: str
-
-    def now(self) -> str:
-        return state(self.operator, HOST)
-
-    def on(self, command: str) -> str:
-        """What a command gives, as root."""
-        return self.operator.lab.host(HOST).exec(command).stdout
-
-    def wish(self, minutes: int) -> None:
-        policy = {"trial_min": minutes}
-        self.operator.want(HOST, networks=["golem"], driver=NEW, policy=policy)
-
-    def died_during_the_reboot(self) -> None:
-        """An apply whose controller is killed while the host restarts."""
-        run = self.operator.start("apply", "--yes")
-        assert run.stdout is not None
-        for line in run.stdout:
-            if re.search(r"\breboot\b.*Reboot", line):
-                break
-        time.sleep(2)
-        kill_tree(run)
-
-    def came_to(self, *states: str) -> str:
-        """Wait until the trial on the host is in one of these states; '' for none."""
-        until = time.monotonic() + PATIENCE_S
-        seen = "none"
-        while time.monotonic() < until:
-            found = re.search(r'"state": "([a-z-]+)"', self.on("cat /var/lib/provision/trial/state.json 2>/dev/null"))
-            seen = found[1] if found else ""
-            if seen in states:
-                return seen
-            time.sleep(3)
-        raise AssertionError(f"the trial is {seen!r}, not {states}: {self.on('journalctl -u provision-trial')}")
-
-
 @pytest.fixture(scope="module")
 def ground(lab_factory: Callable[..., Lab], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     operator = Operator(lab_factory(f"{HOST}=bookworm:rtx-3090"), tmp_path_factory.mktemp("operator"))
-    operator.want(HOST, networks=["golem"], driver=OLD)
-    operator.run("apply", "--yes")
-    assert operator.lab.host(HOST).exec(LEFT).stdout == ""  # a first installation has no trial
-    yield Ground(operator, state(operator, HOST))
+    found = Ground(operator, HOST, NEW)
+    found.begin(OLD)
+    assert found.on(LEFT) == ""  # a first installation has no trial
+    yield found
 
 
 def test_01_nobody_comes_back(ground: Ground) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from provisioner.cli.views.plan import host_lines
 from provisioner.model.capture import UNKNOWN, CommandOutput
 from provisioner.model.facts import HostFacts, KernelFacts, ModuleBuild, Package
 from provisioner.model.intent import Intent, Policy
@@ -113,7 +114,10 @@ def test_a_driver_of_nvidias_installer_is_taken_away_first() -> None:
     [change] = [c for c in plan(facts).changes if isinstance(c.wanted, NoRunFile)]
 
     assert (change.before, change.phase) == ("installed, 570.86.15", "change")
-    assert "a rollback cannot bring it back" in change.after
+    assert change.notes == (
+        "driver 570.86.15 of NVIDIA's installer (.run) goes first; a rollback cannot bring it back",
+    )
+    assert f"             {change.notes[0]}" in host_lines(plan(facts), 6)
     assert plan(facts).drain == ("akash",)
 
 

@@ -124,6 +124,20 @@ def test_an_unfinished_change_is_taken_over(host: Host) -> None:
     assert (host.history / "r2" / "debs" / DEB).exists()
 
 
+@pytest.mark.parametrize("text", ["", '{"run": "r1", "pack', "[]", "{}"])
+def test_an_unfinished_change_that_cannot_be_read_is_not_begun_anew(host: Host, text: str) -> None:
+    """The state between would pass for the good one: the run ends before it changes anything, and says what to do."""
+    host.cached()
+    host.keep("r1")
+    (host.history / "r1" / "record.json").write_text(text)
+    with pytest.raises(SystemExit) as refused:
+        host.keep("r2")
+
+    assert str(refused.value).startswith(f"{host.history}/r2/record.json cannot be read")
+    assert f"sudo mv {host.history}/r2 /root/" in str(refused.value)
+    assert (host.history / "r2" / "record.json").read_text() == text
+
+
 def test_a_finished_one_is_not(host: Host) -> None:
     """After a good end the next change has a record of its own, with the stack of that time."""
     host.cached()

@@ -9,7 +9,7 @@ from provisioner.actions.plan import Planned
 from provisioner.actions.rollback import Kept
 from provisioner.cli.views.plan import host_lines
 from provisioner.cli.words import next_command, paint, safe
-from provisioner.model.history import Entry, Record
+from provisioner.model.history import Entry, Record, Unreadable
 from provisioner.model.units import megabytes
 from provisioner.plan.trial import notes_of
 
@@ -20,10 +20,12 @@ def history_text(kept: Kept, inventory: Sequence[str] = ()) -> str:
     newest = ""
     for name, entries in kept.entries.items():
         notes = [f"  {safe(note)}" for note in notes_of(kept.seen[name].facts)]
-        if not entries:
+        unreadable = kept.unreadable.get(name, ())
+        if not entries and not unreadable:
             parts.append("\n".join([f"{paint(name, 'bold')}  keeps no change", *notes]))
             continue
-        lines = [line for entry in reversed(entries) for line in _lines(entry)]
+        told = {entry.record.run: _lines(entry) for entry in entries} | {one.run: _lost(one) for one in unreadable}
+        lines = [line for run in sorted(told, reverse=True) for line in told[run]]
         parts.append("\n".join([paint(name, "bold"), *notes, *lines]))
         newest = newest or name
     text = "\n\n".join(parts)
@@ -39,6 +41,14 @@ def _lines(entry: Entry) -> list[str]:
     end = "" if entry.done else paint(" · not finished", "yellow")
     pad = " " * (len(record.run) + 4)
     return [f"  {record.run}  {safe(what_changed(record))}{end}", f"{pad}goes back to {safe(before)}{size}"]
+
+
+def _lost(one: Unreadable) -> list[str]:
+    run = safe(one.run)
+    return [
+        f"  {run}  {paint('its record cannot be read', 'red')}: {safe(one.why)}",
+        f"{' ' * (len(run) + 4)}no way back to before it",
+    ]
 
 
 def what_changed(record: Record) -> str:
@@ -78,6 +88,8 @@ def history_json(kept: Kept) -> str:
         name: [{"done": entry.done, **entry.record.model_dump(mode="json", by_alias=True)} for entry in entries]
         for name, entries in kept.entries.items()
     }
+    unreadable = {name: [one.model_dump() for one in lost] for name, lost in kept.unreadable.items() if lost}
     told = {name: notes for name, one in kept.seen.items() if (notes := notes_of(one.facts))}
     failed = {name: f"{problem.reference}: {problem.message}" for name, problem in kept.failed.items()}
-    return json.dumps({"format": 1, "hosts": hosts, "notes": told, "failed": failed}, indent=2)
+    shape = {"format": 1, "hosts": hosts, "unreadable": unreadable, "notes": told, "failed": failed}
+    return json.dumps(shape, indent=2)

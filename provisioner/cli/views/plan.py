@@ -190,6 +190,7 @@ _KINDS = {
     "kernel-module": "kernel module",
     "package-source": "package source",
     "replaced-source": "file",
+    "no-run-file": "driver of NVIDIA's installer",
     "key-pair": "key",
     "secret-file": "secret",
 }
