@@ -24,9 +24,11 @@ from provisioner.resources.wanted import wanted
 from tests.enrolments import record, signed
 from tests.kube_api import KubeApi, kube_api, kubeconfig
 from tests.lab.conftest import ssh
+from tests.lab.operator import LONG
 from tests.world import entry
 
-pytestmark = pytest.mark.lab
+# Not in the short form before it was seen to pass as a whole.
+pytestmark = [pytest.mark.lab, pytest.mark.skipif(not LONG, reason="long form: scripts/test --all")]
 
 HOST, SPACE, PROVIDER = "rig-node", "akash-services", "akash-provider"
 CLUSTER = programs.CLUSTER
