@@ -172,7 +172,7 @@ def drain(
             return busy(network, wait_s, left, do, undo, act, root)
         sleep(min(POLL_S, max(0.0, ends_at - clock())))
     if then and act(then):
-        say(f"{network}: {' '.join(then)} failed; no job is left that it could end, so it goes on")
+        say(f"{network}: {' '.join(then)} failed; it goes on all the same")
     return 0
 
 

@@ -13,14 +13,13 @@ notes itself at the provider, and who lets go last scales it up again. A node th
 The notes are annotations in the cluster, so that they outlive this host's disk and whoever held it.
 """
 
-# pathlib, argparse and typing cost more to import than the work takes.
+# pathlib, argparse and subprocess cost more to import than the work takes.
 # capture_output came with Python 3.7.
 # ruff: noqa: PTH110, PTH208, UP022
 
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 
@@ -74,6 +73,8 @@ class Cluster:
 
     def call(self, *arguments: str, **options: float) -> str:
         """What kubectl prints. Raises Refused with its own words, Missing where the object is not there."""
+        import subprocess
+
         words = [*self.words, f"--request-timeout={REQUEST_S}s", *arguments]
         try:
             done = subprocess.run(
