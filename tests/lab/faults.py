@@ -152,24 +152,21 @@ class Rig:
         return int(answer(self.host, f"cat {DPKG_LOG}* 2>/dev/null | wc -l"))
 
 
-def go_clean(rig: Rig, *, keep: bool) -> None:
-    """Install, upgrade and roll back without a fault: what is there each time is what counts as clean.
-
-    With `keep`, the disks are kept too, for stories to begin on; without, the host is left installed.
-    """
+def go_clean(rig: Rig) -> None:
+    """Install, upgrade and roll back without a fault: what is there each time counts as clean, and its disk is kept."""
     clean = rig.clean
     lock = rig.operator.folder / "provision.lock"
     for name, driver in (("new", NEW), ("old", OLD)):
         rig.operator.want(HOST, networks=["golem"], driver=driver)
         clean.locks[name] = lock.read_text(encoding="utf-8")
-    for journey in JOURNEYS if keep else JOURNEYS[:1]:
+    for journey in JOURNEYS:
         rig.want("new" if "new" in (journey.start, journey.end) else "old")
         before = rig.dpkg_lines()
         rig.operator.run(*journey.words)
         clean.dpkg_lines[journey.name] = rig.dpkg_lines() - before
         seen = rig.now()
         assert clean.states.setdefault(journey.end, seen) == seen, f"a clean {journey.name} differs by itself"
-        if keep and journey.end not in clean.images:
+        if journey.end not in clean.images:
             tag = f"provision-lab:faults-{os.getpid()}-{journey.end}"
             rig.host.keep_as(tag)
             clean.images[journey.end] = tag
