@@ -47,7 +47,7 @@ INSTALLING = r"  change  (Install|Remove) "
 AT_THE_CHANGE = r"  change  |  stage   wait for the apt"
 # The first step of each phase, and the first ones after what takes long in stage and change.
 BOUNDARIES = {
-    "stage": r"  stage   Keep",
+    "stage": r"  stage   (?!wait)",
     "staged": r"  stage   Compare",
     "drain": r"  drain   Stop",
     "change": INSTALLING,
