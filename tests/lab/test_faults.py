@@ -34,6 +34,7 @@ from tests.lab.faults import (
     Running,
     Story,
     arrived,
+    ended,
     meet,
     recovered,
 )
@@ -84,16 +85,20 @@ def met_in_a_row(journey: Journey, shocks: Sequence[Shock]) -> Story:
     def story(rig: Rig) -> None:
         rig.begin(journey)
         began = rig.dpkg_lines()
-        for number, shock in enumerate(shocks):
+        fresh = True
+        for shock in shocks:
             try:
-                meet(rig, journey, shock.fault, shock.moment(rig, journey, fresh=number == 0), began)
+                if not fresh and ended(rig, journey):
+                    raise NeverCame("a fault did not stop it", 0)
+                meet(rig, journey, shock.fault, shock.moment(rig, journey, fresh=fresh), began)
             except NeverCame as end:
-                if number == 0 or end.code != 0:
+                if fresh or end.code != 0:
                     raise
                 arrived(rig, journey)
                 rig.begin(journey)
                 began = rig.dpkg_lines()
                 meet(rig, journey, shock.fault, shock.moment(rig, journey, fresh=True), began)
+            fresh = False
             rig.host.wait()
         recovered(rig, journey)
 
