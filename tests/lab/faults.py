@@ -319,10 +319,13 @@ class Outcomes:
     def _tell(self, name: str, story: Story) -> None:
         rig = self._rigs.get()
         began = time.monotonic()
-        came = "FAILED"
+        came = "ok"
         try:
             story(rig)
-            came = "ok"
+        except Exception as problem:
+            came = "FAILED"
+            print(f"{name}: {problem}", flush=True)  # at once: the report comes when all are told
+            raise
         finally:
             self._rigs.put(rig)
             print(f"{time.strftime('%H:%M:%S')}  {came:6}  {time.monotonic() - began:4.0f} s  {name}", flush=True)
