@@ -22,7 +22,7 @@ from provisioner.model.enrolment import (
     RecordedCheck,
     lock_digest,
 )
-from provisioner.model.history import HISTORY, NOW, Stack
+from provisioner.model.history import CLEAR_BUILD, HISTORY, NOW, Stack
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.results import HostVerification
 from provisioner.model.stack import HostLock
@@ -66,7 +66,8 @@ systemctl enable --now {TARGET}
 """
 
 # What a later change goes back to: this stack. Kept changes that led here have come to a good end, and first of all the
-# trial of the last one has: from here on the host does not go back by itself.
+# trial of the last one has: from here on the host does not go back by itself. A run that was killed may have left
+# what it built ahead, some hundred megabytes, and there is nothing left to do that would clear it away.
 SETTLE = f"""
 set -eu
 {trial.CONFIRM}
@@ -80,6 +81,7 @@ mv -f "$new" {NOW}
 for kept in {HISTORY}/*/record.json; do
   [ ! -e "$kept" ] || : >"${{kept%record.json}}done"
 done
+{CLEAR_BUILD}
 """
 
 # Clients first, record last: a host must not serve a moment longer than its record says, nor lose it while serving.

@@ -12,7 +12,7 @@ from provisioner.actions.plan import Contracts, Goal, Planned, draining, plan_fo
 from provisioner.actions.ports import Clock, HostShell, Prober, Signatures
 from provisioner.errors import HostError
 from provisioner.facts import history
-from provisioner.model.history import HISTORY, NOW, Entry, Unreadable
+from provisioner.model.history import CLEAR_BUILD, HISTORY, NOW, Entry, Unreadable
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.plan import Plan
 from provisioner.model.stack import HostLock
@@ -149,7 +149,7 @@ def forget(host: InventoryHost, goal: Goal, shell: HostShell) -> None:
         return
     folders = [f"{HISTORY}/{run}" for run in goal.undone]
     gone = [*folders, NOW] if goal.stack is None else folders
-    answer = shell.run(host, f"rm -rf -- {shlex.join(gone)}")
+    answer = shell.run(host, f"{CLEAR_BUILD}; rm -rf -- {shlex.join(gone)}")
     if answer.rc != 0:
         raise HostError(
             "history-not-cleared",

@@ -16,6 +16,13 @@ HISTORY = "/var/lib/provision/history"
 """On the host, for root alone: kept files may hold secrets."""
 NOW = f"{HISTORY}/now.json"
 """The stack that the host was last enrolled with."""
+BUILD = "/var/lib/provision/build"
+"""Where a run builds modules ahead; what it has built lies where the package's own postinst looks for it."""
+CLEAR_BUILD = (
+    f"rm -rf {BUILD} /usr/share/nvidia*-dkms/*.dkms.tar.gz; "
+    "rmdir --ignore-fail-on-non-empty /usr/share/nvidia*-dkms 2>/dev/null || :"
+)
+"""What a run clears away after its transaction, and the end of a change once more, for the run may have been killed."""
 
 
 # A host wrote these words, and they go into a playbook: nothing that Ansible would evaluate gets in.

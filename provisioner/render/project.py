@@ -15,7 +15,7 @@ import yaml
 from provisioner.host import programs
 from provisioner.host.programs import CLIENT
 from provisioner.host.trial import FOLDER as TRIAL
-from provisioner.model.history import HISTORY, Keep
+from provisioner.model.history import BUILD, CLEAR_BUILD, HISTORY, Keep
 from provisioner.model.paths import data_dir
 from provisioner.model.plan import Change, DrainStep, HostPlan, Phase, Trial
 from provisioner.model.requirements import requirements
@@ -53,7 +53,6 @@ from provisioner.model.units import megabytes
 from provisioner.render.templates import fill
 
 ARCHIVES = "/var/cache/apt/archives"
-BUILD = "/var/lib/provision/build"
 
 
 @dataclass(frozen=True)
@@ -268,7 +267,7 @@ def _prebuilt(plan: HostPlan) -> list[str]:
 
 
 def _cleared(plan: HostPlan) -> list[str]:
-    return [fill("tasks/prebuilt_used.yml.j2", folder=BUILD)] if plan.module_source is not None else []
+    return [fill("tasks/prebuilt_used.yml.j2", clear=CLEAR_BUILD)] if plan.module_source is not None else []
 
 
 _PLAIN = {"initramfs": False, "pins": False, "restarts": []}

@@ -272,7 +272,7 @@ def run_script(
     for tool in tools.iterdir():
         tool.chmod(0o755)
     here = script.replace("/var/lib/provision", str(tmp_path / "lib")).replace(GATE, str(tools / "provision-gate"))
-    here = here.replace(CLIENT, str(tools / "provision-client"))
+    here = here.replace(CLIENT, str(tools / "provision-client")).replace("/usr/share", str(tmp_path / "share"))
     environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
     done = subprocess.run(["sh", "-c", here], input=text, text=True, env=environment, check=False)
     return done.returncode, log.read_text().splitlines() if log.exists() else []
@@ -295,6 +295,21 @@ def test_release_leaves_the_clients_stopped_when_the_gate_stays_closed(tmp_path:
     rc, asked = run_script(tmp_path, RELEASE, "{}\n", gate="exit 1")
 
     assert (rc, asked) == (1, [])
+
+
+def test_the_end_of_a_change_clears_away_what_a_killed_run_has_built(tmp_path: Path) -> None:
+    """Its folder and its archive; what else a package has there stays, and nothing there is no error."""
+    built = (tmp_path / "lib/build/dkms/x.ko", tmp_path / "share/nvidia-current-dkms/nvidia-current-535.dkms.tar.gz")
+    other = tmp_path / "share/nvidia-dkms/README"
+    for path in (*built, other):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    for _ in range(2):
+        assert run_script(tmp_path, SETTLE, "{}\n") == (0, [])
+
+    assert not any(path.parent.exists() for path in built)
+    assert other.exists()
+    assert (tmp_path / "lib/history/now.json").read_text() == "{}\n"
 
 
 def test_close_stops_the_clients_before_it_takes_the_record(tmp_path: Path) -> None:

@@ -152,24 +152,21 @@ class Rig:
         return int(answer(self.host, f"cat {DPKG_LOG}* 2>/dev/null | wc -l"))
 
 
-def go_clean(rig: Rig, *, keep: bool) -> None:
-    """Install, upgrade and roll back without a fault: what is there each time is what counts as clean.
-
-    With `keep`, the disks are kept too, for stories to begin on; without, the host is left installed.
-    """
+def go_clean(rig: Rig) -> None:
+    """Install, upgrade and roll back without a fault: what is there each time counts as clean, and its disk is kept."""
     clean = rig.clean
     lock = rig.operator.folder / "provision.lock"
     for name, driver in (("new", NEW), ("old", OLD)):
         rig.operator.want(HOST, networks=["golem"], driver=driver)
         clean.locks[name] = lock.read_text(encoding="utf-8")
-    for journey in JOURNEYS if keep else JOURNEYS[:1]:
+    for journey in JOURNEYS:
         rig.want("new" if "new" in (journey.start, journey.end) else "old")
         before = rig.dpkg_lines()
         rig.operator.run(*journey.words)
         clean.dpkg_lines[journey.name] = rig.dpkg_lines() - before
         seen = rig.now()
         assert clean.states.setdefault(journey.end, seen) == seen, f"a clean {journey.name} differs by itself"
-        if keep and journey.end not in clean.images:
+        if journey.end not in clean.images:
             tag = f"provision-lab:faults-{os.getpid()}-{journey.end}"
             rig.host.keep_as(tag)
             clean.images[journey.end] = tag
@@ -239,7 +236,9 @@ def meet(rig: Rig, journey: Journey, fault: Fault, moment: Moment, began: int | 
     running = rig.start(journey)
     if not running.until(moment.line):
         running.kill()
-        raise NeverCame(f"{journey.name} never said {moment.line!r}:\n{''.join(running.lines)}", running)
+        raise NeverCame(
+            f"{journey.name} never said {moment.line!r}:\n{''.join(running.lines)}", running.process.returncode
+        )
     if moment.dpkg_line:
         _wait_for_dpkg(rig, began + moment.dpkg_line)
     if moment.after_s:
@@ -251,9 +250,9 @@ def meet(rig: Rig, journey: Journey, fault: Fault, moment: Moment, began: int | 
 class NeverCame(AssertionError):
     """The command ended, or time was up, without the line of the moment."""
 
-    def __init__(self, text: str, running: Running) -> None:
+    def __init__(self, text: str, code: int) -> None:
         super().__init__(text)
-        self.code = running.process.returncode
+        self.code = code
 
 
 def _wait_for_dpkg(rig: Rig, lines: int) -> None:
@@ -266,14 +265,20 @@ def _wait_for_dpkg(rig: Rig, lines: int) -> None:
 def recovered(rig: Rig, journey: Journey) -> None:
     """The same command once more ends well, and the host is what a clean run leaves, enrolled."""
     rig.host.wait()
-    if not (journey is ROLLBACK and _is_back(rig)):
+    if not ended(rig, journey):
         rig.operator.run(*journey.words)
     arrived(rig, journey)
 
 
+LEASE = "/var/lib/provision/apply.lock\n"
+
+
 def arrived(rig: Rig, journey: Journey) -> None:
     """The host is what a clean run leaves, and enrolled."""
-    left = difference(rig.clean.states[journey.end], rig.now())
+    now = rig.now()
+    if ended(rig, journey):
+        now = now.replace(LEASE, "")  # a killed run's, which the next one takes over; there was none here
+    left = difference(rig.clean.states[journey.end], now)
     assert not left, f"not as after a clean {journey.name}:\n{left}\nwhat was met by the fault had said:\n{rig.said}"
     assert rig.enrolled()
 
@@ -284,8 +289,10 @@ def difference(clean: str, now: str) -> str:
     return "\n".join(lines)
 
 
-def _is_back(rig: Rig) -> bool:
-    """A rollback that was cut off after its last step: given again, it would take back the change before that one."""
+def ended(rig: Rig, journey: Journey) -> bool:
+    """Whether a rollback was met after its last step: given again, it would take back the change before that one."""
+    if journey is not ROLLBACK:
+        return False
     kept = json.loads(rig.operator.run("history", HOST, "--json"))["hosts"][HOST]
     return len(kept) == 1
 
@@ -312,10 +319,13 @@ class Outcomes:
     def _tell(self, name: str, story: Story) -> None:
         rig = self._rigs.get()
         began = time.monotonic()
-        came = "FAILED"
+        came = "ok"
         try:
             story(rig)
-            came = "ok"
+        except Exception as problem:
+            came = "FAILED"
+            print(f"{name}: {problem}", flush=True)  # at once: the report comes when all are told
+            raise
         finally:
             self._rigs.put(rig)
             print(f"{time.strftime('%H:%M:%S')}  {came:6}  {time.monotonic() - began:4.0f} s  {name}", flush=True)

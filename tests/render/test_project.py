@@ -350,6 +350,17 @@ def test_the_way_back_takes_nothing_from_the_network() -> None:
     ]
 
 
+def test_a_template_of_units_goes_with_its_instances() -> None:
+    """Ansible refuses to stop `x@.service` itself (unit in unknown state), and the way back ended there."""
+    template = AbsentFile(path="/etc/systemd/system/provision-client@.service")
+    change = Change(phase="change", what=template.key, before="1 line", after="not there", wanted=template, keys=("x",))
+    run = rendered(HostPlan(host="rig-01", changes=(change,), takes_back=("r0",)))
+    stop, remove = tasks_of(run, 1)
+
+    assert stop["ansible.builtin.command"]["argv"] == ["systemctl", "stop", "provision-client@*.service"]
+    assert remove["ansible.builtin.file"]["state"] == "absent"
+
+
 def test_a_package_source_comes_before_the_index_with_its_key() -> None:
     """Key, source, index: in this order, and both files are kept for the way back."""
     run = rendered(bare_plan(sources=(world.SOURCE,)))
