@@ -354,7 +354,7 @@ def run(host: "Host", config: "Json") -> "Json":
     """One round: look, decide, act, and what is to be written."""
     before = load(host.root + STATUS).get("memory") or {}
     memory = {"kernel": before.get("kernel"), "cards": enrolled_cards(host.root)}
-    capped = before.get("capped") if isinstance(before.get("capped"), dict) else {}
+    capped = before["capped"] if isinstance(before.get("capped"), dict) else {}
     seen = host.nvml()
     found = causes(host, config, memory, seen)
     decision = ladder.decide(

@@ -353,8 +353,9 @@ def test_15_planted_secrets_are_in_their_files_and_nowhere_else(rig: Rig, tmp_pa
     vaulted, exported = names[:6], names[6:]
     password = tmp_path / "password"
     password.write_text(secrets.token_hex(8), encoding="utf-8")
-    vault = rig.lab.folder / "host_vars" / HOST / "vault.yml"
-    vault.parent.mkdir()
+    # Not in a folder host_vars/HOST: for Ansible that would take the place of the file of this name.
+    vault = rig.lab.folder / "group_vars" / "lab" / "vault.yml"
+    vault.parent.mkdir(parents=True)
     plain = json.dumps({f"lium_{name.replace('-', '_')}": marks[name] for name in vaulted})
     encrypt = [str(BIN / "ansible-vault"), "encrypt", "--vault-password-file", str(password), "--output", str(vault)]
     subprocess.run(encrypt, input=plain, text=True, check=True, capture_output=True)
