@@ -65,6 +65,8 @@ from provisioner.resources.wanted import CDI_SPECS, CONTAINERS, beside_the_lock,
 from provisioner.tunnels.kinds import tunnel_resources
 
 SIMULATION_LIMIT_S = 120
+CLOCK = "date +%s.%N"
+"""What a host says of its time is held against the time of the look that asked; the probe always asks."""
 
 
 @dataclass(frozen=True)
@@ -404,10 +406,11 @@ def with_ahead(plan: HostPlan, capture: Capture, catalogue: Catalogue) -> HostPl
 
 
 def merged(first: Capture, *more: Capture) -> Capture:
-    """Several looks at one host as one capture; the later one counts."""
+    """Several looks at one host as one capture; the later one counts, and so does its time when it has the host's."""
     for other in more:
         first = first.model_copy(
             update={
+                "taken_at": other.taken_at if CLOCK in other.commands else first.taken_at,
                 "files": {**first.files, **other.files},
                 "commands": {**first.commands, **other.commands},
                 "nvml": other.nvml if other.nvml is not None else first.nvml,

@@ -108,7 +108,7 @@ def difference(case: Case) -> HostMove:
 
 
 def stack_words(entry: HostLock | None) -> str:
-    """`driver 535.261.03, docker-io, akash`."""
+    """`driver 535.261.03, docker-io, akash, tunnel by wireguard`."""
     if entry is None:
         return "nothing yet"
     return ", ".join(_words(entry))
@@ -119,6 +119,8 @@ def _words(entry: HostLock) -> Iterator[str]:
     # Without what a distribution adds to the version: it is in the packages, and too long for a line.
     yield entry.runtime.value.partition("+")[0] if entry.runtime is not None else "no runtime"
     yield from entry.intent.networks
+    if entry.intent.tunnel.kind != "none":
+        yield f"tunnel by {entry.intent.tunnel.kind}"
 
 
 def _driver(entry: HostLock) -> str:

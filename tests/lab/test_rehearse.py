@@ -34,7 +34,11 @@ short = pytest.mark.skipif(LONG, reason="short form")
 ROOT = Path(__file__).resolve().parents[2]
 # host: lab host, wishes before, wishes after
 SIX = {
-    "rig-11": ("bullseye:gtx-1080", {"networks": ["akash"], "driver": "470.256.02"}, {"networks": ["akash"]}),
+    "rig-11": (
+        "bullseye:gtx-1080",
+        {"networks": ["akash@0.16.0"], "driver": "470.256.02"},
+        {"networks": ["akash"], "driver": "470.256.02"},
+    ),
     "rig-12": ("bookworm:rtx-3090", {"networks": ["lium"], "driver": "535.216.03"}, {"networks": ["lium"]}),
     "rig-13": ("trixie:rtx-4090", {"networks": ["ionet"], "driver": "535"}, {"networks": ["ionet"], "driver": "550"}),
     "rig-14": ("bookworm:rtx-3090", {"networks": ["lium"], "driver": "535.216.03"}, {"networks": ["lium"]}),

@@ -82,6 +82,7 @@ def test_addresses_and_keys_of_tunnels_make_no_case_of_their_own() -> None:
     two = entry(intent=spoke("10.88.0.9", "hub-02"), tunnel=TunnelLock(kind="wireguard", role="spoke", public_key="x"))
 
     assert stack_print(one) == stack_print(two) != stack_print(entry())
+    assert stack_words(one) == "driver 535.261.03, docker-io, akash, tunnel by wireguard"
 
 
 def test_new_and_lost_hosts() -> None:
