@@ -21,6 +21,10 @@ YEARS = 10
 """How long the authority lasts, and all that it signs. Nebula's own is one, after which no host would be let in."""
 
 
+AGAIN_S = 5
+"""How often a host tells its hub where it is: after a start the hub knows no way to it until then."""
+
+
 def resources(me: Own) -> tuple[Resource, ...]:
     """Key first; the hub signs what the lock names; a host that has its certificate gets its config."""
     lock = me.lock
@@ -148,7 +152,7 @@ def config(me: Own) -> str:
         + "  disconnect_invalid: true\n"
         + (f"  blocklist:\n{blocked}" if blocked else "")
         + f"static_host_map:{known}\n"
-        + f"lighthouse:\n  am_lighthouse: {str(hub).lower()}\n  interval: 15{lighthouses}\n"
+        + f"lighthouse:\n  am_lighthouse: {str(hub).lower()}\n  interval: {AGAIN_S}{lighthouses}\n"
         + f'listen:\n  host: "{_listens(me.wish.endpoint if hub else far.endpoint if far is not None else None)}"\n'
         + f"  port: {port}\n"
         + "punchy:\n  punch: true\n"
