@@ -182,17 +182,28 @@ def _bring(
     applied: Applied,
     on_event: Callable[[RunEvent], None],
 ) -> None:
-    """Run, look again, verify and enrol, on hosts that are held."""
+    """Run, look again, verify and enrol, on hosts that are held; each serves again as soon as its own run has ended."""
     hosts = [host for host in hosts if host.name not in applied.results]
     planned = _settled(hosts, planned, ports, applied, on_event)
     hosts = [host for host in hosts if host.name not in applied.results]
-    planned, away = _mended(hosts, planned, ports, applied, on_event)
+    planned, mended = _mended(hosts, planned, ports, applied, on_event)
     whole = [host for host in hosts if host.name not in applied.results]
-    away = {**_run(whole, planned, ports, applied, on_event), **away}
-    good = [applied.moved.get(host.name, host) for host in whole if host.name not in applied.results]
-    _verify_and_enrol(good, planned, ports, applied, on_event)
-    for name, since in away.items():
-        applied.spent.setdefault(name, Spent()).not_serving = round(time.monotonic() - since, 1)
+    ended: set[str] = set()
+
+    def finish(members: Sequence[InventoryHost], away: Mapping[str, float]) -> None:
+        good = [applied.moved.get(host.name, host) for host in members if host.name not in applied.results]
+        _left_over([host for host in good if planned.plan.hosts[host.name].changes], planned, ports, applied)
+        _verify_and_enrol(
+            [host for host in good if host.name not in applied.results], planned, ports, applied, on_event
+        )
+        ended.update(host.name for host in members)
+        for name, since in {**away, **{h.name: mended[h.name] for h in members if h.name in mended}}.items():
+            applied.spent.setdefault(name, Spent()).not_serving = round(time.monotonic() - since, 1)
+
+    away = _run(whole, planned, ports, applied, on_event, finish)
+    finish([host for host in whole if host.name not in ended], away)
+    for name in mended.keys() - ended:
+        applied.spent.setdefault(name, Spent()).not_serving = round(time.monotonic() - mended[name], 1)
 
 
 def _settled(
@@ -426,16 +437,21 @@ def _held(
             list(pool.map(give_back, taken))
 
 
+Finish = Callable[[Sequence[InventoryHost], Mapping[str, float]], None]
+"""What is done with hosts whose run has ended, and since when each does not serve, on the monotonic clock."""
+
+
 def _run(
     hosts: Sequence[InventoryHost],
     planned: Planned,
     ports: ApplyPorts,
     applied: Applied,
     on_event: Callable[[RunEvent], None],
+    finish: Finish,
 ) -> dict[str, float]:
-    """Run what differs and look again; hosts that are not as wanted get their result here.
+    """Run what differs, and finish those whose playbook has ended while others still run.
 
-    Returns since when hosts do not serve, on the monotonic clock; those that serve all along are not in it.
+    Returns since when the others do not serve: those that are switched, all at once, when every playbook has ended.
     """
     plans = {host.name: planned.plan.hosts[host.name] for host in hosts}
     changing = [host for host in hosts if plans[host.name].changes]
@@ -443,11 +459,20 @@ def _run(
         return {}
     first = {name: switch.without_switch(plan) for name, plan in plans.items()}
     before = [host for host in changing if first[host.name].changes]
-    away = _play(before, first, applied.run, planned, ports, applied, on_event)
+    waiting: dict[str, float] = {}
+
+    def then(members: Sequence[InventoryHost], away: Mapping[str, float]) -> None:
+        # The way to a host that is switched may lead through one that is still being changed.
+        later = {host.name for host in members if plans[host.name].in_phase("guard")}
+        waiting.update({name: since for name, since in away.items() if name in later})
+        finish(
+            [host for host in members if host.name not in later],
+            {name: since for name, since in away.items() if name not in later},
+        )
+
+    _play(before, first, applied.run, planned, ports, applied, on_event, then)
     _switch([h for h in changing if h.name not in applied.results], plans, planned, ports, applied, on_event)
-    good = [applied.moved.get(h.name, h) for h in changing if h.name not in applied.results]
-    _left_over(good, planned, ports, applied)
-    return away
+    return waiting
 
 
 def _play(
@@ -458,10 +483,11 @@ def _play(
     ports: ApplyPorts,
     applied: Applied,
     on_event: Callable[[RunEvent], None],
-) -> dict[str, float]:
-    """Render and run the plans; returns since when hosts do not serve. A host that failed gets its result here."""
+    then: Finish,
+) -> None:
+    """Render and run the plans. A host that failed gets its result here; `then` gets all whose playbook has ended."""
     if not hosts:
-        return {}
+        return
     rendered = project(
         [plans[host.name] for host in hosts],
         {host.name: host.variables for host in hosts},
@@ -472,20 +498,24 @@ def _play(
     )
     folder = ports.store.write(run, rendered)
     applied.folder = applied.folder or folder
-    outcomes = ports.runner.run(folder, rendered, sources=planned.plan.inventory, on_event=on_event)
-    away = {}
-    for host in hosts:
-        outcome = outcomes[host.name]
-        spent = applied.spent.setdefault(host.name, Spent())
-        spent.phases.update(outcome.seconds)
-        spent.rebooting = spent.rebooting or outcome.rebooting
-        if outcome.away_since is not None and plans[host.name].not_serving_s:
-            away[host.name] = outcome.away_since
-        if not outcome.ok:
-            applied.results[host.name] = _task_failed(
-                host.name, outcome, planned.goals[host.name], plans[host.name].trial
-            )
-    return away
+
+    def done(outcomes: Mapping[str, HostOutcome]) -> None:
+        members = [host for host in hosts if host.name in outcomes]
+        away = {}
+        for host in members:
+            outcome = outcomes[host.name]
+            spent = applied.spent.setdefault(host.name, Spent())
+            spent.phases.update(outcome.seconds)
+            spent.rebooting = spent.rebooting or outcome.rebooting
+            if outcome.away_since is not None and plans[host.name].not_serving_s:
+                away[host.name] = outcome.away_since
+            if not outcome.ok:
+                applied.results[host.name] = _task_failed(
+                    host.name, outcome, planned.goals[host.name], plans[host.name].trial
+                )
+        then(members, away)
+
+    ports.runner.run(folder, rendered, sources=planned.plan.inventory, on_event=on_event, on_done=done)
 
 
 def _switch(
@@ -503,7 +533,7 @@ def _switch(
     if not switching:
         return
     only = {name: switch.only_switch(plan) for name, plan in plans.items()}
-    _play(switching, only, f"{applied.run}-switch", planned, ports, applied, on_event)
+    _play(switching, only, f"{applied.run}-switch", planned, ports, applied, on_event, lambda members, away: None)
     armed = [host for host in switching if host.name not in applied.results]
     began = time.monotonic()
     moved, failed = switch.come_back(
@@ -518,6 +548,8 @@ def _switch(
 
 def _left_over(hosts: Sequence[InventoryHost], planned: Planned, ports: ApplyPorts, applied: Applied) -> None:
     """Observe again: done is what is seen, not what was sent. A host where a difference is left has failed."""
+    if not hosts:
+        return
     goals = planned.goals
     seen, failed = observe(hosts, {host.name: request_for(goals[host.name]) for host in hosts}, ports.prober)
     for name, problem in failed.items():
@@ -552,7 +584,7 @@ def _verify_and_enrol(
     for host in checked:
         on_event(RunEvent(host.name, "verify", "start", "run the checks"))
     locked = {name: goal.stack.entry for name, goal in goals.items() if goal.stack is not None}
-    applied.verified = ports.verifier.verify(checked, locked, run=applied.run) if checked else {}
+    applied.verified |= ports.verifier.verify(checked, locked, run=applied.run) if checked else {}
     seconds = round(time.monotonic() - began, 1)
     for host in hosts:
         stack = goals[host.name].stack

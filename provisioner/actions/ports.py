@@ -65,8 +65,16 @@ class PlaybookRunner(Protocol):
     """Runs the playbooks of a rendered project, groups side by side."""
 
     def run(
-        self, folder: Path, project: Project, *, sources: Sequence[str], on_event: Callable[[RunEvent], None]
-    ) -> dict[str, HostOutcome]: ...
+        self,
+        folder: Path,
+        project: Project,
+        *,
+        sources: Sequence[str],
+        on_event: Callable[[RunEvent], None],
+        on_done: Callable[[Mapping[str, HostOutcome]], None] = lambda outcomes: None,
+    ) -> dict[str, HostOutcome]:
+        """`on_done` gets the hosts of groups that have ended, in the caller's thread, while other groups still run."""
+        ...
 
 
 class RunStore(Protocol):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from provisioner.errors import ProvisionError
 from provisioner.model.plan import Phase
 from provisioner.model.run import HostOutcome, RunEvent
 from provisioner.render.project import PHASES_OF_PLAYS, TITLES, Group, Project
@@ -31,9 +32,18 @@ class AnsibleRunner:
         self._forks = forks
 
     def run(
-        self, folder: Path, project: Project, *, sources: Sequence[str], on_event: Callable[[RunEvent], None]
+        self,
+        folder: Path,
+        project: Project,
+        *,
+        sources: Sequence[str],
+        on_event: Callable[[RunEvent], None],
+        on_done: Callable[[Mapping[str, HostOutcome]], None] = lambda outcomes: None,
     ) -> dict[str, HostOutcome]:
-        """Run every group and return how it ended per host. Ctrl-C stops the playbooks, then is raised again."""
+        """Run every group and return how it ended per host. Ctrl-C stops the playbooks, then is raised again.
+
+        `on_done` is called here, not in the groups' threads; what it raises is raised when all groups have ended.
+        """
         outcomes = {host: HostOutcome(ok=True) for group in project.groups for host in group.hosts}
         stop = threading.Event()
         slots = threading.BoundedSemaphore(AT_ONCE)
@@ -44,18 +54,29 @@ class AnsibleRunner:
                 if not stop.is_set():
                     self._group(folder, group, sources, outcomes, on_event, stop, lock)
 
-        threads = [threading.Thread(target=work, args=(group,), daemon=True) for group in project.groups]
+        running = {group: threading.Thread(target=work, args=(group,), daemon=True) for group in project.groups}
+        threads = list(running.values())
         for thread in threads:
             thread.start()
+        trouble: ProvisionError | None = None
         try:
-            for thread in threads:
-                while thread.is_alive():
-                    thread.join(timeout=0.2)
+            while running:
+                next(iter(running.values())).join(timeout=0.2)
+                ended = [group for group, thread in running.items() if not thread.is_alive()]
+                for group in ended:
+                    del running[group]
+                if ended and trouble is None:
+                    try:
+                        on_done({host: outcomes[host] for group in ended for host in group.hosts})
+                    except ProvisionError as problem:
+                        trouble = problem  # other hosts are in the middle of their change: it is not cut off
         except KeyboardInterrupt:
             stop.set()
             for thread in threads:
                 thread.join(timeout=30)
             raise
+        if trouble is not None:
+            raise trouble
         return outcomes
 
     def _group(

@@ -161,9 +161,15 @@ class Runner:
         self.playbooks: list[str] = []
 
     def run(
-        self, folder: Path, project: Project, *, sources: Sequence[str], on_event: Callable[[RunEvent], None]
+        self,
+        folder: Path,
+        project: Project,
+        *,
+        sources: Sequence[str],
+        on_event: Callable[[RunEvent], None],
+        on_done: Callable[[Mapping[str, HostOutcome]], None] = lambda outcomes: None,
     ) -> dict[str, HostOutcome]:
-        outcomes = {}
+        outcomes: dict[str, HostOutcome] = {}
         self._world.sources.append(tuple(sources))
         for group in project.groups:
             self.transactions.append(project.files.get(f"files/{group.name}/transaction", ""))
@@ -188,6 +194,7 @@ class Runner:
                     rig.bring_to(rig.lock)
                 seconds: dict[Phase, float] = {"stage": 2.0, "change": 30.0, "reboot": 5.0}
                 outcomes[name] = HostOutcome(True, seconds=seconds, rebooting=5.0, away_since=time.monotonic() - 40)
+            on_done({name: outcomes[name] for name in group.hosts})
         return outcomes
 
 
@@ -338,6 +345,19 @@ def test_each_failure_is_its_own() -> None:
     }
     assert applied.exit_code == Exit.FAILED
     assert [line for line in world.log if line.startswith(("enrol", "withdraw"))] == ["withdraw rig-04", "enrol rig-05"]
+
+
+def test_a_host_serves_again_before_a_slower_one_is_done() -> None:
+    """Two plans, so two playbooks: the first host is verified and enrolled while the second is still being changed."""
+    world = world_of(rig_01=True, rig_02=True)
+    world.rigs["rig-02"].packages["docker.io"] = "1\tii "
+    applied = do(world)
+
+    assert states(applied) == {"rig-01": "enrolled", "rig-02": "enrolled"}
+    runs = [line for line in world.log if line.startswith(("run", "verify", "enrol"))]
+    assert runs == ["run rig-01", "verify", "enrol rig-01", "run rig-02", "verify", "enrol rig-02"]
+    assert set(applied.verified) == {"rig-01", "rig-02"}
+    assert all(spent.not_serving >= 40 for spent in applied.spent.values())
 
 
 def test_a_failed_check_keeps_a_host_out() -> None:

@@ -2,7 +2,60 @@
 
 from __future__ import annotations
 
-from provisioner.adapters.runner import printed
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from provisioner.adapters.runner import AnsibleRunner, printed
+from provisioner.errors import ProvisionError
+from provisioner.model.run import HostOutcome
+from provisioner.render.project import Group, Project
+
+
+class Playbooks(AnsibleRunner):
+    """Groups that end when a test says so."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__({})
+        self.project = Project({}, tuple(Group(name, f"{name}.yml", (f"rig-{name}",)) for name in names))
+        self.may_end = {name: threading.Event() for name in names}
+        self.told: list[tuple[str, ...]] = []
+
+    def _group(self, folder: Path, group: Group, *rest: object) -> None:
+        assert self.may_end[group.name].wait(10)
+
+    def go(self, first: str, then: str, trouble: ProvisionError | None = None) -> dict[str, HostOutcome]:
+        """`first` ends, and the other one only when the first was told of."""
+
+        def on_done(outcomes: Mapping[str, HostOutcome]) -> None:
+            self.told.append(tuple(outcomes))
+            self.may_end[then].set()
+            if trouble is not None:
+                raise trouble
+
+        self.may_end[first].set()
+        return self.run(Path(), self.project, sources=(), on_event=lambda event: None, on_done=on_done)
+
+
+def test_a_group_that_has_ended_is_told_while_others_run() -> None:
+    """In the order in which they end, each host once."""
+    playbooks = Playbooks("a", "b")
+    outcomes = playbooks.go("b", "a")
+
+    assert playbooks.told == [("rig-b",), ("rig-a",)]
+    assert sorted(outcomes) == ["rig-a", "rig-b"]
+
+
+def test_trouble_with_one_group_does_not_cut_off_the_others() -> None:
+    """It is raised when all have ended."""
+    playbooks = Playbooks("a", "b")
+    with pytest.raises(ProvisionError, match="no"):
+        playbooks.go("a", "b", ProvisionError("x", "no"))
+
+    assert playbooks.told == [("rig-a",)]
+    assert playbooks.may_end["b"].is_set()
 
 
 def test_errors_come_before_the_end_of_the_output() -> None:

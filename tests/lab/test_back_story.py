@@ -17,9 +17,10 @@ from provisioner.adapters.lab import Lab
 from tests.lab import standins
 from tests.lab.conftest import ssh
 from tests.lab.ground import Ground
-from tests.lab.operator import Operator
+from tests.lab.operator import LONG, Operator
 
-pytestmark = pytest.mark.lab
+# Not in every run before it was seen to pass as a whole.
+pytestmark = [pytest.mark.lab, pytest.mark.skipif(not LONG, reason="long form: scripts/test --all")]
 
 HOST = "rig-back"
 OLD, NEW = "580.95.05", "580.159.03"

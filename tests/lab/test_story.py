@@ -164,6 +164,7 @@ def test_11_a_foreign_install_without_the_version_keeps_it(operator: Operator) -
     assert "Nothing to change" in operator.run("plan", "--exit-code")
 
 
+@pytest.mark.skipif(not LONG, reason="long form: scripts/test --all")
 def test_11b_a_foreign_installer_finds_no_cuda_drivers(operator: Operator, tmp_path: Path) -> None:
     """Its source is there, with NVIDIA's own driver, newer than the locked one; full-upgrade and autoremove follow."""
     repository = standins.build(tmp_path, standins.driver("580.159.03"))

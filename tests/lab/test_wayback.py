@@ -20,10 +20,10 @@ from tests.lab.state import record, state
 
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(not LONG, reason="long form: scripts/test --all")]
 
-# host → image and card, then the driver before and after
+# host → image and card, then the driver before and after; both of Debian 12 go to one version, which is built once
 JOURNEYS = {
     "rig-12": ("bookworm:rtx-3090", "535.216.03", "535.261.03"),
-    "rig-47": ("bookworm:rtx-3090", "470", "535"),
+    "rig-47": ("bookworm:rtx-3090", "470", "535.261.03"),
     "rig-13": ("trixie:rtx-4090", "535", "550"),
 }
 # Breaks the runtime while the newer driver is loaded: only a check after the change can see it.
