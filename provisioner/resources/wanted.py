@@ -303,13 +303,14 @@ def _clusters(lock: HostLock) -> list[Resource]:
 
 def container(one: ClientContainer, version: str) -> dict[str, JsonValue]:
     """Return a container as `provision-container` reads it."""
-    secrets = [f"/etc/provision/secrets/{one.network}.{name}:/run/secrets/{name}:ro" for name in one.secrets]
     cards = {"all": ("all",), "none": ()}.get(one.gpus, ()) if isinstance(one.gpus, str) else one.gpus
     return {
         "name": one.called,
         "image": one.taken(version),
         "ports": [port if "/" in port else f"{port}/tcp" for port in one.ports],
-        "volumes": [*one.volumes, *secrets],
+        "volumes": list(one.volumes),
+        # Names alone: `…/lium.api-key:/run/…` would be masked in every capture, and never be as it should.
+        "mounted": list(one.secrets),
         "environment": dict(one.environment),
         "gpus": list(cards),
         "command": list(one.command),

@@ -18,6 +18,7 @@ import pytest
 from provisioner.host import container, gate
 from provisioner.model.intent import ClientContainer, Intent
 from provisioner.model.stack import Choice
+from provisioner.probe.script import without_secrets
 from provisioner.resources import wanted
 from tests.world import entry
 
@@ -146,6 +147,18 @@ def test_what_docker_is_asked_to_create(tmp_path: Path) -> None:
     assert asked["HostConfig"]["Runtime"] == "nvidia"
     assert asked["Env"] == ["A=b", "NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_DRIVER_CAPABILITIES=compute,utility"]
     assert "Runtime" not in container.wish("lium", lium(tmp_path, gpus=[]))["HostConfig"]
+
+
+@pytest.mark.parametrize("name", ["hotkey", "api-key", "token", "password", "secret-00", "wallet-secret"])
+def test_a_mounted_secret_is_not_masked_in_a_capture(name: str, tmp_path: Path) -> None:
+    """Its path before a colon reads like a secret's name before its value: the file never was as it should be."""
+    asked = ClientContainer(network="lium", image=IMAGE, secrets=(name,))
+    one = wanted.container(asked, "1.2.0")
+    text = json.dumps([one], indent=4, sort_keys=True)
+    assert without_secrets(text) == text
+    assert container.wish("lium", one)["HostConfig"]["Binds"] == [
+        f"/etc/provision/secrets/lium.{name}:/run/secrets/{name}:ro"
+    ]
 
 
 def test_an_image_is_brought_once_and_noted_when_all_are_there(docker: Docker, tmp_path: Path) -> None:
