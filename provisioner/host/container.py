@@ -134,10 +134,10 @@ def wish(network: str, one: "Json") -> "Json":
         ports.setdefault(inside, []).append({"HostIp": address, "HostPort": number})
         exposed[inside] = {}
     environment = [f"{key}={value}" for key, value in sorted(one["environment"].items())]
-    secrets = [f"/etc/provision/secrets/{network}.{name}:/run/secrets/{name}:ro" for name in one.get("mounted", [])]
+    mounted = [f"/etc/provision/secrets/{network}.{name}:/run/secrets/{name}:ro" for name in one.get("mounted", [])]
     host = {
         "PortBindings": ports,
-        "Binds": [*one["volumes"], *secrets],
+        "Binds": [*one["volumes"], *mounted],
         "RestartPolicy": {"Name": "no"},
     }  # type: Json
     if one["gpus"]:
