@@ -225,14 +225,6 @@ FAULTS = (
         undo="sed -i '/^nvidia/d' /etc/initramfs-tools/modules; update-initramfs -u; rm /root/nvidia.ko",
     ),
     Fault(
-        "clock-ninety-seconds-ahead",
-        "clock-is-off",
-        # Lab hosts share the machine's clock, so what every program of this host is told of it is what is off.
-        f"{APT} install libfaketime; echo '+90s' >/etc/faketimerc\n"
-        "ls /usr/lib/*/faketime/libfaketime.so.1 >/etc/ld.so.preload",
-        undo="rm /etc/ld.so.preload /etc/faketimerc",
-    ),
-    Fault(
         "link-with-fewer-lanes",
         "link-narrower-than-it-was",
         "sed -ri 's/^(link_width|link_width_max) .*/\\1 8/' /run/provision-lab/nvml/0",
