@@ -29,11 +29,15 @@ UNITS = "/etc/systemd/system/"
 APT_S = 3600
 
 CONFIGURE = ("dpkg", "--configure", "--pending", "--force-confdef", "--force-confold")
-# As in provisioner/model/transaction.py, and nothing is fetched.
+# As in provisioner/model/transaction.py, but apt knows no package source and so fetches nothing: with one that still
+# offers a version it would rather download that than take the archive that lies here, and --no-download is an error
+# with any archive named by its path (apt 2.2 to 3.0). Its caches are left as they are.
 APT_GET = (
     *("apt-get", "--yes", "--option", "DPkg::Lock::Timeout=600"),
     *("--option", "Dpkg::Options::=--force-confdef", "--option", "Dpkg::Options::=--force-confold"),
-    *("--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages", "--no-download"),
+    *("--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages"),
+    *("--option", "Dir::Etc::SourceList=/dev/null", "--option", "Dir::Etc::SourceParts=/dev/null"),
+    *("--option", "Dir::Cache::pkgcache=", "--option", "Dir::Cache::srcpkgcache="),
 )
 
 

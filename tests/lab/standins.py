@@ -159,7 +159,14 @@ def driver(version: str) -> list[StandIn]:
             source=source,
             files={f"{LIB}/libcuda.so.{version}": "", f"{LIB}/libcuda.so.1": f"-> libcuda.so.{version}"},
         ),
-        StandIn("nvidia-smi", deb, f"libnvidia-ml1 (= {deb})", source=source),
+        # The lab puts its own program in this one's place when a card is simulated.
+        StandIn(
+            "nvidia-smi",
+            deb,
+            f"libnvidia-ml1 (= {deb})",
+            source=source,
+            files={"/usr/bin/nvidia-smi": "#!/bin/sh\necho 'stand-in: no card' >&2\nexit 9\n"},
+        ),
         StandIn(
             "nvidia-persistenced",
             deb,
