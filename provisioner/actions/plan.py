@@ -13,6 +13,7 @@ from provisioner.actions.locked import not_locked
 from provisioner.actions.observe import Seen, observe
 from provisioner.actions.ports import Clock, Prober, Signatures
 from provisioner.errors import HostError
+from provisioner.facts import dnf_table
 from provisioner.facts.listeners import LISTENERS, listeners
 from provisioner.facts.simulation import Simulation
 from provisioner.facts.simulation import read as read_simulation
@@ -22,6 +23,7 @@ from provisioner.model.enrolment import RECORD, lock_digest, record_in
 from provisioner.model.history import Stack
 from provisioner.model.intent import Policy, outside
 from provisioner.model.inventory import InventoryHost
+from provisioner.model.manager import Manager, manager_of
 from provisioner.model.plan import DrainStep, HostPlan, Plan
 from provisioner.model.requirements import OWN, PACKAGES, pinned, requirements
 from provisioner.model.resource import (
@@ -47,11 +49,13 @@ from provisioner.model.transaction import ASK_AT_WORK, AT_WORK
 from provisioner.plan.cost import not_serving_s
 from provisioner.plan.kernels import SIGNING, asks_for_a_key, boot_refusals, key_refusals
 from provisioner.plan.order import host_plan, plan_from
-from provisioner.plan.refuse import refusals
+from provisioner.plan.refuse import refusals, unmade
+from provisioner.plan.rpm import as_dnf, with_before
 from provisioner.plan.simulate import simulation
 from provisioner.plan.trial import notes_of, trial_of
 from provisioner.probe.request import (
     AHEAD,
+    DNF_STATE,
     KUBERNETES,
     SOURCE_FILES,
     STATE,
@@ -82,12 +86,14 @@ class Goal:
     policy: Policy
     networks: tuple[str, ...]
     undone: tuple[str, ...] = ()
+    manager: Manager = "apt"
 
 
 def goal_of(entry: HostLock, matrix: str) -> Goal:
     """Return the goal of a host that is to be as locked."""
     resources = (*wanted(entry), *tunnel_resources(entry))
-    return Goal(resources, Stack(entry=entry, matrix=matrix), entry.intent.policy, tuple(entry.networks))
+    stack = Stack(entry=entry, matrix=matrix)
+    return Goal(resources, stack, entry.intent.policy, tuple(entry.networks), manager=manager_of(entry.os))
 
 
 if TYPE_CHECKING:
@@ -240,10 +246,10 @@ def interrupting(planned: Planned) -> Planned:
 def request_for(goal: Goal) -> Request:
     """Return what must be looked at to compare a host with its goal."""
     files = [r for r in goal.resources if isinstance(r, (AbsentFile, Directory, File, KeptFile, Settings))]
-    profile = STATE
+    profile = STATE if goal.manager == "apt" else DNF_STATE
     sources = [r.source for r in goal.resources if isinstance(r, PackageSource)]
     if any(isinstance(r, ContainerImages) for r in goal.resources):
-        profile = replace(STATE, files=(*STATE.files, *LISTENERS))
+        profile = replace(profile, files=(*profile.files, *LISTENERS))
     if sources:
         profile = replace(
             profile, files=(*profile.files, *SOURCE_FILES, *(path for s in sources for path in (s.path, s.key_path)))
@@ -281,18 +287,26 @@ def plan_for(seen: Seen, goal: Goal, signatures: Signatures) -> HostPlan:
         plan = host_plan(seen.host.name, entry, difference(resources, seen.facts, seen.capture), enrolled=enrolled)
         refused = (*boot_refusals(plan, entry, seen.facts), *ports_taken(entry, seen.capture))
         waiting = _waiting(entry)
+        if goal.manager == "dnf":
+            plan = as_dnf(plan, seen.facts, seen.capture)
         return plan.model_copy(
             update={
                 "blocked": (*plan.blocked, *refused),
                 "reasons": (*plan.reasons, *([waiting] if waiting and plan.changes else [])),
-                "trial": trial_of(plan, goal.policy, seen.facts),
-                "notes": notes_of(seen.facts),
+                "trial": trial_of(plan, goal.policy, seen.facts) if goal.manager == "apt" else None,
+                "notes": (*plan.notes, *notes_of(seen.facts)),
             }
         )
     differences = difference(goal.resources, seen.facts, seen.capture)
     plan = plan_from(seen.host.name, differences, policy=goal.policy, networks=goal.networks, enrolled=enrolled)
+    if goal.manager == "dnf":
+        plan = as_dnf(plan, seen.facts, seen.capture)
     return plan.model_copy(
-        update={"verified": goal.stack is not None, "takes_back": goal.undone, "notes": notes_of(seen.facts)}
+        update={
+            "verified": goal.stack is not None,
+            "takes_back": goal.undone,
+            "notes": (*plan.notes, *notes_of(seen.facts)),
+        }
     )
 
 
@@ -374,7 +388,8 @@ def _asked(
     again, failed = observe([seen[name].host for name in asked], requests, prober)
     found = {name: plan for name, plan in plans.items() if name not in failed}
     for name, one in again.items():
-        answer = read_simulation(one.capture, lines[name]) if name in lines else UNKNOWN
+        read = dnf_table.read if plans[name].manager == "dnf" else read_simulation
+        answer = read(one.capture, lines[name]) if name in lines else UNKNOWN
         if answer is not UNKNOWN:
             found[name] = _with(found[name], answer, seen[name])
             found[name] = _moving_by_itself(found[name], one.capture)
@@ -434,9 +449,14 @@ def _moving_by_itself(plan: HostPlan, capture: Capture) -> HostPlan:
 
 def _with(plan: HostPlan, answer: Simulation, seen: Seen) -> HostPlan:
     if answer.problem:
-        return plan.model_copy(update={"blocked": ("apt would not do it: " + answer.problem[0], *answer.problem[1:])})
-    refused = refusals(answer.moves, plan.changes, seen.facts.packages)
-    asked = plan.model_copy(update={"transaction": answer.moves, "blocked": refused})
+        said = f"{plan.manager} would not do it: {answer.problem[0]}"
+        return plan.model_copy(update={"blocked": (said, *answer.problem[1:])})
+    moves = answer.moves
+    refused: tuple[str, ...] = ()
+    if plan.manager == "dnf":
+        moves, refused = with_before(moves, seen.facts.packages), unmade(moves, plan.moving)
+    refused = (*refusals(moves, plan.changes, seen.facts.packages, plan.manager), *refused)
+    asked = plan.model_copy(update={"transaction": moves, "blocked": refused})
     seconds = not_serving_s(plan.changes, drains=plan.not_serving_s > 0, built_before=asked.module_source is not None)
     return asked.model_copy(update={"not_serving_s": seconds})
 

@@ -136,6 +136,7 @@ def _goal(host: InventoryHost, undone: Sequence[Entry], seen: Seen) -> Goal:
         policy=host.intent.policy,
         networks=host.intent.networks,
         undone=tuple(record.run for record in records),
+        manager=records[0].manager,
     )
 
 

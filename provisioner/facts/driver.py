@@ -13,6 +13,7 @@ _MODULE = re.compile(r"(nvidia(?:-[a-z0-9-]+)?)\.ko(?:\.(?:xz|zst|gz))?")
 _PARTS = ("modeset", "drm", "uvm", "peermem", "fs")
 _DKMS_TREE = "readlink -f /var/lib/dkms/*/kernel-*"
 _DKMS_MODULES = "/lib/modules/*/updates/dkms/nvidia*"
+_DKMS_EXTRA = "/lib/modules/*/extra/nvidia*"  # where DKMS puts them on RHEL-likes
 _OTHER_MODULES = ("/lib/modules/*/kernel/nvidia-*/nvidia.ko*", "/lib/modules/*/kernel/drivers/video/nvidia.ko*")
 _LIBRARY_FOLDERS = {"amd64": ("/usr/lib/x86_64-linux-gnu",), "arm64": ("/usr/lib/aarch64-linux-gnu",)}
 
@@ -93,8 +94,9 @@ def modules(
     tree = dkms_tree(capture)
     if by_dkms is UNKNOWN or tree is UNKNOWN:
         return UNKNOWN
+    extra = matching(capture, _DKMS_EXTRA)
     builds = []
-    for path in by_dkms:
+    for path in (*by_dkms, *(() if extra is UNKNOWN else extra)):
         name = main_module(path.rpartition("/")[2])
         if name is not None:
             kernel = path.split("/")[3]
@@ -143,7 +145,9 @@ def _dkms_flavour(dkms: tuple[str, str] | str, packages: dict[str, Package] | Un
     if packages is UNKNOWN:
         return UNKNOWN
     built = [
-        package.split("-") for package in packages if package.startswith("nvidia") and "dkms" in package.split("-")
+        package.split("-")
+        for package in packages
+        if package.startswith(("nvidia", "kmod-nvidia")) and "dkms" in package.split("-")
     ]
     flavours = {"open" in words for words in built}
     if len(flavours) != 1:

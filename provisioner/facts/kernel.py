@@ -37,13 +37,21 @@ def installed(capture: Capture) -> tuple[str, ...] | Unknown:
     if names is UNKNOWN:
         return UNKNOWN
     releases = (name[len("vmlinuz-") :] for name in names if name.startswith("vmlinuz-"))
+    releases = (release for release in releases if not release.startswith("0-rescue-"))
     return tuple(sorted((r for r in releases if not r.endswith(_LEFTOVERS)), key=natural))
 
 
 def next_boot(capture: Capture, there: tuple[str, ...] | Unknown) -> str | Unknown:
-    """What GRUB takes when it is there, the newest in /boot when there is no GRUB (as other loaders of Debian do)."""
+    """What GRUB takes when it is there, the newest in /boot when there is no GRUB (as other loaders of Debian do).
+
+    RHEL-likes keep their entries outside grub.cfg, and grubby knows which of them is the default.
+    """
     if there is UNKNOWN or not there:
         return UNKNOWN
+    answer = capture.command("grubby --default-kernel")
+    if answer is not UNKNOWN and answer.rc == 0 and answer.stdout.strip():
+        release = answer.stdout.strip().rpartition("/vmlinuz-")[2]
+        return release if release in there else UNKNOWN
     config = capture.file("/boot/grub/grub.cfg")
     if config is UNKNOWN:
         return UNKNOWN

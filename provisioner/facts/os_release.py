@@ -10,6 +10,7 @@ from provisioner.model.capture import UNKNOWN, Capture, Unknown
 from provisioner.model.facts import OsRelease
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "armhf", "i686": "i386"}
+_MAJOR = ("rhel", "rocky")
 
 
 def read(capture: Capture) -> OsRelease | Unknown:
@@ -18,7 +19,10 @@ def read(capture: Capture) -> OsRelease | Unknown:
 
 
 def parse(text: str, machine: str = "") -> OsRelease | Unknown:
-    """`ID=debian` and `VERSION_ID="12"` are `debian-12`; a rolling release has no number."""
+    """`ID=debian` and `VERSION_ID="12"` are `debian-12`; a rolling release has no number.
+
+    RHEL and Rocky 9.6 are `rhel-9` and `rocky-9`: a point release takes the place of the one before it.
+    """
     values: dict[str, str] = {}
     for line in text.splitlines():
         match = re.fullmatch(r"\s*([A-Z_]+)=(.*)", line)
@@ -27,6 +31,8 @@ def parse(text: str, machine: str = "") -> OsRelease | Unknown:
     if not values.get("ID"):
         return UNKNOWN
     number = values.get("VERSION_ID")
+    if number and values["ID"] in _MAJOR:
+        number = number.partition(".")[0]
     return OsRelease(
         id=f"{values['ID']}-{number}" if number else values["ID"],
         name=values.get("PRETTY_NAME") or values.get("NAME") or values["ID"],

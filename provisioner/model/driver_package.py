@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _NAME = re.compile(
-    r"(xserver-xorg-video-nvidia|firmware-nvidia|(lib)?(nvidia|cuda1|nvcuvid1|nvoptix1)|lib[a-z0-9]+-nvidia)"
+    r"(xserver-xorg-video-nvidia|kmod-nvidia|firmware-nvidia|(lib)?(nvidia|cuda1|nvcuvid1|nvoptix1)|lib[a-z0-9]+-nvidia)"
 )
 # 535.261.03-1 is a driver's version; 11.8.89 (the CUDA toolkit's) and 1.17.4 (the container toolkit's) are not.
 _VERSION = re.compile(r"(?:\d+:)?(\d{3})\.\d+")

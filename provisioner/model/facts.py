@@ -74,7 +74,8 @@ class Package:
     """An installed package; `held` is dpkg's selection state `hold`.
 
     `whole` is false for one that is unpacked and not configured, or less; `half` is true when even unpacking was cut
-    short, so that dpkg does nothing with it but unpack it again.
+    short, so that dpkg does nothing with it but unpack it again. `others` are versions that stand beside this one, as
+    kernels of RHEL-likes do.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Package:
     held: bool
     whole: bool = True
     half: bool = False
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

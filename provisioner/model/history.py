@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from provisioner.model.enrolment import decided
 from provisioner.model.facts import Flavour
+from provisioner.model.manager import Manager
 from provisioner.model.resource import Unit
 from provisioner.model.stack import HostLock
 
@@ -103,6 +104,7 @@ class Record(_Value):
     files: dict[Path, KeptState] = {}
     units: dict[Word, UnitBefore] = {}
     bytes: int = 0
+    manager: Manager = "apt"  # a record of before there was another has none
 
     @property
     def folder(self) -> str:

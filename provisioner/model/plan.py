@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from provisioner.model.history import Keep
+from provisioner.model.manager import Manager
 from provisioner.model.resource import AbsentPackage, KernelModule, Package, Resource, Service, WholePackages
 from provisioner.model.stack import HostLock
 from provisioner.model.transaction import Move
@@ -96,6 +97,7 @@ class HostPlan(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: str
+    manager: Manager = "apt"
     changes: tuple[Change, ...] = ()
     reboot: bool = False
     drain: tuple[str, ...] = ()  # networks whose clients stop first

@@ -210,6 +210,21 @@ class Hold(_Kind):
         return f"hold {self.name}"
 
 
+class VersionLock(_Kind):
+    """Our part of dnf's version lock: what stands in it cannot be moved to another version, whoever asks.
+
+    The owner's own entries stand beside it in the same file.
+    """
+
+    kind: Literal["version-lock"] = "version-lock"
+    path: str = "/etc/dnf/plugins/versionlock.list"
+    lines: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return f"version lock {self.path}"
+
+
 class NoRunFile(_Kind):
     """No driver of NVIDIA's own installer lies beside the packages: it would overwrite them, and they it."""
 
@@ -388,6 +403,7 @@ Resource = Annotated[
     | Package
     | AbsentPackage
     | Hold
+    | VersionLock
     | NoRunFile
     | WholePackages
     | KernelModule

@@ -234,6 +234,56 @@ class DebianVersion(Version):
         return self._parts(self.text)[2]
 
 
+def _rpm_order(text: str) -> tuple[Any, ...]:
+    """Turn `1.0~rc1` into a tuple that Python orders as rpm does (rpmvercmp).
+
+    Only runs of letters and of digits count, whatever stands between them: `~` sorts before the end of the text, the
+    end before `^`, that before letters, letters before digits.
+    """
+    ranks = {"~": -1, "^": 1}
+    key: list[tuple[int, int, str]] = []
+    for part in re.findall(r"~|\^|[0-9]+|[A-Za-z]+", text):
+        if part in ranks:
+            key.append((ranks[part], 0, ""))
+        else:
+            key.append((3, int(part), "") if part.isdecimal() else (2, 0, part))
+    return (*key, (0, 0, ""))
+
+
+class RpmVersion(DebianVersion):
+    """Epoch, version and release of an RPM, `3:580.95.05-1.el9`, ordered exactly as rpm orders them.
+
+    It is asked the same things as a Debian package's version, so it is one; where the two meet, rpm's order counts.
+    """
+
+    __slots__ = ()
+    example: ClassVar[str] = "3:580.95.05-1.el9"
+    _SHAPE: ClassVar[re.Pattern[str]] = re.compile(
+        r"(?:([0-9]{1,9}):)?" r"([0-9A-Za-z][A-Za-z0-9.+~^_]*?)" r"-([A-Za-z0-9.+~^_]+)"
+    )
+
+    @classmethod
+    def _read(cls, text: str) -> tuple[Any, ...]:
+        epoch, upstream, revision = cls._parts(text)
+        return (epoch, _rpm_order(upstream), _rpm_order(revision))
+
+    def __lt__(self, other: DebianVersion) -> bool:
+        return self._key < self._of(other)._key
+
+    def __le__(self, other: DebianVersion) -> bool:
+        return self._key <= self._of(other)._key
+
+    def __gt__(self, other: DebianVersion) -> bool:
+        return self._key > self._of(other)._key
+
+    def __ge__(self, other: DebianVersion) -> bool:
+        return self._key >= self._of(other)._key
+
+    @classmethod
+    def _of(cls, other: DebianVersion) -> DebianVersion:
+        return other if isinstance(other, cls) else cls(other.text if "-" in other.text else f"{other.text}-0")
+
+
 @dataclass(frozen=True)
 class _Interval(Generic[V]):
     """One stretch of versions; `None` is "no end on this side", `closed` that the end itself belongs."""

@@ -38,6 +38,7 @@ from provisioner.model.resource import (
     Settings,
     Tool,
     Unit,
+    VersionLock,
     WholePackages,
 )
 from provisioner.model.settings import at, merged, told
@@ -92,7 +93,7 @@ _RANK: dict[Phase, int] = {"stage": 0, "drain": 1, "change": 2, "reboot": 3, "gu
 
 def _phase(wanted: Resource, *, reboot: bool) -> Phase:
     """Only what no running job can notice is staged; the rest waits for the drain."""
-    if isinstance(wanted, (Directory, PackageSource, ReplacedSource)) or (
+    if isinstance(wanted, (Directory, PackageSource, ReplacedSource, VersionLock)) or (
         isinstance(wanted, (File, KeptFile, AbsentFile)) and wanted.pins
     ):
         return "stage"
@@ -210,6 +211,8 @@ def describe(resource: Resource) -> str:
         return "configured by nvidia-ctk, in a drop-in"
     if isinstance(resource, Hold):
         return "held"
+    if isinstance(resource, VersionLock):
+        return f"{len(resource.lines)} entries"
     if isinstance(resource, NoRunFile):
         return "taken away by its own uninstaller"
     if isinstance(resource, AbsentFile):

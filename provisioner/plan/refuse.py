@@ -8,19 +8,41 @@ from collections.abc import Iterator, Sequence
 from provisioner.model.capture import UNKNOWN, Unknown
 from provisioner.model.driver_package import branch_of
 from provisioner.model.facts import Package as Installed
+from provisioner.model.manager import Manager
 from provisioner.model.plan import Change
 from provisioner.model.resource import AbsentPackage, Package
 from provisioner.model.transaction import Move
 
 _DISTRIBUTION = ("Debian", "Ubuntu")
-_KERNEL = re.compile(r"linux-(image|modules)-")
+# Repositories of RHEL-likes' own, and EPEL, which DKMS comes from.
+_REPOSITORIES = re.compile(r"rhel-|(baseos|appstream|crb|extras|powertools|codeready-builder|epel)(-|$)", re.IGNORECASE)
+_KERNEL = re.compile(r"linux-(image|modules)-|kernel(-(core|modules.*|rt.*|uek.*))?$")
 _RUNTIME = re.compile(r"(docker|containerd|podman|runc|crun)([.-]|$)")
 
 
 def refusals(
-    moves: Sequence[Move], changes: Sequence[Change], installed: dict[str, Installed] | Unknown
+    moves: Sequence[Move],
+    changes: Sequence[Change],
+    installed: dict[str, Installed] | Unknown,
+    manager: Manager = "apt",
 ) -> tuple[str, ...]:
     """Return why the transaction may not be made, one line for each thing that the plan did not ask for."""
+    return tuple(line.replace("apt would", f"{manager} would", 1) for line in _refusals(moves, changes, installed))
+
+
+def unmade(moves: Sequence[Move], asked: Sequence[Package | AbsentPackage]) -> tuple[str, ...]:
+    """Return what was asked for and would not be done: `dnf shell` leaves out what it cannot do, and goes on."""
+    touched = {move.name: move for move in moves}
+    return tuple(
+        f"dnf would not {'remove' if isinstance(package, AbsentPackage) else 'install'} {package.name}"
+        for package in asked
+        if package.name not in touched
+    )
+
+
+def _refusals(
+    moves: Sequence[Move], changes: Sequence[Change], installed: dict[str, Installed] | Unknown
+) -> tuple[str, ...]:
     named = {c.wanted.name: c.wanted for c in changes if isinstance(c.wanted, (Package, AbsentPackage))}
     ours = {_family(move.origin) for move in moves if move.name in named} | set(_DISTRIBUTION)
     branches = {
@@ -78,4 +100,6 @@ def _kind(name: str) -> str:
 def _family(origin: str) -> str:
     """`Debian-Security:12/oldstable-security` and `Debian:12.15/oldstable` are one family."""
     name = re.split(r"[:, ]", origin, maxsplit=1)[0]
+    if _REPOSITORIES.match(name):
+        return _DISTRIBUTION[0]
     return next((known for known in _DISTRIBUTION if name.startswith(known)), name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
 from provisioner.model.plan import HostPlan
 from provisioner.model.resource import (
@@ -13,9 +14,10 @@ from provisioner.model.resource import (
     Package,
     PackageSource,
     ReplacedSource,
+    VersionLock,
 )
 from provisioner.model.source import preview
-from provisioner.model.transaction import argv
+from provisioner.model.transaction import argv, dnf_line
 
 _FOLDER = "/etc/apt/preferences.d"
 
@@ -25,6 +27,8 @@ def simulation(plan: HostPlan) -> str | None:
     packages = plan.moving
     if not packages or plan.blocked or plan.interrupted:
         return None
+    if plan.manager == "dnf":
+        return _by_dnf(plan, packages)
     # Without a lock: a look must not stand in the way of somebody's apt, nor need root.
     words = argv(packages, "--simulate", "--option", "Debug::NoLocking=true")
     pins = [c.wanted for c in plan.changes if c.wanted.key.startswith(f"file {_FOLDER}/")]
@@ -51,6 +55,26 @@ def simulation(plan: HostPlan) -> str | None:
     options = ' "$@"' if sources else ""
     call = shlex.join(words[:at]) + options + ' --option Dir::Etc::PreferencesParts="$p" ' + shlex.join(words[at:])
     return "; ".join([*lines, _asking(call, packages, options)])
+
+
+def _by_dnf(plan: HostPlan, packages: Sequence[Package | AbsentPackage]) -> str:
+    """The version lock as it will be: a list of its own, in a folder of plugin settings that goes with the shell."""
+    locks = [c.wanted for c in plan.changes if isinstance(c.wanted, (VersionLock, KeptFile, AbsentFile))]
+    locks = [wanted for wanted in locks if wanted.path == VersionLock().path]
+    if not locks:
+        return f"export LC_ALL=C; {dnf_line(packages)}"
+    wanted = locks[0]
+    lines = ["p=$(mktemp -d) || exit 1; trap 'rm -rf \"$p\"' EXIT", 'cp -p /etc/dnf/plugins/*.conf "$p/" 2>/dev/null']
+    if isinstance(wanted, VersionLock):
+        lines.append(f"{{ sed '/^# BEGIN provision$/,/^# END provision$/d' {wanted.path} 2>/dev/null;")
+        lines[-1] += f' printf "%s\\n" {shlex.join(wanted.lines)}; }} >"$p/locks"'
+    elif isinstance(wanted, KeptFile):
+        lines.append(f'cp {shlex.quote(wanted.source)} "$p/locks"')
+    else:
+        lines.append(': >"$p/locks"')
+    lines.append('sed -i "s,^ *locklist *=.*,locklist = $p/locks," "$p/versionlock.conf"')
+    lines += ["export LC_ALL=C", dnf_line(packages, '--setopt=pluginconfpath="$p"')]
+    return "; ".join(lines)
 
 
 RELATIONS = "# relations"

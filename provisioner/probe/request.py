@@ -8,6 +8,7 @@ from pathlib import Path
 
 from provisioner.model.source import LockedSource, preview
 
+RPM = r"rpm -qa --qf '%{NAME}\t%|EPOCH?{%{EPOCH}:}:{}|%{VERSION}-%{RELEASE}\t%{ARCH}\n'"
 DPKG = r"dpkg-query -W -f='${Package}\t${Version}\t${db:Status-Abbrev}\n'"
 
 
@@ -19,12 +20,21 @@ class Command:
     limit_s: float = 10
     shell: bool = False
     program: str = ""  # a file beside this one, whose text the host's Python runs
+    words: tuple[str, ...] = ()  # of a program that dnf's own Python runs, with dnf's modules
 
     @property
     def argv(self) -> list[str]:
         if self.program:
-            return ["python3", "-IS", "-c", (Path(__file__).parent / self.program).read_text(encoding="utf-8")]
+            text = (Path(__file__).parent / self.program).read_text(encoding="utf-8")
+            return ["/bin/sh", "-c", _OF_DNF, text, *self.words] if self.words else ["python3", "-IS", "-c", text]
         return ["/bin/sh", "-c", self.line] if self.shell else shlex.split(self.line)
+
+
+_OF_DNF = (
+    "command -v dnf >/dev/null || exit 127; "
+    'p=/usr/libexec/platform-python; [ -x "$p" ] || p=python3; exec "$p" -I -c "$0" "$@"'
+)
+"""RHEL 8 has dnf's modules in the system's own Python alone, and maybe no other one."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +143,31 @@ Each unit that is named costs systemd a millisecond, so those that a plan compar
 SOURCE_FILES = ("/etc/apt/sources.list", "/etc/apt/sources.list.d/*.list", "/etc/apt/sources.list.d/*.sources")
 """Where apt's sources stand; a plan reads them only where the lock names a source."""
 
+DNF_FILES = (
+    "/etc/dnf/plugins/versionlock.list",
+    "/etc/dnf/plugins/versionlock.conf",
+)
+DNF_LISTINGS = ("/lib/modules/*/extra/nvidia*",)
+GRUBBY = Command("grubby --default-kernel")
+"""What tells of RHEL-likes besides."""
+
+DNF_STATE = Profile(
+    files=(*(path for path in STATE.files if not path.startswith("/etc/apt/")), *DNF_FILES),
+    listings=(*STATE.listings, *DNF_LISTINGS),
+    folders=tuple(path for path in STATE.folders if "dpkg" not in path),
+    links=STATE.links,
+    disks=STATE.disks,
+    units=STATE.units,
+    commands=(Command(RPM), GRUBBY),
+    devices=STATE.devices,
+)
+"""As STATE, of a host that is known to have dnf."""
+
 FULL = Profile(
     files=(
         *STATE.files,
         *SOURCE_FILES,
+        *DNF_FILES,
         "/etc/apt/preferences",
         "/etc/apt/apt.conf.d/50unattended-upgrades",
         "/etc/containerd/config.toml",
@@ -155,6 +186,7 @@ FULL = Profile(
     ),
     listings=(
         *STATE.listings,
+        *DNF_LISTINGS,
         "/sys/module/wireguard",
         "/lib/modules/*/kernel/drivers/net/wireguard/wireguard.ko*",
         "/usr/sbin/nft",
@@ -180,6 +212,8 @@ FULL = Profile(
     ),
     commands=(
         *STATE.commands,
+        Command(RPM),
+        GRUBBY,
         Command("dkms status"),
         Command("modinfo -F version nvidia"),
         Command("modinfo -F license nvidia"),
@@ -225,6 +259,25 @@ FULL = Profile(
     nvml=True,
 )
 """Everything that facts and the resolver read: offers of the package sources, NVML, tools that tell more."""
+
+
+DNF_OFFERS = (
+    "kmod-nvidia-*",
+    "nvidia-*",
+    "libnvidia-*",
+    "cuda-drivers*",
+    "cuda-compat-*",
+    "xorg-x11-nvidia",
+    "kernel-devel",
+    "dkms",
+    "docker-ce",
+    "docker-ce-cli",
+    "docker-buildx-plugin",
+    "docker-compose-plugin",
+    "containerd.io",
+    "podman",
+)
+"""Names whose offered versions are wanted of a RHEL-like."""
 
 
 KEYRINGS = Command(
@@ -427,6 +480,7 @@ class Request:
         offers = tuple(dict.fromkeys((*self.profile.offers, *self.packages))) if self.profile.offers else ()
         if offers:
             made.insert(0, offers_command(offers))
+            made.append(dnf_offers_command())
         return tuple(made)
 
 
@@ -436,6 +490,11 @@ def units_command(units: tuple[str, ...]) -> Command:
     return Command(
         f"systemctl show -p Id,LoadState,ActiveState,SubState,UnitFileState --state=failed '*' {named}", limit_s=15
     )
+
+
+def dnf_offers_command() -> Command:
+    """What the host's own repositories offer, by dnf itself; nothing where there is no dnf."""
+    return Command(f"dnf offers {' '.join(DNF_OFFERS)}", limit_s=120, program="dnf_offers.py", words=DNF_OFFERS)
 
 
 def offers_command(

@@ -25,6 +25,8 @@ if TYPING:
     Package = dict[str, Any]
 
 STATE = "/var/lib/provision"
+MANAGER = "apt"
+FOLDER = "debs"
 ARCHIVES = "/var/cache/apt/archives"
 SPARE = 256 << 20  # bytes that stay free for the transaction itself
 
@@ -48,6 +50,11 @@ def installed(names: "Iterable[str]") -> "dict[str, Package]":
                 "size": int(size or 0) << 10,
             }
     return found
+
+
+def automatic_ones() -> "set[str]":
+    """apt's marks of what came along as a dependency."""
+    return set(output("apt-mark", "showauto").split())
 
 
 def archive_name(name: str, package: "Package") -> str:
@@ -326,7 +333,7 @@ def main(spec: "dict[str, Any]") -> None:
         path = os.path.join(history, name)
         if os.path.isdir(path) and name != spec["run"] and not os.path.exists(os.path.join(path, "record.json")):
             shutil.rmtree(path)
-    os.makedirs(os.path.join(here, "debs"), exist_ok=True)
+    os.makedirs(os.path.join(here, FOLDER), exist_ok=True)
     os.makedirs(os.path.join(here, "files"), exist_ok=True)
     record = begun(here)
     if not record:
@@ -340,6 +347,8 @@ def main(spec: "dict[str, Any]") -> None:
             "files": {},
             "units": {},
         }
+    if MANAGER != "apt":
+        record["manager"] = MANAGER
     record["run"] = spec["run"]
     record["to"] = dict(record.get("to", {}), **spec["to"])
 
@@ -353,8 +362,8 @@ def main(spec: "dict[str, Any]") -> None:
     wanted = {name: there[name] for name in new if name in there and name in spec["replaced"]}
     need = sum(archive_size(name, package) for name, package in wanted.items())
     make_room(history, spec["run"], need, spec["most"], spec["limit"], spec["staged"])
-    had = keep_archives(wanted, os.path.join(here, "debs"), history)
-    automatic = set(output("apt-mark", "showauto").split())
+    had = keep_archives(wanted, os.path.join(here, FOLDER), history)
+    automatic = automatic_ones()
     for name in new:
         package = there.get(name)
         kept = {"unit": spec["packages"][name], "version": None}
@@ -362,7 +371,7 @@ def main(spec: "dict[str, Any]") -> None:
             kept.update({"version": package["version"], "held": package["held"], "auto": name in automatic})
             kept["architecture"] = package["architecture"]
             if name in wanted:
-                kept["sha256"] = sha256(os.path.join(here, "debs", archive_name(name, package)))
+                kept["sha256"] = sha256(os.path.join(here, FOLDER, archive_name(name, package)))
         record["packages"][name] = kept
     for path, traits in spec["files"].items():
         if path not in record["files"]:

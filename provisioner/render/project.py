@@ -45,10 +45,11 @@ from provisioner.model.resource import (
     Settings,
     Tool,
     Unit,
+    VersionLock,
     WholePackages,
 )
 from provisioner.model.source import KEYRINGS
-from provisioner.model.transaction import argv
+from provisioner.model.transaction import argv, dnf_call, dnf_given, rpm_name
 from provisioner.model.units import megabytes
 from provisioner.render.templates import fill
 
@@ -108,7 +109,7 @@ def project(
 
 def _fingerprint(plan: HostPlan) -> str:
     shown = {"changes", "drain", "drains", "reboot", "transaction", "keep", "takes_back", "trial"}
-    same = plan.model_dump(mode="json", include=shown)
+    same = plan.model_dump(mode="json", include=shown if plan.manager == "apt" else {*shown, "manager"})
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
 
 
@@ -141,7 +142,8 @@ def _playbook(group: Group, plan: HostPlan, *, run: str, made_by: str, made_at: 
 def _boot_guard(plan: HostPlan) -> list[str]:
     """A reboot into a kernel without the module leaves a host without GPU, and nobody near it."""
     running = [c.wanted for c in plan.changes if isinstance(c.wanted, RunningDriver) and c.wanted.version]
-    return [fill("tasks/boot_guard.yml.j2", version=driver.version) for driver in running if plan.reboot]
+    name = "boot_guard" if plan.manager == "apt" else "dnf_boot_guard"
+    return [fill(f"tasks/{name}.yml.j2", version=driver.version) for driver in running if plan.reboot]
 
 
 def _trial(trial: Trial, group: str, run: str, files: dict[str, str]) -> str:
@@ -219,6 +221,8 @@ def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[
     tasks += _files_and_folders(plan.in_phase("stage"), group, files)
     if plan.reloads:
         tasks.append(fill("tasks/device_links.yml.j2"))
+    if plan.manager == "dnf":
+        return tasks + _staged_by_dnf(plan, group, files) + _images(plan.in_phase("stage"))
     packages = plan.moving
     fetched = [p for p in packages if isinstance(p, Package) and p.archive is None]
     kept = [p for p in packages if isinstance(p, Package) and p.archive is not None]
@@ -238,6 +242,36 @@ def _stage(plan: HostPlan, group: str, run: str, files: dict[str, str]) -> list[
         files[sums] = "".join(f"{line}\n" for line in lines)
         tasks.append(fill("tasks/sums.yml.j2", sums=sums, where="the lock" if fetched else "what was kept"))
     return tasks + _images(plan.in_phase("stage")) + _prebuilt(plan)
+
+
+RPMS = "/var/lib/provision/rpms"
+"""Where a host keeps the RPMs of what it has: without them no change after this one could be taken back."""
+
+
+def _staged_by_dnf(plan: HostPlan, group: str, files: dict[str, str]) -> list[str]:
+    """As for apt: dnf is asked once more, and everything is there before the drain."""
+    packages = plan.moving
+    fetched = [p for p in packages if isinstance(p, Package) and p.archive is None]
+    kept = [p for p in packages if isinstance(p, Package) and p.archive is not None]
+    tasks = [fill("tasks/dnf_index.yml.j2")] if fetched else []
+    if plan.transaction:
+        expected = f"files/{group}/transaction"
+        lines = sorted(f"{move.name} {move.after or '-'}" for move in plan.transaction)
+        files[expected] = "".join(f"{line}\n" for line in lines)
+        call, _ = dnf_call(packages, asks=True)
+        tasks.append(fill("tasks/dnf_simulate.yml.j2", given=dnf_given(packages), argv=call, expected=expected))
+    if fetched:
+        call, stdin = dnf_call(packages, options=("--downloadonly",))
+        size = megabytes(plan.download_bytes)
+        tasks.append(fill("tasks/dnf_download.yml.j2", count=len(fetched), size=size, argv=call, stdin=stdin))
+        sums = f"files/{group}/SHA256SUMS"
+        files[sums] = "".join(f"{p.sha256} {rpm_name(p.name, p.version, p.architecture)}\n" for p in fetched)
+        tasks.append(fill("tasks/dnf_sums.yml.j2", sums=sums, folder=RPMS))
+    if kept:
+        sums = f"files/{group}/SHA256SUMS.kept"
+        files[sums] = "".join(f"{p.sha256}  {p.archive}\n" for p in kept)
+        tasks.append(fill("tasks/sums.yml.j2", sums=sums, where="what was kept"))
+    return tasks
 
 
 def _sources(changes: Sequence[Change], group: str, files: dict[str, str]) -> list[str]:
@@ -292,7 +326,7 @@ def _keep(plan: HostPlan, keep: Keep, group: str, run: str, files: dict[str, str
             }
             for f in files_of
         }
-        | {path: {"initramfs": False, "pins": True, "restarts": []} for path in _source_files(plan)}
+        | {path: {"initramfs": False, "pins": True, "restarts": []} for path in (*_source_files(plan), *_locks(plan))}
         | {
             path: {**_PLAIN, "restarts": ["containerd.service"]}
             for path in (CONTAINERD_FILES if any(isinstance(c.wanted, ContainerdRuntime) for c in plan.changes) else ())
@@ -309,6 +343,8 @@ def _keep(plan: HostPlan, keep: Keep, group: str, run: str, files: dict[str, str
     }
     source = f"files/{group}/keep.py"
     program = (Path(__file__).parent / "keep.py").read_text(encoding="utf-8")
+    if plan.manager == "dnf":
+        program += "\n\n" + (Path(__file__).parent / "keep_rpm.py").read_text(encoding="utf-8")
     files[source] = f"{program}\n\nmain({pprint.pformat(spec, width=120, sort_dicts=False)})\n"
     return fill("tasks/keep.yml.j2", source=source, folder=f"{HISTORY}/{run}")
 
@@ -321,6 +357,10 @@ def _source_files(plan: HostPlan) -> list[str]:
         elif isinstance(change.wanted, ReplacedSource):
             found.append(change.wanted.path)
     return found
+
+
+def _locks(plan: HostPlan) -> list[str]:
+    return [change.wanted.path for change in plan.changes if isinstance(change.wanted, VersionLock)]
 
 
 def _is_kept_file(wanted: Resource) -> TypeGuard[File]:
@@ -341,10 +381,10 @@ def _change(plan: HostPlan, group: str, files: dict[str, str]) -> list[str]:
     ]
     tasks += _files_and_folders(changes, group, files)
     tasks += [fill("tasks/run_file.yml.j2") for change in changes if isinstance(change.wanted, NoRunFile)]
-    tasks += _packages(changes)
+    tasks += _packages(changes) if plan.manager == "apt" else _rpms(changes)
     tasks += _restored(changes, after_packages=True)
     if _needs_initramfs(changes):
-        tasks.append(fill("tasks/initramfs.yml.j2"))
+        tasks.append(fill("tasks/initramfs.yml.j2" if plan.manager == "apt" else "tasks/dracut.yml.j2"))
     tasks += [
         fill("tasks/kernel_module.yml.j2", change=change)
         for change in changes
@@ -376,6 +416,8 @@ def _files_and_folders(changes: Sequence[Change], group: str, files: dict[str, s
     for change in changes:
         if isinstance(change.wanted, Directory):
             tasks.append(fill("tasks/directory.yml.j2", change=change))
+        elif isinstance(change.wanted, VersionLock):
+            tasks.append(fill("tasks/version_lock.yml.j2", wanted=change.wanted))
         elif isinstance(change.wanted, File):
             source = _source(change.wanted.path, group)
             files[source] = change.wanted.content
@@ -409,26 +451,40 @@ def _source(path: str, group: str) -> str:
 
 
 def _packages(changes: Sequence[Change]) -> list[str]:
+    """One transaction, and the marks of apt that go with it."""
     moving = [package for change in changes if (package := change.moves) is not None]
     wanted = [(c.wanted, c.keys) for c in changes if isinstance(c.wanted, Package)]
     held = [package.name for package, _ in wanted if package.held]
     held += [change.wanted.name for change in changes if isinstance(change.wanted, Hold)]
     if not moving and not wanted and not held:
         return []
-    units = sorted({package.unit for package in moving}, key=get_args(Unit).index)
-    gone = sum(isinstance(package, AbsentPackage) for package in moving)
-    parts = [f"install {len(moving) - gone}" if gone < len(moving) else "", f"remove {gone}" if gone else ""]
-    title = f"{' and '.join(filter(None, parts))} packages of {' and '.join(units)}".capitalize()
     return [
         fill(
             "tasks/package.yml.j2",
-            title=title + (" (module builds take minutes)" if "driver" in units and gone < len(moving) else ""),
+            title=_title(moving),
             argv=argv(moving) if moving else (),
             automatic=[p.name for p in moving if isinstance(p, Package) and p.auto],
             held=held,
             released=[package.name for package, keys in wanted if not package.held and "held" in keys],
         )
     ]
+
+
+def _rpms(changes: Sequence[Change]) -> list[str]:
+    """One transaction; the version lock was written while the host still served."""
+    moving = [package for change in changes if (package := change.moves) is not None]
+    if not moving:
+        return []
+    call, given = dnf_call(moving)
+    return [fill("tasks/dnf_package.yml.j2", title=_title(moving), argv=call, stdin=given)]
+
+
+def _title(moving: Sequence[Package | AbsentPackage]) -> str:
+    units = sorted({package.unit for package in moving}, key=get_args(Unit).index)
+    gone = sum(isinstance(package, AbsentPackage) for package in moving)
+    parts = [f"install {len(moving) - gone}" if gone < len(moving) else "", f"remove {gone}" if gone else ""]
+    title = f"{' and '.join(filter(None, parts))} packages of {' and '.join(units)}".capitalize()
+    return title + (" (module builds take minutes)" if "driver" in units and gone < len(moving) else "")
 
 
 def _needs_initramfs(changes: Sequence[Change]) -> bool:

@@ -20,7 +20,15 @@ from provisioner.matrix.entries import (
 from provisioner.matrix.reader import Matrix
 from provisioner.model.capture import UNKNOWN
 from provisioner.model.facts import HostFacts, OfferedPackage, Package, PciGpu
-from provisioner.model.version import CudaVersion, DebianVersion, DottedVersion, DriverVersion, Specifier
+from provisioner.model.manager import READ, Manager, as_package, manager_of
+from provisioner.model.version import (
+    CudaVersion,
+    DebianVersion,
+    DottedVersion,
+    DriverVersion,
+    RpmVersion,
+    Specifier,
+)
 
 
 @dataclass(frozen=True)
@@ -103,13 +111,18 @@ class Host:
     drivers: tuple[Driver, ...]  # what its own package sources offer
     kernels: tuple[str, ...]  # running and next to boot
     next_boot: str | None
+    manager: Manager = "apt"
     remembered: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)
     """What repairs ask of one host again and again; nothing in it outlives the host."""
 
 
 @lru_cache(maxsize=65536)
 def debian(text: str) -> DebianVersion:
-    return DebianVersion(text)
+    """The version of a package, ordered as its own manager does; an RPM's is told by the release it was built for."""
+    return RpmVersion(text) if _BUILT_FOR.search(text) else DebianVersion(text)
+
+
+_BUILT_FOR = re.compile(r"-[^-]*\.(el|fc)\d+(_\d+)?(\.|$)")
 
 
 @lru_cache(maxsize=16384)
@@ -157,11 +170,8 @@ def prepare(facts: HostFacts, matrix: Matrix) -> Host:
         drivers=offered,
         kernels=kernels,
         next_boot=next_boot,
+        manager=manager_of(facts.os.id),
     )
-
-
-READ = ("debian", "ubuntu")
-"""What the ids of systems begin with whose packages can be read; one that is like them shows dpkg's list as they do."""
 
 
 def unseen(facts: HostFacts) -> tuple[str, ...]:
@@ -173,9 +183,11 @@ def unseen(facts: HostFacts) -> tuple[str, ...]:
         "what its package sources offer": facts.offers,
     }
     missing = [what for what, fact in needed.items() if fact is UNKNOWN]
-    if facts.os is not UNKNOWN and facts.packages is UNKNOWN and not facts.os.id.startswith(READ):
+    if facts.os is not UNKNOWN and facts.packages is UNKNOWN and not facts.os.id.startswith(tuple(READ)):
         missing = [what for what in missing if "package" not in what]
-        missing.append(f"its packages: only dpkg and apt are read, and {facts.os.id} is neither Debian nor Ubuntu")
+        missing.append(
+            f"its packages: those of Debian, Ubuntu, RHEL and Rocky are read, and {facts.os.id} is none of them"
+        )
     if facts.gpus and facts.kernel.next_boot is UNKNOWN and facts.kernel.running is UNKNOWN:
         missing.append("which kernel it boots")
     return tuple(missing)
@@ -185,7 +197,7 @@ def _index(offers: Iterable[OfferedPackage], architecture: str) -> Offers:
     found: dict[str, dict[str, OfferedPackage]] = {}
     for offer in offers:
         # What apt calls a version and is none (a hand-made package) cannot be ordered, so it cannot be chosen.
-        if offer.architecture in (architecture, "all") and upstream(offer.version):
+        if offer.architecture in as_package(architecture) and upstream(offer.version):
             known = found.setdefault(offer.name, {})
             # One version in two suites is one package; the suite that is no backport speaks for it.
             if offer.version not in known or is_backport(known[offer.version]):
@@ -368,7 +380,14 @@ def has_headers(host: Host, release: str) -> bool:
     on_disk = host.facts.kernel.headers
     if on_disk is not UNKNOWN and release in on_disk:
         return True
-    return bool(host.offers.named(f"linux-headers-{release}"))
+    return bool(headers_of(release, host))
+
+
+def headers_of(release: str, host: Host) -> tuple[OfferedPackage, ...]:
+    """What a module for this kernel is built against: `linux-headers-RELEASE`, on RHEL-likes the very kernel-devel."""
+    if host.manager == "apt":
+        return host.offers.named(f"linux-headers-{release}")
+    return tuple(o for o in host.offers.named("kernel-devel") if f"{o.version}.{o.architecture}" == release)
 
 
 def has_module(host: Host, release: str, driver: Driver) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from provisioner.model.facts import OfferedPackage
+from provisioner.model.manager import Manager
 from provisioner.model.stack import LockedPackage
 from provisioner.resolve.compat import Compat
 from provisioner.resolve.containers import Toolkit
@@ -22,6 +23,7 @@ from provisioner.resolve.host import (
     RuntimeVersion,
     debian,
     fabric_manager,
+    headers_of,
     is_backport,
     needs_fabric_manager,
     root_offer,
@@ -44,7 +46,7 @@ def driver_unit(driver: Driver, host: Host) -> tuple[tuple[LockedPackage, ...], 
     # It starts with just this driver's version or not at all, so where it is installed it moves along.
     if fabric is not None and (needs_fabric_manager(host) or fabric.name in host.packages):
         roots.append(fabric)
-    pool = _pool(kernel, roots, host.offers)
+    pool = _pool(kernel, roots, host.offers, host.manager)
     chosen: dict[str, OfferedPackage] = {}
     waiting = [kernel, *roots]
     while waiting:
@@ -70,9 +72,13 @@ def driver_unit(driver: Driver, host: Host) -> tuple[tuple[LockedPackage, ...], 
     return _locked(chosen.values(), "driver"), tuple(sorted(left_behind))
 
 
-def _pool(kernel: OfferedPackage, roots: Iterable[OfferedPackage], offers: Offers) -> dict[str, OfferedPackage]:
+def _pool(
+    kernel: OfferedPackage, roots: Iterable[OfferedPackage], offers: Offers, manager: Manager
+) -> dict[str, OfferedPackage]:
     """What the driver's sources build in this version: the module's source, and that of the libraries."""
     wanted = upstream(kernel.version)
+    if manager == "dnf":
+        return _pool_of_rpms(kernel, offers)
     versions: dict[str, str] = {kernel.source: kernel.version}
     for root in roots:
         if upstream(root.version) == wanted:
@@ -83,6 +89,28 @@ def _pool(kernel: OfferedPackage, roots: Iterable[OfferedPackage], offers: Offer
         for offer in named
         if versions.get(offer.source) == offer.version
     }
+
+
+_RPM_OF_DRIVER = re.compile(r"(nvidia|libnvidia|xorg-x11-nvidia|cuda-drivers)(-|$)")
+_RPM_OF_FLAVOUR = {"kmod-nvidia-open-dkms": "nvidia-open", "kmod-nvidia-latest-dkms": "cuda-drivers"}
+
+
+def _pool_of_rpms(kernel: OfferedPackage, offers: Offers) -> dict[str, OfferedPackage]:
+    """NVIDIA builds its RPMs of one driver from many sources, all of the driver's own version.
+
+    The other flavour's module package, and what would bring it, are of the same version and stay out.
+    """
+    out = {meta for name, meta in _RPM_OF_FLAVOUR.items() if name != kernel.name}
+    pool = {kernel.name: kernel}
+    for named in offers.by_name.values():
+        for offer in named:
+            fits = _RPM_OF_DRIVER.match(offer.name) and upstream(offer.version) == upstream(kernel.version)
+            if not fits or offer.name in out:
+                continue
+            known = pool.get(offer.name)
+            if known is None or debian(known.version) < debian(offer.version):
+                pool[offer.name] = offer
+    return pool
 
 
 def _needed(depends: str, pool: dict[str, OfferedPackage]) -> list[OfferedPackage]:
@@ -150,11 +178,11 @@ def kernel_unit(host: Host, kernels: Iterable[str], *, hold: bool = True) -> tup
     """Headers of each kernel, and the meta package that brings those of the kernel that boots next."""
     chosen: dict[str, OfferedPackage] = {}
     for release in kernels:
-        named = host.offers.named(f"linux-headers-{release}")
+        named = headers_of(release, host)
         if named:
             offer = max(named, key=lambda o: debian(o.version))
             chosen[offer.name] = offer
-    if host.next_boot is not None:
+    if host.next_boot is not None and host.manager == "apt":
         flavour = re.sub(r"^[0-9][^-]*(-[0-9.]*[0-9](\.deb[0-9]+\.[0-9]+)?)?-", "", host.next_boot)
         metas = [
             offer

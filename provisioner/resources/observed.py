@@ -37,6 +37,7 @@ from provisioner.model.resource import (
     Service,
     Settings,
     Tool,
+    VersionLock,
     WholePackages,
 )
 from provisioner.model.settings import lacking
@@ -65,6 +66,8 @@ def observed(wanted: Resource, facts: HostFacts, capture: Capture) -> Observed:
         return _absent_package(wanted, facts)
     if isinstance(wanted, WholePackages):
         return _whole(facts)
+    if isinstance(wanted, VersionLock):
+        return _version_lock(wanted, capture)
     if isinstance(wanted, Hold):
         return _hold(wanted, facts)
     if isinstance(wanted, NoRunFile):
@@ -189,7 +192,21 @@ def _package(wanted: Package, facts: HostFacts) -> Observed:
         return UNKNOWN
     if found is None:
         return ABSENT
+    if wanted.version in found.others:  # a kernel's package beside that of a newer one
+        return wanted
     return wanted.model_copy(update={"version": found.version, "held": found.held})
+
+
+def _version_lock(wanted: VersionLock, capture: Capture) -> Observed:
+    """Our block of the file; without the plugin that reads it, none of it counts, and the plan says so."""
+    text = capture.file(wanted.path)
+    if text is UNKNOWN:
+        return UNKNOWN
+    match = re.search(r"(?ms)^# BEGIN provision$(.*?)^# END provision$", text or "")
+    if match is None:
+        return ABSENT
+    lines = tuple(line for line in match[1].splitlines() if line and not line.startswith("#"))
+    return wanted.model_copy(update={"lines": lines})
 
 
 def _absent_package(wanted: AbsentPackage, facts: HostFacts) -> Observed:

@@ -18,6 +18,7 @@ from provisioner.model.resource import (
     Service,
     WholePackages,
 )
+from provisioner.model.transaction import rpm_name
 from provisioner.resources.wanted import flavour_of
 
 
@@ -30,7 +31,7 @@ def undo(records: Sequence[Record], kernels: Sequence[str] | Unknown) -> tuple[R
     oldest = records[0]
     units = {name: unit for record in reversed(records) for name, unit in record.units.items()}
     there = {name for name, unit in units.items() if unit.there}
-    resources: list[Resource] = [WholePackages()]
+    resources: list[Resource] = [WholePackages()] if oldest.manager == "apt" else []
     owners = {path: record for record in reversed(records) for path in record.files}
     files = [_file(path, record, there) for path, record in sorted(owners.items())]
     resources += [file for file in files if file.pins]
@@ -90,8 +91,14 @@ def _package(name: str, record: Record) -> Package | AbsentPackage:
         unit=kept.unit,
         architecture=kept.architecture,
         sha256=kept.sha256,
-        archive=f"{HISTORY}/{record.run}/debs/{archive_name(name, kept)}" if kept.sha256 is not None else None,
+        archive=f"{HISTORY}/{record.run}/{_archive(name, kept, record)}" if kept.sha256 is not None else None,
     )
+
+
+def _archive(name: str, kept: KeptPackage, record: Record) -> str:
+    if record.manager == "dnf":
+        return f"rpms/{rpm_name(name, kept.version or '', kept.architecture)}"
+    return f"debs/{archive_name(name, kept)}"
 
 
 def archive_name(name: str, kept: KeptPackage) -> str:

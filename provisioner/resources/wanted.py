@@ -16,6 +16,7 @@ from provisioner.model.driver_package import branch_of
 from provisioner.model.facts import Flavour, HostFacts, SourceEntry
 from provisioner.model.facts import Package as Installed
 from provisioner.model.intent import ClientContainer
+from provisioner.model.manager import manager_of
 from provisioner.model.requirements import digest, requirements
 from provisioner.model.resource import (
     AbsentFile,
@@ -37,6 +38,7 @@ from provisioner.model.resource import (
     SecretFile,
     Service,
     Settings,
+    VersionLock,
     WholePackages,
 )
 from provisioner.model.source import LockedSource, same_place
@@ -91,10 +93,14 @@ DOCKER_VALUES: dict[str, JsonValue] = {"live-restore": True}
 
 def wanted(lock: HostLock) -> tuple[Resource, ...]:
     """Return the resources in the order in which they would be put in place."""
-    resources: list[Resource] = [Directory(path=STATE), WholePackages()]
+    dnf = manager_of(lock.os) == "dnf"
+    # An rpm that was cut short needs somebody who looks: there is nothing of it that could be finished by itself.
+    resources: list[Resource] = [Directory(path=STATE), *([] if dnf else [WholePackages()])]
     resources += [PackageSource(source=source) for source in lock.sources]
     held = [package for package in lock.packages if package.hold]
-    if held:
+    if held and dnf:
+        resources.append(VersionLock(lines=version_locks(lock)))
+    elif held:
         resources.append(File(path=PREFERENCES, content=preferences(held, vendor_driver=lock.vendor_driver), pins=True))
         resources.append(File(path=UNATTENDED, content=unattended(held), pins=True))
     if lock.driver_version is not None:
@@ -347,10 +353,11 @@ def strangers(lock: HostLock, installed: dict[str, Installed] | Unknown) -> tupl
         return ()
     locked = {package.name for package in lock.packages}
     mine = lock.driver_version.value.partition(".")[0]
+    strange = _strange_rpm if manager_of(lock.os) == "dnf" else _strange
     return tuple(
         AbsentPackage(name=package.name)
         for package in sorted(installed.values(), key=lambda p: p.name)
-        if package.name not in locked and _strange(package, mine, vendor=lock.vendor_driver)
+        if package.name not in locked and strange(package, mine, vendor=lock.vendor_driver)
     )
 
 
@@ -417,6 +424,20 @@ def _strange(package: Installed, branch: str, *, vendor: bool) -> bool:
     return its is not None and (vendor or its != branch)
 
 
+_RPM_FLAVOURS = re.compile(r"kmod-nvidia-(open|latest)-dkms|nvidia-open|cuda-drivers")
+
+
+def _strange_rpm(package: Installed, branch: str, *, vendor: bool) -> bool:
+    """The other flavour's module package, what would bring it back, and what is of another branch.
+
+    A desktop's packages of the same version stay: the resolver has locked them along.
+    """
+    if _RPM_FLAVOURS.fullmatch(package.name):
+        return True
+    its = branch_of(package.name, package.version)
+    return its is not None and its != branch
+
+
 def flavour_of(value: str) -> Flavour:
     """Return the module flavour that a lock names."""
     return "open" if value == "open" else "proprietary"
@@ -438,6 +459,35 @@ def preferences(packages: list[LockedPackage], *, vendor_driver: bool = False) -
     if not vendor_driver and any(package.unit == "driver" for package in packages):
         stanzas.append(f"Package: {VENDOR_ROOTS}\nPin: version *\nPin-Priority: -1\n")
     return HEADER.format(comment="#") + "\n" + "\n".join(stanzas)
+
+
+def version_locks(lock: HostLock) -> tuple[str, ...]:
+    """Return the entries of dnf's version lock: the locked packages, and the kernels that have the driver's module.
+
+    An entry keeps every other version of its package away, so no upgrade brings a kernel without a module.
+    """
+    entries = {version_lock(package.name, package.version) for package in lock.packages if package.hold}
+    if lock.driver_version is not None and lock.intent.policy.hold_kernel:
+        for release in lock.kernels:
+            version = release.rpartition(".")[0]
+            entries |= {version_lock(name, version) for name in _RPM_KERNELS}
+    return tuple(sorted(entries))
+
+
+def version_lock(name: str, version: str) -> str:
+    """`nvidia-driver-cuda-3:580.95.05-1.el9.*`, as `dnf versionlock add` writes it; an epoch always stands there."""
+    return f"{name}-{version if ':' in version else f'0:{version}'}.*"
+
+
+_RPM_KERNELS = (
+    "kernel",
+    "kernel-core",
+    "kernel-modules",
+    "kernel-modules-core",
+    "kernel-modules-extra",
+    "kernel-devel",
+    "kernel-devel-matched",
+)
 
 
 def unattended(packages: list[LockedPackage]) -> str:

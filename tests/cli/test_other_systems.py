@@ -11,13 +11,11 @@ from provisioner.cli.main import main
 from provisioner.errors import Exit
 from tests.facts.hosts import CAPTURES
 
-OS_RELEASE = (
-    'NAME="Red Hat Enterprise Linux"\nID="rhel"\nVERSION_ID="9.6"\nPRETTY_NAME="Red Hat Enterprise Linux 9.6"\n'
-)
+OS_RELEASE = 'NAME="openSUSE Leap"\nID="opensuse-leap"\nVERSION_ID="15.6"\nPRETTY_NAME="openSUSE Leap 15.6"\n'
 
 
 @pytest.fixture
-def rhel(tmp_path: Path) -> str:
+def leap(tmp_path: Path) -> str:
     """A recorded host with its dpkg and apt taken away and another name given to it."""
     capture = json.loads((CAPTURES / "debian-12-bare.json").read_text(encoding="utf-8"))
     for command in capture["commands"]:
@@ -27,25 +25,28 @@ def rhel(tmp_path: Path) -> str:
         if "dpkg" in path or "apt" in path:
             capture["files"][path] = None
     capture["files"]["/etc/os-release"] = OS_RELEASE
-    file = tmp_path / "rhel.json"
+    file = tmp_path / "leap.json"
     file.write_text(json.dumps(capture), encoding="utf-8")
     return str(file)
 
 
-def test_rhel_is_not_resolved_and_the_reason_is_its_packages(
-    rhel: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_leap_is_not_resolved_and_the_reason_is_its_packages(
+    leap: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lock = tmp_path / "provision.lock"
 
-    assert main(["resolve", "--capture", rhel, "-o", str(lock)]) == Exit.UNRESOLVABLE
+    assert main(["resolve", "--capture", leap, "-o", str(lock)]) == Exit.UNRESOLVABLE
 
-    said = "pd-b did not show its packages: only dpkg and apt are read, and rhel-9.6 is neither Debian nor Ubuntu.\n"
+    said = (
+        "pd-b did not show its packages: those of Debian, Ubuntu, RHEL and Rocky are read, "
+        "and opensuse-leap-15.6 is none of them.\n"
+    )
     out = capsys.readouterr().out
     assert said in out
     assert "did not show which packages" not in out
     assert not lock.exists()
 
 
-def test_why_says_the_same(rhel: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["why", "--capture", rhel, "driver=580"]) == Exit.UNRESOLVABLE
-    assert "only dpkg and apt are read, and rhel-9.6 is neither" in capsys.readouterr().out
+def test_why_says_the_same(leap: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["why", "--capture", leap, "driver=580"]) == Exit.UNRESOLVABLE
+    assert "and opensuse-leap-15.6 is none of them" in capsys.readouterr().out

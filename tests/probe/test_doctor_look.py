@@ -40,6 +40,8 @@ def test_no_command_changes_anything() -> None:
         "iptables -S",
         "ufw status",
         "podman --version",
+        "rpm -qa",
+        "grubby --default-kernel",
         'lsinitramfs "/boot/initrd.img-$(uname',
         "grep -m",
         "grep -e",

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from provisioner.matrix.reader import load
+from provisioner.model.manager import manager_of
 from provisioner.probe.payload import Garbled, capture_from, payload
-from provisioner.probe.request import FULL, STATE, Request
+from provisioner.probe.request import DNF_OFFERS, FULL, STATE, Request
 
 NOW = datetime(2026, 11, 24, 3, 7, tzinfo=timezone.utc)
 BODY: dict[str, Any] = {"format": 1, "files": {"/a": "ü", "/b": None}, "commands": {}}
@@ -101,10 +102,16 @@ def test_requests_are_told_apart() -> None:
 def test_every_package_that_the_matrix_installs_is_asked_about() -> None:
     """A set of which one name is never asked about can never be chosen, and nothing would say why."""
     matrix = load()
-    names = {name for branch in matrix.drivers.values() for one in branch.packages for name in one.install}
-    names |= {one.kernel_package for branch in matrix.drivers.values() for one in branch.packages}
-    deb = [one for runtime in matrix.runtimes.values() for one in runtime.packages if one.origin != "fedora"]
-    names |= {name for one in deb for name in one.install}
+    sets = [one for branch in matrix.drivers.values() for one in branch.packages]
+    named = {(one.os, name) for one in sets for name in (*one.install, one.kernel_package)}
+    engines = [one for runtime in matrix.runtimes.values() for one in runtime.packages if one.origin != "fedora"]
+    named |= {(one.os, name) for one in engines for name in one.install}
+    assert all(len({manager_of(os) for os in systems}) == 1 for systems, _ in named), "a set of one package manager"
+    asked = {"apt": FULL.offers, "dnf": DNF_OFFERS}
 
-    missing = {name for name in names if not any(fnmatchcase(name, pattern) for pattern in FULL.offers)}
+    missing = {
+        name
+        for systems, name in named
+        if not any(fnmatchcase(name, pattern) for pattern in asked[manager_of(systems[0])])
+    }
     assert missing == set()
