@@ -27,7 +27,8 @@ def refusals(
     manager: Manager = "apt",
 ) -> tuple[str, ...]:
     """Return why the transaction may not be made, one line for each thing that the plan did not ask for."""
-    return tuple(line.replace("apt would", f"{manager} would", 1) for line in _refusals(moves, changes, installed))
+    found = _refusals(moves, changes, installed, manager)
+    return tuple(line.replace("apt would", f"{manager} would", 1) for line in found)
 
 
 def unmade(moves: Sequence[Move], asked: Sequence[Package | AbsentPackage]) -> tuple[str, ...]:
@@ -41,7 +42,7 @@ def unmade(moves: Sequence[Move], asked: Sequence[Package | AbsentPackage]) -> t
 
 
 def _refusals(
-    moves: Sequence[Move], changes: Sequence[Change], installed: dict[str, Installed] | Unknown
+    moves: Sequence[Move], changes: Sequence[Change], installed: dict[str, Installed] | Unknown, manager: Manager
 ) -> tuple[str, ...]:
     named = {c.wanted.name: c.wanted for c in changes if isinstance(c.wanted, (Package, AbsentPackage))}
     ours = {_family(move.origin) for move in moves if move.name in named} | set(_DISTRIBUTION)
@@ -56,7 +57,7 @@ def _refusals(
         wanted = named.get(move.name)
         if wanted is not None:
             found += _other_than_named(move, wanted)
-        elif move.action in ("remove", "purge") and not (move.instead in named and not _kind(move.name)):
+        elif move.action in ("remove", "purge") and not (move.instead in named and _may_be_replaced(move, manager)):
             found.append(
                 f"apt would remove {_kind(move.name)}{move.name} {move.before}, which the plan did not ask for"
             )
@@ -89,6 +90,13 @@ def _beside(move: Move, ours: set[str], branches: set[str], held: set[str]) -> I
         yield f"apt would bring {words}, of another driver branch than the plan's {', '.join(sorted(branches))}"
     elif move.origin and _family(move.origin) not in ours:
         yield f"apt would take {words} from {move.origin}, which nothing in the plan comes from"
+
+
+def _may_be_replaced(move: Move, manager: Manager) -> bool:
+    """An RPM can call any other one obsolete, and need not provide what that did: only the driver's own may go so."""
+    if _kind(move.name):
+        return False
+    return manager == "apt" or branch_of(move.name, move.before or "") is not None
 
 
 def _kind(name: str) -> str:

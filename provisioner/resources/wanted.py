@@ -469,7 +469,9 @@ def version_locks(lock: HostLock) -> tuple[str, ...]:
     entries = {version_lock(package.name, package.version) for package in lock.packages if package.hold}
     if lock.driver_version is not None and lock.intent.policy.hold_kernel:
         for release in lock.kernels:
-            version = release.rpartition(".")[0]
+            version, _, architecture = release.rpartition(".")
+            if architecture not in ("x86_64", "aarch64"):
+                continue  # a kernel of no RPM
             entries |= {version_lock(name, version) for name in _RPM_KERNELS}
     return tuple(sorted(entries))
 

@@ -69,6 +69,9 @@ def driver(version: str, dist: str = "el9") -> list[StandIn]:
     """A driver as NVIDIA's repository for RHEL-likes carries it: one version for all, either of two module packages."""
     of = f"3:{version}"
 
+    # A package that calls a foreign one obsolete, as renamed ones of vendors do.
+    obsolete = ("bystander",) if version.startswith("590.") else ()
+
     def one(name: str, *requires: str, **more: tuple[str, ...] | str) -> StandIn:
         return StandIn(name, version, f"1.{dist}", 3, requires, **more)  # type: ignore[arg-type]
 
@@ -92,7 +95,12 @@ def driver(version: str, dist: str = "el9") -> list[StandIn]:
             architecture="noarch",
         ),
         one("nvidia-kmod-common", f"nvidia-kmod = {of}", architecture="noarch"),
-        one("nvidia-driver-cuda", f"nvidia-driver-cuda-libs = {of}", f"nvidia-persistenced = {of}"),
+        one(
+            "nvidia-driver-cuda",
+            f"nvidia-driver-cuda-libs = {of}",
+            f"nvidia-persistenced = {of}",
+            obsoletes=obsolete,
+        ),
         one(
             "nvidia-driver-cuda-libs",
             f"libnvidia-ml = {of}",
@@ -148,7 +156,7 @@ def kernel(release: str, dist: str = "el9_6") -> list[StandIn]:
 
 EVERYTHING = (
     StandIn("dkms", "3.2.1", "1.el9", architecture="noarch"),
-    StandIn("bystander", "1.0", "1.el9", requires=("nvidia-kmod = 3:580.95.05",)),
+    StandIn("bystander", "1.0", "1.el9"),
     StandIn("runc", "1.2.5", "2.el9"),
     *toolkit("1.18.1"),
     *toolkit("1.19.1"),

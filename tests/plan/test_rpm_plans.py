@@ -317,3 +317,32 @@ def test_the_kernel_that_has_no_kernel_devel_is_named() -> None:
     other = entry.model_copy(update={"kernels": (KERNEL, "5.14.0-570.17.1.el9_6.x86_64")})
     [why] = planned(capture, other).blocked
     assert "dnf install kernel-devel-5.14.0-570.17.1.el9_6.x86_64" in why
+
+
+@pytest.mark.parametrize("name", ["upgrade.txt", "wrapped.txt", "remove.txt", "kernel.txt", "shell.txt"])
+def test_the_run_reads_a_table_as_the_plan_does(name: str, tmp_path: Path) -> None:
+    """The task that compares again before the drain, with a dnf that prints what a real one printed."""
+    moves = dnf_table.parse(CommandOutput(rc=1, stdout=(RECORDED / name).read_text(encoding="utf-8"), stderr="")).moves
+    if name == "shell.txt":
+        moves = (
+            Move(name="kmod-nvidia-latest-dkms", action="install", after=NVIDIA),
+            Move(name="kmod-nvidia-open-dkms", action="remove", before=NVIDIA),
+        )
+    assert moves
+    plan = back().model_copy(update={"transaction": moves})
+    found = project([plan], {}, run="r1", made_by="0", made_at="2026-11-30T00:00:00Z")
+    tasks = [task for play in yaml.safe_load(found.files["group_1.yml"]) for task in play.get("tasks", ())]
+    [task] = [task for task in tasks if task["name"].startswith("Simulate")]
+    script = task["ansible.builtin.shell"]["cmd"].replace("/run/", f"{tmp_path}/")
+    (tmp_path / "dnf").write_text(f"#!/bin/sh\ncat {RECORDED / name}\nexit 1\n", encoding="utf-8")
+    (tmp_path / "dnf").chmod(0o755)
+    expected = found.files["files/group_1/transaction"]
+
+    def ran(given: str) -> subprocess.CompletedProcess[str]:
+        path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+        return subprocess.run(
+            ["bash", "-c", script], input=given, capture_output=True, text=True, env=path, check=False
+        )
+
+    assert ran(expected).returncode == 0, ran(expected).stdout
+    assert ran("".join(expected.splitlines(keepends=True)[1:])).returncode == 1
