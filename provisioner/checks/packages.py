@@ -5,17 +5,49 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import wraps
 
-from provisioner.checks.check import Check, NotMade, Seen, Verdict, failed, listed, not_applicable, passed
+from provisioner.checks.check import Check, Judge, NotMade, Seen, Verdict, failed, listed, not_applicable, passed
+from provisioner.model.manager import manager_of
 from provisioner.model.stack import HostLock
 
-INSTALLED = r"dpkg-query -W -f '${Package}\t${Version}\t${db:Status-Want}\t${db:Status-Status}\t${db:Status-Eflag}\n'"
-AUDIT = "LC_ALL=C dpkg --audit"
+# rpm's list in the same columns: an entry of dnf's version lock is a hold. Of kernels side by side the locked one comes
+# last, and counts.
+INSTALLED = r"""
+if command -v dpkg-query >/dev/null || ! command -v rpm >/dev/null; then
+  exec dpkg-query -W -f '${Package}\t${Version}\t${db:Status-Want}\t${db:Status-Status}\t${db:Status-Eflag}\n'
+fi
+locks=/etc/dnf/plugins/versionlock.list
+on='^ *enabled *= *(1|yes|true|on) *$'
+grep -qiE "$on" /etc/dnf/plugins/versionlock.conf 2>/dev/null && [ -f $locks ] || locks=/dev/null
+form='%{NAME}\t%|EPOCH?{%{EPOCH}:}:{}|%{VERSION}-%{RELEASE}\t%{NAME}-%|EPOCH?{%{EPOCH}}:{0}|:%{VERSION}-%{RELEASE}.*\n'
+rpm -qa --qf "$form" | grep -v '^gpg-pubkey' | awk -F '\t' -v OFS='\t' '
+  FILENAME != "-" { held[$0]; next }
+  { print $1, $2, ($3 in held) ? "hold" : "install", "installed", "ok" }' $locks - | sort -s -t "$(printf '\t')" -k 3,3r
+"""
+# rpm has no such audit; a transaction that was cut short leaves packages in two versions, as only kernels may be.
+AUDIT = r"""
+if command -v dpkg >/dev/null || ! command -v rpm >/dev/null; then LC_ALL=C exec dpkg --audit; fi
+rpm -qa --qf '%{NAME}.%{ARCH}\n' | sort | uniq -d | grep -vE '^(kernel(-|[.])|gpg-pubkey|kmod-nvidia-[0-9])' || :
+"""
 # apt-get dist-upgrade protects every held package before it decides anything else (apt's pkgDistUpgrade), unless
 # APT::Ignore-Hold says otherwise; whether the pins stand too is a check of its own. Calculating the whole upgrade
 # costs more than all other looks together, so it is left for where no hold is in force. Without locking: a check must
 # not stand in apt's way.
 UPGRADE = r"""
+if ! command -v dpkg-query >/dev/null && command -v dnf >/dev/null; then
+  said=$(LC_ALL=C timeout 90 dnf --assumeno upgrade 2>&1)
+  case $said in *"Nothing to do"*|*"Transaction Summary"*) ;; *) printf '%s\n' "$said" | tail -n 3 >&2; exit 1 ;; esac
+  echo 'Calculating upgrade'
+  printf '%s\n' "$said" | awk '
+    /^=+$/ { rules++; next }
+    rules != 2 { next }
+    /^ *$/ { rules = 9; next }
+    /^[A-Z][A-Za-z ]*:$/ { word = /^Removing/ ? "Remv" : "Inst"; row = ""; next }
+    $1 == "replacing" { sub(/[.][^.]*$/, "", $2); print "Remv", $2; next }
+    { row = row " " $0; if (split(row, column) >= 5) { print word, column[1]; row = "" } }'
+  exit 0
+fi
 set -- $(dpkg-query -W -f '${db:Status-Want} ${Package}\n' | sed -n 's/^hold //p')
 config=$(apt-config dump | grep -E '^(APT::Architecture |APT::Ignore-Hold |Unattended-Upgrade::Package-Blacklist)')
 printf '%s\n' "$config"
@@ -61,6 +93,18 @@ def _packages(seen: Seen) -> dict[str, _Package]:
 NOTHING_LOCKED = not_applicable("the lock names no packages")
 
 
+def _with_apt(judge: Judge) -> Judge:
+    """A check of what only apt and dpkg have."""
+
+    @wraps(judge)
+    def judged(wanted: HostLock, *seen: Seen) -> Verdict:
+        if manager_of(wanted.os) == "dnf":
+            return not_applicable("the host has dnf, whose version lock holds against everything")
+        return judge(wanted, *seen)
+
+    return judged
+
+
 def versions(wanted: HostLock, seen: Seen) -> Verdict:
     if not wanted.packages:
         return NOTHING_LOCKED
@@ -93,6 +137,8 @@ def whole(wanted: HostLock, seen: Seen, audit: Seen) -> Verdict:
     if broken:
         return failed(listed(broken))
     said = audit.stdout.strip().splitlines()
+    if said and manager_of(wanted.os) == "dnf":
+        return failed(f"installed in two versions: {listed(said)}")
     return failed(f"dpkg --audit: {said[0]}") if audit.rc != 0 or said else passed()
 
 
@@ -129,6 +175,10 @@ def pinned(wanted: HostLock, seen: Seen) -> Verdict:
     return failed(f"no pin above 1000 for {listed(loose)}") if loose else passed(f"{len(locked)} packages")
 
 
+def _upgrade(wanted: HostLock) -> str:
+    return "dnf upgrade" if manager_of(wanted.os) == "dnf" else "dist-upgrade"
+
+
 def upgrade_leaves(wanted: HostLock, seen: Seen) -> Verdict:
     names = {locked.name for locked in wanted.packages if locked.hold}
     if not names:
@@ -140,7 +190,7 @@ def upgrade_leaves(wanted: HostLock, seen: Seen) -> Verdict:
         if word in ("Inst", "Remv") and rest.split(" ")[0].split(":")[0] in names:
             touched.append(f"{'remove' if word == 'Remv' else 'install'} {rest.split(' ')[0]}")
     if touched:
-        return failed(f"dist-upgrade would {listed(touched)}")
+        return failed(f"{_upgrade(wanted)} would {listed(touched)}")
     if any(line.startswith("Calculating upgrade") for line in lines):
         return passed("simulated")
     loose = sorted(names - {line[5:] for line in lines if line.startswith("held ")})
@@ -201,11 +251,11 @@ def one_driver(wanted: HostLock, seen: Seen) -> Verdict:
 CHECKS = (
     Check("packages-version", "Locked packages are installed at their versions", versions, (INSTALLED,)),
     Check("packages-held", "Locked packages are held", held, (INSTALLED,)),
-    Check("packages-pinned", "apt preferences pin the locked versions", pinned, (PREFERENCES,)),
-    Check("upgrade-leaves", "apt-get dist-upgrade would leave them alone", upgrade_leaves, (UPGRADE,)),
-    Check("unattended-upgrades", "unattended-upgrades leaves them alone", unattended, (INSTALLED, UPGRADE)),
+    Check("packages-pinned", "apt preferences pin the locked versions", _with_apt(pinned), (PREFERENCES,)),
+    Check("upgrade-leaves", "An upgrade by hand would leave them alone", upgrade_leaves, (UPGRADE,)),
+    Check("unattended-upgrades", "unattended-upgrades leaves them alone", _with_apt(unattended), (INSTALLED, UPGRADE)),
     Check("packages-whole", "No package is half installed", whole, (INSTALLED, AUDIT)),
-    Check("dpkg-finished", "dpkg was not interrupted", not_interrupted, (INTERRUPTED,)),
-    Check("dpkg-free", "Nobody holds dpkg's lock", not_locked, (LOCKS,), required=False),
+    Check("dpkg-finished", "dpkg was not interrupted", _with_apt(not_interrupted), (INTERRUPTED,)),
+    Check("dpkg-free", "Nobody holds dpkg's lock", _with_apt(not_locked), (LOCKS,), required=False),
     Check("one-driver", "No packages of another driver version", one_driver, (INSTALLED,), required=False),
 )

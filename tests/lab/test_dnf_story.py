@@ -31,7 +31,7 @@ from provisioner.render.project import project
 from provisioner.resolve.lock import read_lock
 from tests.lab import standins_rpm
 from tests.lab.conftest import ssh
-from tests.lab.operator import BIN, Operator
+from tests.lab.operator import BIN, LONG, Operator
 
 pytestmark = pytest.mark.lab
 
@@ -258,9 +258,10 @@ def test_07_the_way_back_needs_no_repository(operator: Rpm) -> None:
     assert OWN_LOCK in locks
 
 
+@pytest.mark.skipif(not LONG, reason="long form: scripts/test --all")
 def test_08_without_a_way_back_nothing_is_begun(operator: Rpm) -> None:
     """No repository has any more what is installed, and the copies are gone too: keeping it fails while it serves."""
-    operator.as_root(f"rm -rf /var/lib/provision/rpms {HISTORY}/*/rpms")
+    operator.as_root(f"rm -rf /var/lib/provision/rpms {HISTORY}")
     goal = operator.goal()
     seen, _ = observe([operator.host], {HOST: request_for(goal)}, operator.prober)
     plan = _of_packages(plan_for(seen[HOST], goal, Nobody()))
@@ -269,6 +270,7 @@ def test_08_without_a_way_back_nothing_is_begun(operator: Rpm) -> None:
     assert operator.driver() == {OLD}
 
 
+@pytest.mark.skipif(not LONG, reason="long form: scripts/test --all")
 def test_09_a_repository_that_is_gone_is_said_by_resolve(operator: Rpm) -> None:
     said = operator.run("resolve", code=Exit.UNRESOLVABLE)
     assert "what its package sources offer" in said or "package sources" in said
