@@ -101,7 +101,7 @@ def refuse_if_moved(saved: Plan, fresh: Planned) -> None:
         elif now.changes != plan.changes:
             moved.append(f"{name}: {_what_moved(plan, now)}")
         elif now.transaction != plan.transaction:
-            moved.append(f"{name}: apt would do something else now: {_which_moved(plan, now)}")
+            moved.append(f"{name}: {plan.manager} would do something else now: {_which_moved(plan, now)}")
         elif fresh.plan.locked[name] != saved.locked[name]:
             moved.append(f"{name}: its lock entry is another one now")
     if moved:

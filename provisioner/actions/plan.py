@@ -394,7 +394,7 @@ def _asked(
             found[name] = _with(found[name], answer, seen[name])
             found[name] = _moving_by_itself(found[name], one.capture)
         if name in signed:
-            refused = key_refusals(one.capture.command(SIGNING))
+            refused = key_refusals(one.capture.command(SIGNING), plans[name].manager)
             found[name] = found[name].model_copy(update={"blocked": (*found[name].blocked, *refused)})
     return found, again, failed
 

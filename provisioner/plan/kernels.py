@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from provisioner.model.capture import UNKNOWN, CommandOutput, Unknown
 from provisioner.model.facts import HostFacts
+from provisioner.model.manager import Manager, manager_of
 from provisioner.model.plan import HostPlan
 from provisioner.model.resource import AbsentFile, File, KeptFile, KernelModule, Package
 from provisioner.model.stack import HostLock
@@ -23,7 +24,7 @@ def boot_refusals(plan: HostPlan, lock: HostLock, facts: HostFacts) -> tuple[str
     """Return why the host may not be changed, as far as facts tell: each line says what to type next."""
     if lock.driver_version is None:
         return ()
-    return (*_without_module(lock, facts), *_without_room(plan, facts))
+    return (*_without_module(lock, facts), *_without_room(plan, lock, facts))
 
 
 def _without_module(lock: HostLock, facts: HostFacts) -> tuple[str, ...]:
@@ -34,24 +35,30 @@ def _without_module(lock: HostLock, facts: HostFacts) -> tuple[str, ...]:
         return ()
     names = {package.name for package in lock.packages}
     prebuilt = any(name.startswith("linux-modules-nvidia-") and name.endswith(f"-{release}") for name in names)
+    dnf = manager_of(lock.os) == "dnf"
+    devel = any(p.name == "kernel-devel" and f"{p.version}.{p.architecture}" == release for p in lock.packages)
     there = any(build.kernel == release and build.version == lock.driver_version.value for build in modules)
-    if there or release in headers or prebuilt or f"linux-headers-{release}" in names:
+    if there or release in headers or prebuilt or devel or f"linux-headers-{release}" in names:
         return ()
+    package = f"kernel-devel-{release}" if dnf else f"linux-headers-{release}"
     return (
         f"kernel {release} boots next, and has neither a module of driver {lock.driver_version.value} nor headers to "
-        f"build one: after a reboot the host would have no GPU. Install linux-headers-{release}, or let provision "
+        f"build one: after a reboot the host would have no GPU. Install {package}, or let provision "
         "resolve lock it; where no source offers it, remove that kernel",
     )
 
 
-def _without_room(plan: HostPlan, facts: HostFacts) -> tuple[str, ...]:
+def _without_room(plan: HostPlan, lock: HostLock, facts: HostFacts) -> tuple[str, ...]:
     free = UNKNOWN if facts.disk_free_mib is UNKNOWN else facts.disk_free_mib.get("/boot", UNKNOWN)
     if free is UNKNOWN or free >= BOOT_SPARE_MIB or not _builds_boot_image(plan):
         return ()
     return (
         f"/boot has {free} MiB free, and the boot image is built anew beside the old one: {BOOT_SPARE_MIB} MiB are "
-        "needed. Remove kernels that are not used: apt-get autoremove --purge",
+        f"needed. Remove kernels that are not used: {_REMOVE[manager_of(lock.os)]}",
     )
+
+
+_REMOVE = {"apt": "apt-get autoremove --purge", "dnf": "dnf remove --oldinstallonly"}
 
 
 def _builds_boot_image(plan: HostPlan) -> bool:
@@ -69,7 +76,7 @@ def asks_for_a_key(plan: HostPlan, facts: HostFacts) -> bool:
     return any(isinstance(c.wanted, KernelModule) or (c.moves and "dkms" in c.moves.name) for c in plan.changes)
 
 
-def key_refusals(answer: CommandOutput | Unknown) -> tuple[str, ...]:
+def key_refusals(answer: CommandOutput | Unknown, manager: Manager = "apt") -> tuple[str, ...]:
     """Return the steps at the console when no key is enrolled that DKMS would sign with; () when one is."""
     if answer is UNKNOWN:
         return ("Secure Boot is on, and whether a key of this host is enrolled could not be seen",)
@@ -77,7 +84,7 @@ def key_refusals(answer: CommandOutput | Unknown) -> tuple[str, ...]:
         return ()
     steps = []
     if "no mokutil" in answer.stdout:
-        steps.append("apt-get install mokutil dkms")
+        steps.append(f"{'apt-get' if manager == 'apt' else manager} install mokutil dkms")
     if "/mok" not in answer.stdout.lower():
         steps.append("dkms generate_mok                             (makes the key; DKMS signs with it)")
     if "in the enrollment request" not in answer.stdout:

@@ -12,6 +12,7 @@ from provisioner.matrix.reader import Matrix
 from provisioner.model.capture import UNKNOWN
 from provisioner.model.facts import HostFacts, OsRelease
 from provisioner.model.intent import Intent, SourceWish
+from provisioner.model.manager import manager_of
 from provisioner.model.openpgp import fingerprints
 from provisioner.model.source import LockedSource, same_place
 
@@ -30,6 +31,13 @@ class Place:
 
 def places(intent: Intent, os: OsRelease, matrix: Matrix) -> tuple[Place, ...]:
     """Return the sources that a request names, for this release. Raises BadInput for one that cannot be filled in."""
+    if intent.policy.sources and manager_of(os.id) == "dnf":
+        raise BadInput(
+            "source-not-for-dnf",
+            f"provision_policy.sources: writing package sources on {os.id} is not supported yet",
+            context=["only sources of apt are written; what dnf's own repositories offer is read"],
+            hint="put the vendor's .repo file on the host, leave provision_policy.sources out, and resolve again",
+        )
     return tuple(_place(wish, os, matrix) for wish in intent.policy.sources)
 
 

@@ -172,11 +172,11 @@ EVERYTHING = (
 BUILD = f"""set -eu
 cd {WHERE}
 mkdir -p repo
-rpmbuild() {{ command rpmbuild --quiet --define "_topdir {WHERE}/work" --define "_rpmdir {WHERE}/repo" \
-  --define "_build_name_fmt %%{{NAME}}-%%{{VERSION}}-%%{{RELEASE}}.%%{{ARCH}}.rpm" --target "$1" -bb "$2" \
-  >>build.log 2>&1 || {{ tail -n 20 build.log >&2; exit 1; }}; }}
-for spec in specs/*.x86_64.spec; do rpmbuild x86_64 "$spec"; done
-for spec in specs/*.noarch.spec; do rpmbuild noarch "$spec"; done
+build() {{ ls specs/*."$1".spec | xargs -P 3 -I SPEC rpmbuild --quiet --define "_topdir {WHERE}/work" \
+  --define "_rpmdir {WHERE}/repo" --define "_build_name_fmt %%{{NAME}}-%%{{VERSION}}-%%{{RELEASE}}.%%{{ARCH}}.rpm" \
+  --target "$1" -bb SPEC >>build.log 2>&1 || {{ tail -n 20 build.log >&2; exit 1; }}; }}
+build x86_64
+build noarch
 rm -rf work
 createrepo_c --quiet repo
 """

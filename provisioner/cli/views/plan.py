@@ -110,7 +110,7 @@ def transaction_lines(plan: HostPlan) -> list[str]:
         if not plan.moving or plan.blocked:
             return []
         why = "it is when dpkg has finished what was interrupted" if plan.interrupted else "the capture does not tell"
-        return [f"apt was not asked what it would do: {why}"]
+        return [f"{plan.manager} was not asked what it would do: {why}"]
     alike: dict[tuple[Action, str], list[str]] = {}
     for move in plan.transaction:
         versions = f"{move.before} → {move.after}" if move.before and move.after else move.after or move.before or ""
@@ -227,7 +227,7 @@ def phase_lines(plan: HostPlan) -> Iterable[tuple[str, str]]:
         yield from _drain_lines(plan)
     change = _counted(plan.in_phase("change"))
     if plan.transaction:
-        change.append(_moved(plan.transaction))
+        change.append(_moved(plan.transaction, plan.manager))
     if change and plan.reloads:
         change.append(
             "systemd reloads" + ("" if plan.drain else " (containers keep their GPUs: linked in /dev/char first)")
@@ -261,11 +261,11 @@ def _fetched(fresh: Sequence[Change], plan: HostPlan) -> str:
     return f"download {len(fresh) - kept} packages ({megabytes(plan.download_bytes)}) and what they need"
 
 
-def _moved(moves: Sequence[Move]) -> str:
-    """Return `apt: 30 new, 2 newer, 1 removed`."""
+def _moved(moves: Sequence[Move], manager: str) -> str:
+    """Return `apt: 30 new, 2 newer, 1 removed`, with the name of the package manager."""
     words = {"install": "new", "upgrade": "newer", "downgrade": "older", "reinstall": "again"}
     counts = Counter(words.get(move.action, "removed") for move in moves)
-    return "apt: " + ", ".join(f"{count} {word}" for word, count in counts.items())
+    return f"{manager}: " + ", ".join(f"{count} {word}" for word, count in counts.items())
 
 
 _DRAINS = {
