@@ -264,13 +264,17 @@ def _staged_by_dnf(plan: HostPlan, group: str, files: dict[str, str]) -> list[st
         call, stdin = dnf_call(packages, options=("--downloadonly",))
         size = megabytes(plan.download_bytes)
         tasks.append(fill("tasks/dnf_download.yml.j2", count=len(fetched), size=size, argv=call, stdin=stdin))
-        sums = f"files/{group}/SHA256SUMS"
-        files[sums] = "".join(f"{p.sha256} {rpm_name(p.name, p.version, p.architecture)}\n" for p in fetched)
-        tasks.append(fill("tasks/dnf_sums.yml.j2", sums=sums, folder=RPMS))
     if kept:
         sums = f"files/{group}/SHA256SUMS.kept"
         files[sums] = "".join(f"{p.sha256}  {p.archive}\n" for p in kept)
         tasks.append(fill("tasks/sums.yml.j2", sums=sums, where="what was kept"))
+    for some, where in ((fetched, "the lock"), (kept, "what was kept")):
+        if some:
+            # What was kept goes with the change that is taken back, and would be missing before the next one.
+            sums = f"files/{group}/SHA256SUMS{'' if some is fetched else '.put-by'}"
+            lines = [f"{p.sha256} {rpm_name(p.name, p.version, p.architecture)} {p.name}" for p in some]
+            files[sums] = "".join(f"{line}\n" for line in lines)
+            tasks.append(fill("tasks/dnf_sums.yml.j2", sums=sums, folder=RPMS, history=HISTORY, where=where))
     return tasks
 
 

@@ -169,6 +169,39 @@ EVERYTHING = (
     *kernel("5.14.0-570.17.1"),
 )
 
+_MODULE = """---
+document: modulemd
+version: 2
+data:
+  name: nvidia-driver
+  stream: "{branch}-open"
+  version: 20261101000000
+  context: {branch}abcde
+  arch: x86_64
+  summary: stand-in
+  description: stand-in
+  license:
+    module: [none]
+  dependencies:
+    - requires:
+        platform: [el9]
+  artifacts:
+    rpms:
+{rpms}
+...
+"""
+
+
+def streams(packages: Iterable[StandIn] = EVERYTHING) -> str:
+    """Return the module streams of NVIDIA's repository for release 9: one for each branch, with all of its drivers."""
+    branches: dict[str, list[str]] = {}
+    for package in packages:
+        if package.epoch == 3 and "nvidia" in package.name:
+            line = f"      - {package.name}-{package.evr}.{package.architecture}"
+            branches.setdefault(package.version.partition(".")[0], []).append(line)
+    return "".join(_MODULE.format(branch=branch, rpms="\n".join(rpms)) for branch, rpms in branches.items())
+
+
 BUILD = f"""set -eu
 cd {WHERE}
 mkdir -p repo
@@ -179,6 +212,7 @@ build x86_64
 build noarch
 rm -rf work
 createrepo_c --quiet repo
+modifyrepo_c --mdtype=modules modules.yaml repo/repodata >/dev/null
 """
 """A shell script that builds what was unpacked at WHERE; needs rpmbuild and createrepo_c there."""
 
@@ -194,8 +228,8 @@ def specs(packages: Iterable[StandIn] = EVERYTHING) -> bytes:
             )
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
-        script = BUILD.encode()
-        info = tarfile.TarInfo("build.sh")
-        info.size = len(script)
-        archive.addfile(info, io.BytesIO(script))
+        for name, text in (("build.sh", BUILD), ("modules.yaml", streams(packages))):
+            info = tarfile.TarInfo(name)
+            info.size = len(text.encode())
+            archive.addfile(info, io.BytesIO(text.encode()))
     return buffer.getvalue()

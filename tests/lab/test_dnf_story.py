@@ -66,6 +66,7 @@ mkdir -p /lib/modules/{KERNEL}/build /lib/modules/$(uname -r)/build
 touch /lib/modules/{KERNEL}/build/Makefile /lib/modules/$(uname -r)/build/Makefile
 printf '#!/bin/sh\\necho /boot/vmlinuz-{KERNEL}\\n' >/usr/local/bin/grubby
 chmod 755 /usr/local/bin/grubby
+dnf -yq module enable nvidia-driver:580-open >/dev/null 2>&1
 dnf -yq install kernel-5.14.0-570.12.1.el9_6 runc >/dev/null 2>&1
 rpm -i repo/bystander-*.rpm  # dnf would follow what calls it obsolete
 """
@@ -177,6 +178,10 @@ def test_01_offers_are_read_and_locked_exactly(operator: Rpm) -> None:
     assert versions["docker-ce"] == "3:29.3.0-1.el9"
     assert versions["kernel-devel"] == "5.14.0-570.12.1.el9_6"
     assert KERNEL in entry.kernels
+    assert entry.driver_branch is not None
+    assert any(f"offer driver {OLD}, {NEW} and no other" in reason.text for reason in entry.driver_branch.not_newer), (
+        "590 is of another module stream than the one that is enabled"
+    )
 
 
 def test_02_a_pinned_install(operator: Rpm) -> None:
@@ -213,8 +218,10 @@ def test_03_an_upgrade_by_hand_moves_nothing(operator: Rpm) -> None:
 def test_04_what_nobody_asked_for_is_refused(operator: Rpm) -> None:
     """590's stand-in calls a foreign package obsolete: dnf would take it away without a word in anybody's plan."""
     before = operator.installed()
+    operator.as_root("dnf -qy module reset nvidia-driver && dnf -qy module enable nvidia-driver:590-open")
     operator.want(HOST, driver=f"=={OTHER}")
     assert operator.planned().blocked == ("dnf would remove bystander 1.0-1.el9, which the plan did not ask for",)
+    operator.as_root("dnf -qy module reset nvidia-driver && dnf -qy module enable nvidia-driver:580-open")
     assert operator.installed() == before
 
 
@@ -241,6 +248,10 @@ def test_06_an_upgrade_keeps_what_it_replaces(operator: Rpm) -> None:
     assert operator.planned().changes == ()
     kept = operator.as_root(f"ls {HISTORY}/20261130T000003Z-cccc/rpms")
     assert f"nvidia-driver-cuda-{OLD}-1.el9.x86_64.rpm" in kept
+    put_by = operator.as_root("ls /var/lib/provision/rpms")
+    assert f"nvidia-driver-cuda-{NEW}-1.el9.x86_64.rpm" in put_by
+    assert f"-{OLD}-" not in put_by
+    assert "docker-ce-29.3.0-1.el9.x86_64.rpm" in put_by, "what did not move stays"
     assert "Nothing to do" in operator.as_root("LC_ALL=C dnf -y upgrade")
 
 
@@ -258,6 +269,9 @@ def test_07_the_way_back_needs_no_repository(operator: Rpm) -> None:
     assert f"nvidia-driver-cuda-3:{OLD}-1.el9.*" in locks
     assert NEW not in locks
     assert OWN_LOCK in locks
+    put_by = operator.as_root("ls /var/lib/provision/rpms")
+    assert f"nvidia-driver-cuda-{OLD}-1.el9.x86_64.rpm" in put_by, "the next change finds it there"
+    assert f"-{NEW}-" not in put_by
 
 
 @pytest.mark.skipif(not LONG, reason="long form: scripts/test --all")

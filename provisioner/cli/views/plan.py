@@ -192,6 +192,7 @@ _KINDS = {
     "replaced-source": "file",
     "no-run-file": "driver of NVIDIA's installer",
     "key-pair": "key",
+    "version-lock": "version lock",
     "secret-file": "secret",
 }
 
