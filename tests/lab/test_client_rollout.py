@@ -72,10 +72,14 @@ def fleet(lab_factory: Callable[..., Lab], tmp_path_factory: pytest.TempPathFact
 
 
 def wish(fleet: Serving, network: str) -> None:
-    """The same request for all six; what serves is not thrown out because its branch is past its end."""
+    """The same request for all six; what serves is not thrown out because its branch is past its end.
+
+    Nor because of where it came from: NVIDIA's own repository is no wish, it only offers the newest driver.
+    """
+    policy = {"past_end_of_life": "keep", "driver_source": "auto"}
     for host in HOSTS:
         client = fleet.stand_in("livepeer", CLIENT, 8935, "status", images=dict(fleet.images))
-        fleet.variables(host, network, [client], policy={"past_end_of_life": "keep"})
+        fleet.variables(host, network, [client], policy=policy)
 
 
 def drivers(fleet: Serving) -> dict[str, str]:
