@@ -27,7 +27,7 @@ CLEAR_BUILD = (
 
 
 # A host wrote these words, and they go into a playbook: nothing that Ansible would evaluate gets in.
-Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+~:@-]*$", max_length=200)]
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+~^:@-]*$", max_length=200)]
 Path = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_.+~:@-]+)+$", max_length=400)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

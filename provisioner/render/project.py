@@ -16,6 +16,7 @@ from provisioner.host import programs
 from provisioner.host.programs import CLIENT
 from provisioner.host.trial import FOLDER as TRIAL
 from provisioner.model.history import BUILD, CLEAR_BUILD, HISTORY, Keep
+from provisioner.model.manager import Manager
 from provisioner.model.paths import data_dir
 from provisioner.model.plan import Change, DrainStep, HostPlan, Phase, Trial
 from provisioner.model.requirements import requirements
@@ -321,7 +322,7 @@ def _keep(plan: HostPlan, keep: Keep, group: str, run: str, files: dict[str, str
         "run": run,
         "to": {move.name: move.after for move in moves},
         "packages": {**{move.name: "other" for move in moves}, **named},
-        "replaced": sorted({m.name for m in moves if m.before is not None} | {p.name for p in plan.moving}),
+        "replaced": sorted({m.name for m in moves if m.before is not None} | _moving(plan)),
         "files": {
             f.path: {
                 "initramfs": isinstance(f, File) and f.rebuilds_initramfs,
@@ -351,6 +352,13 @@ def _keep(plan: HostPlan, keep: Keep, group: str, run: str, files: dict[str, str
         program += "\n\n" + (Path(__file__).parent / "keep_rpm.py").read_text(encoding="utf-8")
     files[source] = f"{program}\n\nmain({pprint.pformat(spec, width=120, sort_dicts=False)})\n"
     return fill("tasks/keep.yml.j2", source=source, folder=f"{HISTORY}/{run}")
+
+
+def _moving(plan: HostPlan) -> set[str]:
+    """What may be there and moves. dnf has told; a kernel's package that comes beside an older one replaces nothing."""
+    if plan.manager == "dnf" and plan.transaction is not None:
+        return set()
+    return {package.name for package in plan.moving}
 
 
 def _source_files(plan: HostPlan) -> list[str]:
@@ -387,7 +395,7 @@ def _change(plan: HostPlan, group: str, files: dict[str, str]) -> list[str]:
     tasks += [fill("tasks/run_file.yml.j2") for change in changes if isinstance(change.wanted, NoRunFile)]
     tasks += _packages(changes) if plan.manager == "apt" else _rpms(changes)
     tasks += _restored(changes, after_packages=True)
-    if _needs_initramfs(changes):
+    if _needs_initramfs(changes, plan.manager):
         tasks.append(fill("tasks/initramfs.yml.j2" if plan.manager == "apt" else "tasks/dracut.yml.j2"))
     tasks += [
         fill("tasks/kernel_module.yml.j2", change=change)
@@ -491,13 +499,16 @@ def _title(moving: Sequence[Package | AbsentPackage]) -> str:
     return title + (" (module builds take minutes)" if "driver" in units and gone < len(moving) else "")
 
 
-def _needs_initramfs(changes: Sequence[Change]) -> bool:
-    """The driver's own packages build the boot image anew; only without them is a task of ours needed."""
+def _needs_initramfs(changes: Sequence[Change], manager: Manager) -> bool:
+    """Debian's driver packages build the boot image anew; only without them is a task of ours needed.
+
+    Nothing says that NVIDIA's RPMs do.
+    """
     file_changed = any(
         isinstance(c.wanted, (File, KeptFile, AbsentFile)) and c.wanted.rebuilds_initramfs for c in changes
     )
     driver_changed = any(isinstance(c.moves, Package) and c.moves.unit == "driver" for c in changes)
-    return file_changed and not driver_changed
+    return (file_changed or driver_changed) if manager == "dnf" else (file_changed and not driver_changed)
 
 
 def _settings(changes: Sequence[Change], group: str, files: dict[str, str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -277,6 +278,7 @@ def rendered(tmp_path: Path) -> Path:
 
 def test_a_run_calls_dnf_alone(tmp_path: Path) -> None:
     text = (rendered(tmp_path) / "group_1.yml").read_text(encoding="utf-8")
+    assert "dracut" in text, "nothing else builds the boot image anew"
     for word in ("apt-get", "apt-mark", "dpkg", "update-initramfs", "lsinitramfs"):
         assert word not in text, word
     tasks = [task for play in yaml.safe_load(text) for task in play.get("tasks", ())]
@@ -294,6 +296,19 @@ def test_a_way_back_reads_no_repository(tmp_path: Path) -> None:
     assert text.count("--disablerepo=*") >= 2
     assert "makecache" not in text
     assert "--downloadonly" not in text
+
+
+def test_what_stands_beside_an_older_one_replaces_nothing() -> None:
+    """The kernel-devel of an older kernel stays, and need not be kept: most repositories have dropped it by then."""
+    capture = rocky()
+    plan = complete(planned(capture, lock(capture)))
+    moves = tuple(
+        move.model_copy(update={"before": "3:575.57.08-1.el9"}) if move.name == "libnvidia-ml" else move
+        for move in plan.transaction or ()
+    )
+    found = project([plan.model_copy(update={"transaction": moves})], {}, run="r1", made_by="0", made_at="now")
+    spec = found.files["files/group_1/keep.py"].rpartition("\nmain(")[2].rstrip("\n)")
+    assert ast.literal_eval(spec)["replaced"] == ["libnvidia-ml", "runc"]
 
 
 @pytest.mark.tools
