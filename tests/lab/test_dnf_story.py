@@ -3,7 +3,8 @@
 What is proven is what dnf, rpm and the version lock do with the very tasks that are rendered: offers read, a
 transaction refused, a pinned install, an upgrade by hand that moves nothing, an upgrade, and the way back with the
 repository gone.
-Nothing of Rocky's own is here: no kernel, no module, no reboot; those changes are left out of the plans.
+Nothing of Rocky's own is here: no kernel, no module, no boot image, no reboot; those changes are left out of the plans,
+and grubby and dracut are stand-ins of a line.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ touch /boot/vmlinuz-{KERNEL}
 mkdir -p /lib/modules/{KERNEL}/build /lib/modules/$(uname -r)/build
 touch /lib/modules/{KERNEL}/build/Makefile /lib/modules/$(uname -r)/build/Makefile
 printf '#!/bin/sh\\necho /boot/vmlinuz-{KERNEL}\\n' >/usr/local/bin/grubby
-chmod 755 /usr/local/bin/grubby
+printf '#!/bin/sh\\necho "$*" >/run/dracut\\n' >/usr/local/bin/dracut
+chmod 755 /usr/local/bin/grubby /usr/local/bin/dracut
 dnf -yq module enable nvidia-driver:580-open >/dev/null 2>&1
 dnf -yq install kernel-5.14.0-570.12.1.el9_6 runc >/dev/null 2>&1
 rpm -i repo/bystander-*.rpm  # dnf would follow what calls it obsolete
@@ -207,6 +209,7 @@ def test_02_a_pinned_install(operator: Rpm) -> None:
     assert f"nvidia-driver-cuda-3:{OLD}-1.el9.*" in locks
     assert operator.planned().changes == (), "looked at again, nothing differs"
     operator.as_root(f"test -s /var/lib/provision/rpms/nvidia-driver-cuda-{OLD}-1.el9.x86_64.rpm")
+    assert operator.as_root("cat /run/dracut") == "--regenerate-all --force\n"
 
 
 def test_03_an_upgrade_by_hand_moves_nothing(operator: Rpm) -> None:
