@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from provisioner.facts.listing import commands_like
 from provisioner.model.capture import UNKNOWN, Capture, Unknown
 from provisioner.model.facts import OfferedPackage, Package, SourceEntry
-from provisioner.model.manager import LOCKS, PLUGIN, plugin_is_on
+from provisioner.model.manager import LOCKS, PLUGIN, beside_each_other, plugin_is_on
 from provisioner.model.version import RpmVersion
 
 ALL = "*"
@@ -59,11 +59,6 @@ def parse(text: str, locked: tuple[str, ...] = ()) -> dict[str, Package]:
             others=others,
         )
     return packages
-
-
-def beside_each_other(name: str) -> bool:
-    """Whether dnf keeps several versions of a package (installonlypkgs): kernels and what is built for one of them."""
-    return re.fullmatch(r"kernel(-.*)?|kmod-nvidia-\d.*", name) is not None and name != "kernel-headers"
 
 
 def locks(capture: Capture) -> tuple[str, ...]:

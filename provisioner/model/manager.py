@@ -25,6 +25,11 @@ def plugin_is_on(text: object) -> bool:
     return isinstance(text, str) and re.search(r"(?mi)^\s*enabled\s*=\s*(0|no|false|off)\s*$", text) is None
 
 
+def beside_each_other(name: str) -> bool:
+    """Whether dnf keeps several versions of a package (installonlypkgs): kernels and what is built for one of them."""
+    return re.fullmatch(r"kernel(-.*)?|kmod-nvidia-\d.*", name) is not None and name != "kernel-headers"
+
+
 def as_package(architecture: str) -> tuple[str, ...]:
     """The architectures of packages that a machine runs, in the words of dpkg and of rpm: `amd64` runs `noarch`."""
     return {

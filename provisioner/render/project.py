@@ -16,7 +16,7 @@ from provisioner.host import programs
 from provisioner.host.programs import CLIENT
 from provisioner.host.trial import FOLDER as TRIAL
 from provisioner.model.history import BUILD, CLEAR_BUILD, HISTORY, Keep
-from provisioner.model.manager import Manager
+from provisioner.model.manager import Manager, beside_each_other
 from provisioner.model.paths import data_dir
 from provisioner.model.plan import Change, DrainStep, HostPlan, Phase, Trial
 from provisioner.model.requirements import requirements
@@ -355,10 +355,8 @@ def _keep(plan: HostPlan, keep: Keep, group: str, run: str, files: dict[str, str
 
 
 def _moving(plan: HostPlan) -> set[str]:
-    """What may be there and moves. dnf has told; a kernel's package that comes beside an older one replaces nothing."""
-    if plan.manager == "dnf" and plan.transaction is not None:
-        return set()
-    return {package.name for package in plan.moving}
+    """What may be there and moves. Of RPMs a kernel's package comes beside an older one, and replaces nothing."""
+    return {p.name for p in plan.moving if plan.manager == "apt" or not beside_each_other(p.name)}
 
 
 def _source_files(plan: HostPlan) -> list[str]:

@@ -302,13 +302,11 @@ def test_what_stands_beside_an_older_one_replaces_nothing() -> None:
     """The kernel-devel of an older kernel stays, and need not be kept: most repositories have dropped it by then."""
     capture = rocky()
     plan = complete(planned(capture, lock(capture)))
-    moves = tuple(
-        move.model_copy(update={"before": "3:575.57.08-1.el9"}) if move.name == "libnvidia-ml" else move
-        for move in plan.transaction or ()
-    )
-    found = project([plan.model_copy(update={"transaction": moves})], {}, run="r1", made_by="0", made_at="now")
+    moves = plan.transaction or ()
+    assert "kernel-devel" in {move.name for move in moves}
+    found = project([plan], {}, run="r1", made_by="0", made_at="now")
     spec = found.files["files/group_1/keep.py"].rpartition("\nmain(")[2].rstrip("\n)")
-    assert ast.literal_eval(spec)["replaced"] == ["libnvidia-ml", "runc"]
+    assert set(ast.literal_eval(spec)["replaced"]) == {move.name for move in moves} - {"kernel-devel"}
 
 
 @pytest.mark.tools
