@@ -300,7 +300,12 @@ def test_a_way_back_reads_no_repository(tmp_path: Path) -> None:
 
 def test_what_stands_beside_an_older_one_replaces_nothing() -> None:
     """The kernel-devel of an older kernel stays, and need not be kept: most repositories have dropped it by then."""
-    capture = rocky()
+    text = (
+        (RECORDED / "installed.txt")
+        .read_text(encoding="utf-8")
+        .replace("kernel-devel\t5.14.0-570.12.1", "kernel-devel\t5.14.0-427.1")
+    )
+    capture = rocky(text.replace("3:580.95.05", "3:575.57.08"))
     plan = complete(planned(capture, lock(capture)))
     moves = plan.transaction or ()
     assert "kernel-devel" in {move.name for move in moves}
