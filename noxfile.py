@@ -13,4 +13,6 @@ HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 def unit(session: nox.Session) -> None:
     """The unit level; a Python that is not here is said so and left out, never counted as passed."""
     session.install("-q", "-e", ".[test]")
-    session.run("pytest", "-q", "-n", "auto", "-m", "not lab and not tools", *session.posargs)
+    # The costly laws on a quarter of their examples (tests/examples.py): all of them are tried on the Python at hand.
+    few = {"PROVISION_EXAMPLES": "quarter"}
+    session.run("pytest", "-q", "-n", "auto", "-m", "not lab and not tools", *session.posargs, env=few)
