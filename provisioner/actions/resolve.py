@@ -63,7 +63,7 @@ def resolve(
     """
     seen, failed = observe(hosts, {host.name: request_of(host, hosts, before) for host in hosts}, prober)
     sources = _sources(seen, matrix, keys, before)
-    seen, unread = _with_sources(seen, sources, prober)
+    seen, unread = with_sources(seen, sources, prober)
     failed |= unread
     stacks: dict[str, HostLock] = {}
     unresolvable: dict[str, NoSolution] = {}
@@ -112,7 +112,7 @@ def _sources(
     return found
 
 
-def _with_sources(
+def with_sources(
     seen: Mapping[str, Seen], sources: Mapping[str, tuple[LockedSource, ...]], prober: Prober
 ) -> tuple[dict[str, Seen], dict[str, HostError]]:
     """Look again where a source is not on the host yet: its apt reads it in a folder of its own, and changes nothing.

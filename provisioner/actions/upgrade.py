@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from provisioner.actions.locked import not_locked
 from provisioner.actions.observe import observe
 from provisioner.actions.ports import Prober
+from provisioner.actions.resolve import with_sources
 from provisioner.errors import BadInput, HostError
 from provisioner.matrix.reader import Matrix
 from provisioner.model.inventory import InventoryHost
@@ -48,6 +49,9 @@ def upgrade(
         if not_locked(h.name, before) is None and same_request(before.hosts[h.name].intent, h.intent, network)
     ]
     seen, failed = observe(locked, {host.name: Request(FULL) for host in locked}, prober)
+    # A host whose entry was never applied has the sources of its entry in prospect only.
+    seen, unread = with_sources(seen, {name: before.hosts[name].sources for name in seen}, prober)
+    failed |= unread
     steps = {
         name: upgraded(one.facts, one.host.intent, before.hosts[name], network, to, matrix)
         for name, one in seen.items()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -92,6 +94,7 @@ class AnsibleRunner:
         import ansible_runner
 
         follower = _Follower(outcomes, on_event, lock)
+        noted = _Noted(folder / "artifacts" / group.name / "command")
         result = ansible_runner.run(
             private_data_dir=str(folder),
             project_dir=str(folder),
@@ -103,8 +106,10 @@ class AnsibleRunner:
             envvars=self._variables(folder),
             event_handler=follower,
             cancel_callback=stop.is_set,
+            status_handler=noted,
             suppress_env_files=True,
         )
+        noted.close()
         follower.finish()
         if result.rc != 0 and all(outcomes[host].ok for host in group.hosts) and not stop.is_set():
             # The playbook never got as far as a host: a syntax error, a missing interpreter.
@@ -121,6 +126,40 @@ class AnsibleRunner:
 def _absolute(source: str) -> str:
     """A list of hosts ("a,b,") is no path; any other source must be found from the run's own folder too."""
     return source if "," in source else str(Path(source).resolve())
+
+
+class _Noted:
+    """Keeps the environment, which has the operator's secrets, out of the `command` file of ansible-runner's artifacts.
+
+    There is no option against it, and the next thing that is told after the file was written is that the playbook runs.
+    Until then the file is a link to memory, so that no disk ever has it, also when the run is killed in between.
+    """
+
+    def __init__(self, path: Path) -> None:
+        memory = Path("/dev/shm")
+        self._path = path
+        self._there = tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.unlink(missing_ok=True)
+        path.symlink_to(Path(self._there.name) / path.name)
+
+    def __call__(self, status: Mapping[str, Any], runner_config: object) -> None:
+        if status["status"] == "running":
+            self.close()
+
+    def close(self) -> None:
+        """Put what the file had to say, but for the environment, in its place; nothing, if it was never written."""
+        if not self._path.is_symlink():
+            return
+        try:
+            said = json.loads(self._path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            said = None
+        self._path.unlink()
+        if said is not None:
+            kept = json.dumps({key: said[key] for key in ("command", "cwd")})
+            self._path.write_text(kept, encoding="utf-8")
+        self._there.cleanup()
 
 
 class _Follower:

@@ -6,7 +6,7 @@ there.
 """
 
 # Text all the way: a host's paths need not be UTF-8, and Python 3.6 has no pathlib that renames and links alike.
-# ruff: noqa: PTH101, PTH102, PTH103, PTH104, PTH108, PTH110, PTH112, PTH113, PTH114, PTH115, PTH116, PTH118, PTH120, PTH123, PTH208, PTH211
+# ruff: noqa: PTH101, PTH103, PTH104, PTH108, PTH110, PTH112, PTH113, PTH114, PTH115, PTH116, PTH118, PTH120, PTH123, PTH208, PTH211
 
 import hashlib
 import json
@@ -162,25 +162,27 @@ def download(packages: "dict[str, Package]", folder: str) -> "list[str]":
 def repack(name: str, package: "Package", target: str) -> None:
     """Make an archive from dpkg's records and the installed files, as dpkg-repack does; configuration as it is now."""
     place = tempfile.mkdtemp(dir=os.path.dirname(target))
+    before = os.umask(0o022)  # of the archive's own folders, which a later installation would take over
     try:
         tree = os.path.join(place, "tree")
-        os.mkdir(tree, 0o755)
-        os.mkdir(os.path.join(tree, "DEBIAN"), 0o755)
-        for path in output("dpkg-query", "-L", name).splitlines():
-            if not path.startswith("/") or path == "/.":
-                continue
+        os.makedirs(os.path.join(tree, "DEBIAN"))
+        paths = [p for p in output("dpkg-query", "-L", name).splitlines() if p.startswith("/") and p != "/."]
+        # What has something in it is a folder of the package, also where the host has a link: /lib with merged /usr.
+        folders = {os.path.dirname(path) for path in paths}
+        for path in paths:
             real = output("dpkg-divert", "--truename", path).rstrip("\n") or path
-            copy(real, tree + path)
+            copy(real, tree + path, folder=path in folders)
         control(name, os.path.join(tree, "DEBIAN"))
         made = os.path.join(place, "made.deb")
         subprocess.run(["dpkg-deb", "--build", "-Zgzip", tree, made], check=True, stdout=subprocess.DEVNULL)
         put(made, target)
     finally:
+        os.umask(before)
         shutil.rmtree(place)
 
 
-def copy(source: str, target: str) -> None:
-    if os.path.islink(source):
+def copy(source: str, target: str, folder: bool = False) -> None:
+    if os.path.islink(source) and not folder:
         if not os.path.lexists(target):
             os.makedirs(os.path.dirname(target), exist_ok=True)
             os.symlink(os.readlink(source), target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -9,16 +10,19 @@ from pathlib import Path
 import pytest
 
 from provisioner.actions.resolve import resolve
+from provisioner.actions.upgrade import upgrade
 from provisioner.adapters.captures import load_capture
 from provisioner.cli.views.resolve import resolved_json, resolved_text
 from provisioner.errors import BadInput, HostError
 from provisioner.matrix.reader import Matrix, load
 from provisioner.model.capture import Capture, CommandOutput
-from provisioner.model.facts import OsRelease
+from provisioner.model.facts import UNKNOWN, HostFacts, OsRelease
 from provisioner.model.intent import Intent, Policy, SourceWish
 from provisioner.model.inventory import InventoryHost
+from provisioner.model.stack import HostLock
 from provisioner.probe.request import Request
 from provisioner.resolve.sources import places
+from provisioner.resolve.upgrade import Step
 
 
 class Remembered:
@@ -188,6 +192,27 @@ def test_a_source_that_is_there_needs_no_second_look(matrix: Matrix) -> None:
 
     assert len(prober.looks) == 1
     assert resolved.stacks["rig-01"].sources
+
+
+def test_an_upgrade_knows_the_sources_of_an_entry_that_was_never_applied(
+    matrix: Matrix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It said that nothing serves the host, because the source of its driver was in the lock and not on the host."""
+    prober = Asked(CommandOutput(rc=0, stdout=OFFERED))
+    wish = dataclasses.replace(with_source(), intent=Intent(networks=("golem",), policy=Policy(sources=(MINE,))))
+    lock = resolve([wish], matrix, prober=prober, keys=Keys({"keys/mine.asc": KEY})).lock
+    decided: list[HostFacts] = []
+
+    def upgraded(facts: HostFacts, intent: Intent, before: HostLock, *rest: object) -> Step:
+        decided.append(facts)
+        return Step("done", before, before, "")
+
+    monkeypatch.setattr("provisioner.actions.upgrade.upgraded", upgraded)
+    upgrade([wish], "golem", "v0.17.6", matrix, lock, prober=prober)
+
+    [facts] = decided
+    assert facts.offers is not UNKNOWN
+    assert "99.1-1" in {offer.version for offer in facts.offers}
 
 
 def test_a_source_that_cannot_be_read_fails_its_host_alone(matrix: Matrix) -> None:

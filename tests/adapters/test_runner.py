@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import yaml
 
 from provisioner.adapters.runner import AnsibleRunner, printed
 from provisioner.errors import ProvisionError
@@ -98,3 +101,28 @@ def test_the_reason_that_dpkg_gives_in_the_middle_is_told() -> None:
         output[2],
         *output[-6:],
     ]
+
+
+def test_the_environment_is_in_no_file_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a real run, while the playbook runs and afterwards; the playbook itself has it."""
+    monkeypatch.setenv("RIG_TOKEN", "planted-token")
+    tasks = [
+        {
+            "name": "Look",
+            "ansible.builtin.shell": 'test "$RIG_TOKEN" = planted-token && ! grep -rlF planted-token artifacts',
+            "args": {"chdir": str(tmp_path)},
+        }
+    ]
+    play = {"name": "Look", "hosts": "rig-a", "gather_facts": False, "tasks": tasks}
+    (tmp_path / "a.yml").write_text(yaml.safe_dump([play]), encoding="utf-8")
+    hosts = {"rig-a": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}}
+    (tmp_path / "inventory.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts}}), encoding="utf-8")
+    (tmp_path / "ansible.cfg").write_text("", encoding="utf-8")
+    runner = AnsibleRunner({})
+    project = Project({}, (Group("a", "a.yml", ("rig-a",)),))
+
+    outcomes = runner.run(tmp_path, project, sources=(), on_event=lambda event: None)
+
+    assert outcomes["rig-a"].ok, outcomes["rig-a"].detail
+    command = json.loads((tmp_path / "artifacts" / "a" / "command").read_text(encoding="utf-8"))
+    assert sorted(command) == ["command", "cwd"] and "a.yml" in command["command"]

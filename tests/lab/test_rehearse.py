@@ -49,6 +49,7 @@ GOOD = len(HOSTS)
 PREFIX = f"reh{os.getpid()}"
 REHEARSE = ("rehearse", "--to", "candidate.lock", "--name", PREFIX)
 PRESENT = "the host as it is now"
+NET = f"10.87.{os.getpid() % 250}"  # of this run only: no image that an earlier run has kept is of such a host
 
 
 class Fleet:
@@ -101,10 +102,10 @@ def joined(entry: HostLock) -> HostLock:
         kind="wireguard",
         role="spoke",
         host="rig-14",
-        address="10.87.0.14",
-        range="10.87.0.0/24",
+        address=f"{NET}.14",
+        range=f"{NET}.0/24",
         hub="hub-01",
-        hub_address="10.87.0.1",
+        hub_address=f"{NET}.1",
         public_key="QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=",
         peers=(TunnelPeer(host="hub-01", public_key="QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI=", allowed=()),),
         admit=("tcp/22",),
@@ -218,12 +219,14 @@ def test_04_what_passed_is_not_tried_again(fleet: Fleet) -> None:
 @long
 def test_05_a_kept_image_makes_the_second_rehearsal_cheaper(fleet: Fleet) -> None:
     """The present state comes from its image, also that of a host with a tunnel: a fraction of the time."""
-    fleet.rehearse("-i", "good.yml", "--limit", "rig-12,rig-14", "--fresh", "--junit", "again.xml")
+    out = fleet.rehearse("-i", "good.yml", "--limit", "rig-12,rig-14", "--fresh", "--junit", "again.xml")
 
-    again = fleet.results("again.xml")
+    assert out.count("passed (kept image)") == 2
+    before, again = fleet.results(), fleet.results("again.xml")
     assert len(again) == 2
-    for name, suite in again.items():
-        assert seconds_of(suite, PRESENT) < seconds_of(fleet.results()[name], PRESENT) / 2
+    built = {name: seconds_of(before[name], PRESENT) for name in again}
+    slowest = max(built, key=lambda name: built[name])  # the one with the tunnel, or both: rig-12 may share an image
+    assert seconds_of(again[slowest], PRESENT) < built[slowest] / 2
 
 
 @long

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -215,3 +216,37 @@ def test_an_archive_of_another_version_is_no_archive(host: Host, monkeypatch: py
 
     assert made == ["nvidia-smi"]
     assert record.packages["nvidia-smi"].sha256 is not None
+
+
+def test_made_from_what_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By dpkg itself, from its own records: same version, same files, folders that others may read.
+
+    Where /usr is merged, /lib is a link of the host and a folder of the package.
+    """
+    if os.geteuid() != 0:
+        monkeypatch.setattr(os, "chown", lambda *_: None)
+
+    def dpkg(*argv: str) -> str:
+        return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+    version = dpkg("dpkg-query", "-W", "-f", "${Version}", "dpkg")
+    target = tmp_path / "debs" / "made.deb"
+    target.parent.mkdir()
+    before = os.umask(0o077)  # as the program itself has it
+    try:
+        keep.repack("dpkg", {"version": version}, str(target))
+        assert os.umask(0o077) == 0o077
+    finally:
+        os.umask(before)
+
+    assert dpkg("dpkg-deb", "--field", str(target), "Version").strip() == version
+    rows = [line.split() for line in dpkg("dpkg-deb", "--contents", str(target)).splitlines()]
+    modes = {row[5]: row[0] for row in rows}
+    assert modes["./"] == modes["./usr/"] == modes["./usr/bin/"] == "drwxr-xr-x"
+    assert modes["./usr/bin/dpkg"] == "-rwxr-xr-x"
+    listed = {p for p in dpkg("dpkg-query", "-L", "dpkg").splitlines() if p != "/." and os.path.lexists(p)}
+    assert {name.lstrip(".").rstrip("/") for name in modes} - {""} == listed
+    scripts = tmp_path / "control"
+    dpkg("dpkg-deb", "--control", str(target), str(scripts))
+    assert oct((scripts / "postinst").stat().st_mode & 0o777) == "0o755"
+    assert list(target.parent.iterdir()) == [target]
