@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from provisioner.doctor.truth import Evidence
 from provisioner.facts import driver, gpus, kernel, nvml, os_release, packages, units
@@ -17,6 +17,7 @@ from provisioner.model.facts import NvmlFacts, OsRelease, Package, PciGpu, UnitS
 if TYPE_CHECKING:
     from provisioner.matrix.reader import Matrix
 
+V = TypeVar("V")
 LONGEST_LINE = 2000
 """Characters of a line that are looked at: a hostile line of megabytes must not cost minutes of matching."""
 
@@ -111,6 +112,11 @@ def matches(text: str, pattern: str) -> bool:
     if not stars:
         return text == pattern
     return text.startswith(head) and fnmatchcase(text, pattern)
+
+
+def _one(known: Mapping[str, V], name: str) -> tuple[tuple[str, V], ...]:
+    """What a name without stars matches."""
+    return ((name, known[name]),) if name in known else ()
 
 
 @dataclass(frozen=True)
@@ -216,7 +222,10 @@ class Host:
 
     def _like(self, pattern: str) -> Iterator[tuple[str, CommandOutput]]:
         """Commands that match; a pattern that names its program looks at that program's lines alone."""
-        program, space, _ = _fixed(pattern)[0].partition(" ")
+        head, stars = _fixed(pattern)
+        if not stars:
+            return iter(_one(self.capture.commands, pattern))
+        program, space, _ = head.partition(" ")
         lines = self._by_program.get(program, ()) if space else self.capture.commands.items()
         return ((line, answer) for line, answer in lines if matches(line, pattern))
 
@@ -292,10 +301,16 @@ class Host:
                 yield line, _shortened(text)
         if place is None and name[0] != "/":
             return  # a command line: no file answers to it
-        for path, content in self.capture.files.items():
-            if not isinstance(content, str):
-                continue
-            if (place.files is not None and place.files.match(path)) if place else matches(path, name):
+        if place is None and not _fixed(name)[1]:
+            named: Iterable[tuple[str, str | None]] = _one(self.capture.files, name)
+        else:
+            named = (
+                (path, content)
+                for path, content in self.capture.files.items()
+                if ((place.files is not None and place.files.match(path)) if place else matches(path, name))
+            )
+        for path, content in named:
+            if isinstance(content, str):
                 yield path, _shortened(content)
 
     def absent_place(self, name: str) -> bool:

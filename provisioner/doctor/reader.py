@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ def load(matrix: Path | None = None) -> dict[str, Mechanism]:
     cached = read_cache(key)
     if cached is not None:
         try:
-            return _ALL.validate_json(cached)
+            return dict(_validated(cached))
         except ValidationError:
             pass  # written by a version with another schema
     documents = [parse(name, text) for name, text in contents.items()]
@@ -38,9 +40,15 @@ def load(matrix: Path | None = None) -> dict[str, Mechanism]:
             hint="provision matrix lint lists every complaint",
         )
     canonical = json.dumps({document.data["id"]: document.data for document in documents}, ensure_ascii=False)
-    found = _ALL.validate_json(canonical)
+    found = dict(_validated(canonical))
     write_cache(key, canonical)
     return found
+
+
+@functools.lru_cache(maxsize=2)
+def _validated(canonical: str) -> Mapping[str, Mechanism]:
+    """The mechanisms of one text; they are frozen, so that each text needs to be read once."""
+    return _ALL.validate_json(canonical)
 
 
 def contents_of(matrix: Path) -> dict[str, bytes]:

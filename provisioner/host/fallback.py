@@ -192,7 +192,8 @@ def release(host: "Host", run: str) -> None:
     record = record_of(host, run)
     entry = (record["from"] or {}).get("entry") or {}
     if (entry.get("cdi") or {}).get("value") == "present" and entry.get("toolkit"):
-        specs = [path for path in CDI_SPECS if os.path.exists(host.path(path))] or [CDI_SPECS[1]]
+        refreshed = host.run(["systemctl", "cat", "nvidia-cdi-refresh.service"])[0] == 0  # writes it at each boot
+        specs = [path for path in CDI_SPECS if os.path.exists(host.path(path))] or [CDI_SPECS[1 if refreshed else 0]]
         for path in specs:
             done(host, ["nvidia-ctk", "cdi", "generate", "--output=" + host.path(path)])
     for name, unit in sorted(record["units"].items()):

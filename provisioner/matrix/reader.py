@@ -24,6 +24,7 @@ that names file, line and field.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -336,7 +337,9 @@ def _refuse_cycles(matrix: Matrix, documents: list[Document]) -> None:
 _ADAPTERS: list[TypeAdapter[Any]] = []
 
 
+@functools.lru_cache(maxsize=2)
 def _validated(canonical: str) -> Matrix:
+    """The matrix of one text, frozen: a command that loads it twice validates it once. Two texts: an old and a new."""
     if not _ADAPTERS:
         _ADAPTERS.append(_all_rooms())
     rooms = _ADAPTERS[0].validate_json(canonical)

@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -272,10 +272,14 @@ class Judgement:
     answer: Answer
     forbids: bool
     key: str
-    required: str
     found: str | None
     requirement: Requirement
     why_unknown: str | None = None
+
+    @property
+    def required(self) -> str:
+        """In words; only who is told of the answer needs them."""
+        return text_of(self.requirement.value)
 
 
 Situation = Mapping[str, Any]
@@ -309,6 +313,7 @@ def text_of(value: Any) -> str:
     return str(value)
 
 
+@lru_cache(maxsize=1024)
 def os_matches(item: str, os_id: str) -> bool:
     """`ubuntu>=22.04` matches `ubuntu-24.04`; `debian-12` only itself; `windows` any release of it."""
     match = _OS.fullmatch(item)
@@ -486,7 +491,6 @@ def judge(requirement: Requirement, situation: Situation) -> Judgement:
         answer=Answer.UNKNOWN if answer is None else Answer.YES if answer else Answer.NO,
         forbids=requirement.forbids,
         key=key,
-        required=text_of(wanted),
         found=None if found is None else text_of(shown),
         requirement=requirement,
         why_unknown=None if answer is not None else f"nothing is known of {key} on this host",

@@ -32,10 +32,18 @@ def git(folder: Path, *words: str) -> str:
 class Fleet:
     """A fleet's repository in an otherwise empty folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, like: Path | None = None) -> None:
+        """Made anew, or as a copy of one that was: each test changes its own."""
         self.folder = folder
         self.networks = {"pd-b": "lium", "pd-c": "ionet"}
         self.driver: dict[str, str] = {"pd-b": "535.216.03"}
+        if like is None:
+            self.make()
+        else:
+            shutil.copytree(like, folder, dirs_exist_ok=True)
+
+    def make(self) -> None:
+        folder = self.folder
         (folder / "captures").mkdir()
         (folder / "inventory").mkdir()
         (folder / "ci").mkdir()
@@ -99,9 +107,15 @@ class Fleet:
         return done.returncode, (self.folder / "ci-report" / "summary.md").read_text(encoding="utf-8") + done.stderr
 
 
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """No test changes this one."""
+    return Fleet(tmp_path_factory.mktemp("fleet")).folder
+
+
 @pytest.fixture
-def fleet(tmp_path: Path) -> Fleet:
-    return Fleet(tmp_path)
+def fleet(first: Path, tmp_path: Path) -> Fleet:
+    return Fleet(tmp_path, first)
 
 
 def test_a_change_is_checked_from_an_empty_folder(fleet: Fleet) -> None:

@@ -56,6 +56,17 @@ SPEC
 echo "stand-in: wrote $output" >&2
 """
 
+# From 1.18 on the toolkit writes its spec at each boot, for /var/run is empty then.
+CDI_REFRESH = """[Unit]
+Description=stand-in for the unit that makes the CDI spec
+ConditionPathExists=/usr/bin/nvidia-smi
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/nvidia-ctk cdi generate --output=/var/run/cdi/nvidia.yaml
+[Install]
+WantedBy=multi-user.target
+"""
+
 MODULE = """#include <linux/module.h>
 /* A stand-in for NVIDIA's module: the line below is what the kernel would show in /proc/driver/nvidia/version. */
 static const char banner[] __attribute__((used)) =
@@ -91,12 +102,23 @@ def toolkit(version: str) -> list[StandIn]:
     """The four packages of the container toolkit, each of exactly this version."""
     source = "nvidia-container-toolkit"
     base = "nvidia-container-toolkit-base"
+    refresh = "nvidia-cdi-refresh.service"
+    new = int(version.split(".")[1]) >= 18
     return [
         StandIn("libnvidia-container1", version, source="libnvidia-container"),
         StandIn(
             "libnvidia-container-tools", version, f"libnvidia-container1 (>= {version})", source="libnvidia-container"
         ),
-        StandIn(base, version, source=source, files={"/usr/bin/nvidia-ctk": NVIDIA_CTK}),
+        StandIn(
+            base,
+            version,
+            source=source,
+            files={
+                "/usr/bin/nvidia-ctk": NVIDIA_CTK,
+                **({"/lib/systemd/system/" + refresh: CDI_REFRESH} if new else {}),
+            },
+            scripts={"postinst": f"#!/bin/sh\nset -e\nsystemctl enable {refresh}\n"} if new else {},
+        ),
         StandIn(
             "nvidia-container-toolkit",
             version,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 
 import host_oracle
 import oracle
@@ -22,9 +21,10 @@ from provisioner.resolve.host import prepare
 from provisioner.resolve.problem import build
 from provisioner.resolve.repairs import apply
 from provisioner.resolve.solver import refute
+from tests.examples import examples
 
 WORLDS = settings(
-    max_examples=2000 if os.environ.get("PROVISION_LONG") else 200,
+    max_examples=examples(200, at_length=2000),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     derandomize=True,
@@ -155,7 +155,7 @@ def test_a_host_gets_the_stack_that_trying_everything_gives(facts: HostFacts, in
     assert (None if isinstance(answer, NoSolution) else whole(answer)) == expected
 
 
-@settings(WORLDS, max_examples=400 if os.environ.get("PROVISION_LONG") else 40)
+@settings(WORLDS, max_examples=examples(40, at_length=400))
 @given(hosts(), intents)
 def test_each_conflict_of_a_host_is_one_and_loses_nothing(facts: HostFacts, intent: Intent) -> None:
     """By enumeration: the rules of a conflict leave nothing, and leaving any one out leaves something."""
@@ -170,7 +170,7 @@ def test_each_conflict_of_a_host_is_one_and_loses_nothing(facts: HostFacts, inte
             assert oracle.solutions(domains, [*rules[:left_out], *rules[left_out + 1 :], *always])
 
 
-@settings(WORLDS, max_examples=400 if os.environ.get("PROVISION_LONG") else 40)
+@settings(WORLDS, max_examples=examples(40, at_length=400))
 @given(hosts(), intents)
 def test_each_repair_really_repairs_and_no_subset_does(facts: HostFacts, intent: Intent) -> None:
     answer = solve(facts, intent, worlds.matrix())
@@ -187,7 +187,7 @@ def test_each_repair_really_repairs_and_no_subset_does(facts: HostFacts, intent:
             assert isinstance(again, NoSolution)
 
 
-@settings(WORLDS, max_examples=400 if os.environ.get("PROVISION_LONG") else 40)
+@settings(WORLDS, max_examples=examples(40, at_length=400))
 @given(hosts(), intents)
 def test_the_answer_is_the_same_every_time_and_for_every_order_of_offers(facts: HostFacts, intent: Intent) -> None:
     """Same inputs, same bytes; the order in which apt lists packages is not an input."""

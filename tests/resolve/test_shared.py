@@ -23,6 +23,7 @@ from provisioner.model.stack import HostLock
 from provisioner.resolve import solve
 from provisioner.resolve.lock import lock_text
 from provisioner.resolve.shared import Stack, smallest, stack_of_lock, stacks_for, with_stack
+from tests.examples import examples
 
 LETTERS = [Stack("debian-12", letter, "open", "docker") for letter in "abcdef"]
 
@@ -46,7 +47,7 @@ fleets = st.lists(st.lists(st.sampled_from(LETTERS), min_size=1, max_size=4, uni
 )
 
 
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=examples(500), deadline=None, derandomize=True)
 @given(fleets)
 def test_it_is_the_fewest_and_moves_the_fewest_hosts(fleet: dict[str, tuple[Stack, ...]]) -> None:
     size, moved = by_trying_all(fleet)
@@ -84,7 +85,7 @@ def test_releases_share_nothing() -> None:
     assert len(smallest({"rig-01": (LETTERS[0],), "rig-02": (other,)}).stacks) == 2
 
 
-@settings(WORLDS, max_examples=60)
+@settings(WORLDS, max_examples=examples(60))
 @given(hosts(), intents)
 def test_every_stack_of_a_host_serves_its_whole_request(facts: HostFacts, intent: Intent) -> None:
     """The first is its own; each other one solves the same request, networks and all."""

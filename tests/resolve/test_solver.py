@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 
 import oracle
 import pytest
@@ -11,16 +10,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from provisioner.resolve.solver import Problem, Rule, best, refute
+from tests.examples import examples
 
-LONG = bool(os.environ.get("PROVISION_LONG"))
 WORLDS = settings(
-    max_examples=20_000 if LONG else 2000,
+    max_examples=examples(2000, at_length=20_000),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     derandomize=True,
 )
-LARGE = settings(WORLDS, max_examples=2000 if LONG else 300)
-LARGE_CONFLICTS = settings(WORLDS, max_examples=1000 if LONG else 100)
+LARGE = settings(WORLDS, max_examples=examples(300, at_length=2000))
+LARGE_CONFLICTS = settings(WORLDS, max_examples=examples(100, at_length=1000))
 
 
 @st.composite

@@ -24,6 +24,7 @@ from provisioner.resolve.question import Question, read_question
 from provisioner.resolve.repairs import apply
 from provisioner.resolve.solver import best, refute
 from provisioner.resolve.why import Answer, why
+from tests.examples import examples
 
 WRITTEN = Path(__file__).with_name("why.txt")
 AGAIN = "provision resolve rig-01"
@@ -145,7 +146,7 @@ def has(lock: HostLock, question: Question) -> bool:
     return version == question.value or version.partition(".")[0] == question.value
 
 
-@settings(WORLDS, max_examples=100)
+@settings(WORLDS, max_examples=examples(100))
 @given(hosts(), intents, questions)
 def test_the_verdict_is_that_of_solving_with_the_value_in_the_request(
     facts: HostFacts, intent: Intent, question: Question
@@ -170,7 +171,7 @@ def test_the_verdict_is_that_of_solving_with_the_value_in_the_request(
         assert answer.stack.driver_version.value == then.driver_version.value
 
 
-@settings(WORLDS, max_examples=40)
+@settings(WORLDS, max_examples=examples(40))
 @given(hosts(), intents, questions)
 def test_each_reason_is_one_and_loses_nothing(facts: HostFacts, intent: Intent, question: Question) -> None:
     """By enumeration: with the question the rules of a reason leave nothing; without any one of them something is."""
@@ -187,7 +188,7 @@ def test_each_reason_is_one_and_loses_nothing(facts: HostFacts, intent: Intent, 
             assert oracle.solutions(domains, [*rules[:left_out], *rules[left_out + 1 :], *always])
 
 
-@settings(WORLDS, max_examples=60)
+@settings(WORLDS, max_examples=examples(60))
 @given(hosts(), intents, questions)
 def test_what_would_allow_a_value_really_does(facts: HostFacts, intent: Intent, question: Question) -> None:
     matrix = worlds.matrix()
