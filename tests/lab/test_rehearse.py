@@ -97,7 +97,7 @@ def left_over() -> list[str]:
 
 def joined(entry: HostLock) -> HostLock:
     """The entry of a host that is reached through a hub; its keys are nobody's, as those of a fleet are to a lab."""
-    wish = Tunnel(kind="wireguard", hub="hub-01", range=f"{NET}.0/24", confirm_s=60)
+    wish = Tunnel(kind="wireguard", hub="hub-01", confirm_s=60)
     lock = TunnelLock(
         kind="wireguard",
         role="spoke",
