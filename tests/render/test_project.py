@@ -321,7 +321,7 @@ def test_what_is_replaced_is_kept_before_anything_else() -> None:
 
 
 def test_the_note_of_a_clients_images_is_kept() -> None:
-    """It says which images the client is to have: left at the newer ones, a rollback would end in a host that differs."""
+    """It says which images are wanted: left at the newer ones, a rollback would end in a host that differs."""
     images = ContainerImages(network="akash", images=("mirror/client@sha256:00",), sha256="0" * 64)
     plan = bare_plan()
     plan = plan.model_copy(
