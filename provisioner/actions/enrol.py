@@ -39,10 +39,14 @@ KEYS = "/var/lib/provision/trusted_keys"
 VALID = timedelta(days=30)
 """How long a record counts: a host that nobody looked at for a month is no longer known to be as it was."""
 
+CARRY_S = 45
+"""How long a host that passed its checks is given until its tunnel's keeper hears the far end again."""
+
 OBSERVE = f"[ -x {GATE} ] || exit 127; {GATE} observe"
 
 # Through stdin come the record, in one line, and the keys that may sign. Each gets its name when it is whole: a killed
-# run leaves the old one or none. The gate has the last word; no client starts that it would not let start.
+# run leaves the old one or none. The gate has the last word; no client starts that it would not let start. A tunnel
+# is waited for: its keeper looks four times a minute, and may have looked while the far end was being switched.
 RELEASE = f"""
 set -eu
 umask 022
@@ -57,7 +61,14 @@ chmod 0644 "$new" "$new.keys"
 sync "$new" "$new.keys"
 mv -f "$new.keys" {KEYS}
 mv -f "$new" {RECORD}
-{GATE} check
+limit=$(($(date +%s) + {CARRY_S}))
+until said=$({GATE} check 2>&1); do
+  case $said in
+    *'the tunnel carries nothing'*) [ "$(date +%s)" -lt "$limit" ] && sleep 3 && continue ;;
+  esac
+  printf '%s\\n' "$said" >&2
+  exit 1
+done
 systemctl enable --now {TARGET}
 # How the cards are now is the measure for later looks; a host that serves well without it is let in all the same.
 [ ! -x {BASELINE} ] || {BASELINE} note || :
@@ -269,7 +280,7 @@ class HostEnroller:
         if answer.rc == trial.BUSY:
             raise trial.went_back(host.name, answer.stderr)
         if answer.rc == 0:
-            answer = self.shell.run(host, RELEASE, record.text + self.trusted())
+            answer = self.shell.run(host, RELEASE, record.text + self.trusted(), timeout_s=CARRY_S + 60)
         if answer.rc != 0:
             self.withdraw(host)
             raise HostError(

@@ -269,6 +269,9 @@ def run_script(
     (tools / "chown").write_text("#!/bin/sh\n")
     (tools / "provision-gate").write_text(f"#!/bin/sh\n{gate}\n")
     (tools / "provision-client").write_text(f'#!/bin/sh\necho "client $*" >>{log}\n')
+    (tools / "sleep").write_text(f"#!/bin/sh\necho . >>{tmp_path}/slept\n")
+    (tools / "date").write_text(f"#!/bin/sh\necho $((3 * $(wc -l <{tmp_path}/slept)))\n")
+    (tmp_path / "slept").write_text("")
     for tool in tools.iterdir():
         tool.chmod(0o755)
     here = script.replace("/var/lib/provision", str(tmp_path / "lib")).replace(GATE, str(tools / "provision-gate"))
@@ -291,10 +294,31 @@ def test_release_writes_the_record_whole_and_enables_the_target(tmp_path: Path) 
 
 
 def test_release_leaves_the_clients_stopped_when_the_gate_stays_closed(tmp_path: Path) -> None:
-    """The enroller then closes the host again."""
+    """The enroller then closes the host again; only a tunnel is waited for."""
     rc, asked = run_script(tmp_path, RELEASE, "{}\n", gate="exit 1")
 
+    assert (rc, asked, (tmp_path / "slept").read_text()) == (1, [], "")
+
+
+SILENT = "echo 'the clients stay stopped: the tunnel carries nothing: hub-01 does not answer' >&2"
+
+
+def test_release_waits_for_a_tunnel_that_was_switched_just_now(tmp_path: Path) -> None:
+    """The keeper's note may be of a moment in which the far end was being switched too."""
+    rc, asked = run_script(
+        tmp_path, RELEASE, "{}\n", gate=f"[ $(wc -l <{tmp_path}/slept) -ge 5 ] && exit 0\n{SILENT}\nexit 1"
+    )
+
+    assert (rc, asked) == (0, ["enable --now provision-clients.target", "client resume-all"])
+
+
+def test_release_does_not_wait_for_ever(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A far end that stays silent keeps the gate closed, with the gate's words."""
+    rc, asked = run_script(tmp_path, RELEASE, "{}\n", gate=f"{SILENT}\nexit 1")
+
     assert (rc, asked) == (1, [])
+    assert "hub-01 does not answer" in capfd.readouterr().err
+    assert (tmp_path / "slept").read_text().count(".") == 15
 
 
 def test_the_end_of_a_change_clears_away_what_a_killed_run_has_built(tmp_path: Path) -> None:
