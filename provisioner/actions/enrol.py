@@ -63,9 +63,12 @@ mv -f "$new.keys" {KEYS}
 mv -f "$new" {RECORD}
 limit=$(($(date +%s) + {CARRY_S}))
 until said=$({GATE} check 2>&1); do
-  case $said in
-    *'the tunnel carries nothing'*) [ "$(date +%s)" -lt "$limit" ] && sleep 3 && continue ;;
-  esac
+  others=$(printf '%s\\n' "$said" | grep -v 'the tunnel carries nothing' || :)
+  if [ -n "$said" ] && [ -z "$others" ]; then
+    # A tunnel that is still to come: the clients' own gates wait for it.
+    [ "${{tunnel:-now}}" = now ] || break
+    [ "$(date +%s)" -ge "$limit" ] || {{ sleep 3; continue; }}
+  fi
   printf '%s\\n' "$said" >&2
   exit 1
 done
@@ -75,6 +78,9 @@ systemctl enable --now {TARGET}
 # What a drain did is taken back last: a provider that was scaled to none bids again only on a host that may serve.
 {CLIENT} resume-all
 """
+
+LATER = "tunnel=later\n"
+"""Before RELEASE on a host whose tunnel cannot be there yet: what carries nothing is the tunnel of before."""
 
 # What a later change goes back to: this stack. Kept changes that led here have come to a good end, and first of all the
 # trial of the last one has: from here on the host does not go back by itself. A run that was killed may have left
@@ -280,7 +286,9 @@ class HostEnroller:
         if answer.rc == trial.BUSY:
             raise trial.went_back(host.name, answer.stderr)
         if answer.rc == 0:
-            answer = self.shell.run(host, RELEASE, record.text + self.trusted(), timeout_s=CARRY_S + 60)
+            tunnel = locked.tunnel
+            script = RELEASE if tunnel is None or tunnel.complete else LATER + RELEASE
+            answer = self.shell.run(host, script, record.text + self.trusted(), timeout_s=CARRY_S + 60)
         if answer.rc != 0:
             self.withdraw(host)
             raise HostError(

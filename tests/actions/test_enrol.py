@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.actions.enrol import CLIENT, CLOSE, GATE, OBSERVE, RELEASE, SETTLE, HostEnroller, signed_record
+from provisioner.actions.enrol import (
+    CLIENT,
+    CLOSE,
+    GATE,
+    LATER,
+    OBSERVE,
+    RELEASE,
+    SETTLE,
+    HostEnroller,
+    signed_record,
+)
 from provisioner.actions.verify import settle, verify
 from provisioner.errors import HostError
 from provisioner.model.capture import CommandOutput
@@ -27,6 +37,7 @@ from provisioner.model.history import Stack
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.results import CheckResult, Fault, HostVerification
 from provisioner.model.stack import Choice, Lock, Reason
+from provisioner.model.tunnel import TunnelLock
 from tests.enrolments import GPU, HOST_KEY, MACHINE, observation
 from tests.world import DRIVER, WHEN, entry, locked
 
@@ -73,7 +84,7 @@ class Shell:
         self.ran.append((script, stdin))
         if script == OBSERVE:
             return self.gate
-        rc = {SETTLE: 0, RELEASE: self.release, CLOSE: self.close}[script]
+        rc = {SETTLE: 0, RELEASE: self.release, LATER + RELEASE: self.release, CLOSE: self.close}[script]
         return CommandOutput(rc=rc, stderr="Failed to enable unit\n" if rc else "")
 
 
@@ -319,6 +330,27 @@ def test_release_does_not_wait_for_ever(tmp_path: Path, capfd: pytest.CaptureFix
     assert (rc, asked) == (1, [])
     assert "hub-01 does not answer" in capfd.readouterr().err
     assert (tmp_path / "slept").read_text().count(".") == 15
+
+
+@pytest.mark.parametrize(
+    ("said", "rc"), [(SILENT, 0), (f"{SILENT}; echo 'the clients stay stopped: GPU-1 is gone' >&2", 1)]
+)
+def test_a_tunnel_that_is_still_to_come_is_not_waited_for(tmp_path: Path, said: str, rc: int) -> None:
+    """What is silent then is the tunnel of before; any other reason of the gate keeps its weight."""
+    done, asked = run_script(tmp_path, LATER + RELEASE, "{}\n", gate=f"{said}\nexit 1")
+
+    assert (done, bool(asked), (tmp_path / "slept").read_text()) == (rc, rc == 0, "")
+
+
+@pytest.mark.parametrize(("certificate", "script"), [(None, LATER + RELEASE), ("CERT", RELEASE)])
+def test_which_tunnel_is_still_to_come(certificate: str | None, script: str) -> None:
+    """A rig of Nebula that was removed and comes back: its hub has to sign before it can have its tunnel again."""
+    tunnel = TunnelLock(kind="nebula", role="spoke", host="rig-01", public_key="KEY", certificate=certificate)
+    one, shell = entry(tunnel=tunnel), Shell()
+    assert tunnel.complete is (certificate is not None)
+    enroller(shell).enrol(HOST, replace(verification(), lock_digest=lock_digest(one)), one, matrix="m1")
+
+    assert [ran for ran, _ in shell.ran] == [OBSERVE, SETTLE, script]
 
 
 def test_the_end_of_a_change_clears_away_what_a_killed_run_has_built(tmp_path: Path) -> None:
