@@ -282,3 +282,19 @@ def test_keys_go_in_where_their_files_are_named(tmp_path: Path) -> None:
         "AllowedIPs = 10.0.0.1/32\n[Peer]\nPublicKey = BBB\n"
     )
     assert reload["values"](text, "AllowedIPs") == ["10.0.0.1/32"]
+
+
+@pytest.mark.parametrize(
+    ("stripped", "wanted"),
+    [
+        pytest.param("[Interface]\n[Peer]\n", "[Interface]\nListenPort = 41736\n[Peer]\n", id="a host that dials"),
+        pytest.param(
+            "[Interface]\nListenPort = 51820\n", "[Interface]\nListenPort = 51820\n", id="one that is dialled"
+        ),
+    ],
+)
+def test_a_host_that_dials_keeps_the_port_that_its_hub_knows(stripped: str, wanted: str) -> None:
+    """`wg syncconf` takes another one when the file names none: nothing would come from the hub for some seconds."""
+    reload = runpy.run_path(str(PROGRAMS / "wg_reload.py"))
+
+    assert reload["with_port"](stripped, "41736\n") == wanted

@@ -45,6 +45,16 @@ def with_keys(stripped: str, text: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def with_port(stripped: str, now: str) -> str:
+    """The config with the port that the interface has where it names none: `wg syncconf` would take another one.
+
+    The far end would go on sending to the old one until it hears from this host, and a router would need a new mapping.
+    """
+    if re.search(r"^ListenPort\s*=", stripped, re.MULTILINE):
+        return stripped
+    return stripped.replace("[Interface]\n", "[Interface]\nListenPort = %s\n" % now.strip(), 1)
+
+
 def values(text: str, name: str) -> "list[str]":
     found = []  # type: list[str]
     for line in re.findall(r"^%s\s*=\s*(.+)$" % name, text, re.MULTILINE):
@@ -55,7 +65,7 @@ def values(text: str, name: str) -> "list[str]":
 def main(interface: str) -> None:
     with open("/etc/wireguard/%s.conf" % interface) as file:
         text = file.read()
-    stripped = run("wg-quick", "strip", interface)
+    stripped = with_port(run("wg-quick", "strip", interface), run("wg", "show", interface, "listen-port"))
     run("wg", "syncconf", interface, "/dev/stdin", input=with_keys(stripped, text))
     for hook in re.findall(r"^PostUp = (\[ ! -x \S+/join \].*)$", text, re.MULTILINE):
         run("/bin/sh", "-c", hook)  # peers that joined by invitation are in no file yet
