@@ -317,9 +317,11 @@ def shown(gpus: Sequence[str]) -> tuple[str, ...]:
 def present_images(case: Case, *, joined: bool) -> dict[str, str]:
     """The tags of a present state's images, by host: what it rests on, the bare images it grew on, and who made it."""
     begins = case.before or case.after
+    # One stack may stand for hosts with other addresses in the tunnel; an image has those of one of them.
+    own = [begins.tunnel.address, begins.tunnel.range, begins.tunnel.hub_address] if begins.tunnel and joined else []
     found = {}
     for name, os_id in ((RIG, begins.os), *(((twin.HUB, HUB_OS),) if joined else ())):
-        text = f"{name} {_bare_image(SUITE_OF[os_id])} {case.present} {__version__}"
+        text = " ".join([name, _bare_image(SUITE_OF[os_id]), case.present, __version__, *own])
         found[name] = f"{lab_image.REPOSITORY}:present-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     return found
 

@@ -38,7 +38,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "CDI spec",
         "file /etc/udev/rules.d/*-provision-nvidia-dev-char.rules",
     ),
-    "cdi": ("CDI spec", "file /etc/cdi/*", "file /var/run/cdi/*", "service nvidia-cdi-refresh.*"),
+    "cdi": ("CDI spec", "file /etc/cdi/*", "file /var/run/cdi/*", "file /etc/systemd/system/nvidia-cdi-refresh.*"),
     "service": ("service *",),
     "tunnel": ("tunnel *",),
 }

@@ -336,7 +336,9 @@ def _keep(plan: HostPlan, keep: Keep, group: str, run: str, files: dict[str, str
             path: {**_PLAIN, "restarts": ["containerd.service"]}
             for path in (CONTAINERD_FILES if any(isinstance(c.wanted, ContainerdRuntime) for c in plan.changes) else ())
         }
-        | {f.wrote_path: dict(_PLAIN) for f in files_of if isinstance(f, Settings)},
+        | {f.wrote_path: dict(_PLAIN) for f in files_of if isinstance(f, Settings)}
+        # The former images are still there; the note that says which ones are wanted goes back with the rest.
+        | {c.wanted.mark: dict(_PLAIN) for c in plan.changes if isinstance(c.wanted, ContainerImages)},
         "units": {
             c.wanted.name: {"after_reboot": c.wanted.after_reboot}
             for c in plan.changes

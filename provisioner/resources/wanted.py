@@ -52,7 +52,7 @@ MODULE_OPTIONS = "/etc/modprobe.d/provision-nvidia.conf"
 DOCKER_SETTINGS = "/etc/docker/daemon.json"
 DEV_CHAR_RULE = "/etc/udev/rules.d/71-provision-nvidia-dev-char.rules"
 CDI_SPECS = ("/etc/cdi/nvidia.yaml", "/var/run/cdi/nvidia.yaml")
-CDI_REFRESH = ("nvidia-cdi-refresh.path", "nvidia-cdi-refresh.service")
+CDI_OFF = "/etc/systemd/system/nvidia-cdi-refresh.service.d/provision.conf"
 CLIENTS_TARGET = "/etc/systemd/system/provision-clients.target"
 CLIENT_UNIT = "/etc/systemd/system/provision-client@.service"
 UNITS = "/etc/systemd/system"
@@ -181,13 +181,17 @@ def _engine_version(lock: HostLock) -> tuple[int, ...]:
 
 
 def _cdi(lock: HostLock) -> list[Resource]:
-    """Specs of just the locked driver where CDI is on; none, and nobody who would write one, where it is off."""
+    """Specs of just the locked driver where CDI is on; none, and nobody who would write one, where it is off.
+
+    The toolkit's package enables its unit when it is installed: what keeps the unit from running is there before that.
+    """
     if lock.cdi is None or lock.toolkit is None or lock.driver_version is None:
         return []
     if lock.cdi.value == "present":
-        return [CdiSpec(version=lock.driver_version.value)]
+        return [AbsentFile(path=CDI_OFF), CdiSpec(version=lock.driver_version.value)]
     return [
-        *(Service(name=name, enabled=False, active=False) for name in CDI_REFRESH),
+        Directory(path=CDI_OFF.rpartition("/")[0]),
+        File(path=CDI_OFF, content=CDI_OFF_TEXT, pins=True),
         *(AbsentFile(path=path) for path in CDI_SPECS),
     ]
 
@@ -512,6 +516,12 @@ NOUVEAU_TEXT = (
 
 # What NVIDIA's documents advise against containers that lose their GPUs when systemd reloads (troubleshooting, "Failed
 # to initialize NVML"): runc finds a device node by its numbers in /dev/char, where the driver makes no links.
+CDI_OFF_TEXT = (
+    HEADER.format(comment="#")
+    + "# What runs here wants no CDI spec. A unit whose condition does not hold is left out, and has not failed.\n"
+    + "[Unit]\nConditionPathExists=/nonexistent\n"
+)
+
 DEV_CHAR_TEXT = (
     HEADER.format(comment="#")
     + 'ACTION=="add", DEVPATH=="/bus/pci/drivers/nvidia", '

@@ -26,10 +26,12 @@ def case(**changes: Any) -> Case:
     return CASE.model_copy(update=changes)
 
 
-def joined(kind: Any = "wireguard", role: Any = "spoke", public_key: str | None = "k" * 43 + "=") -> Any:
+def joined(
+    kind: Any = "wireguard", role: Any = "spoke", public_key: str | None = "k" * 43 + "=", address: str = "10.87.0.9"
+) -> Any:
     """An entry with a tunnel, as the lock of a fleet has it."""
     wish = Tunnel(kind=kind, role=role, hub="hub-01", endpoint="h.example:1", range="10.87.0.0/24")
-    lock = TunnelLock(kind=kind, role=role, host="rig-01", public_key=public_key)
+    lock = TunnelLock(kind=kind, role=role, host="rig-01", public_key=public_key, address=address)
     return entry(intent=Intent(networks=("akash",), tunnel=wish), tunnel=lock)
 
 
@@ -158,6 +160,16 @@ def test_images_are_known_by_the_present_state(monkeypatch: pytest.MonkeyPatch) 
     assert one == present_images(case(hosts=("b",), before=entry(gpus=("rtx-3090",) * 2)), joined=False)
     assert one != present_images(case(present="1" * 64), joined=False)
     assert set(present_images(CASE, joined=True)) == {"rig", "hub"}
+
+
+def test_an_image_of_another_address_in_the_tunnel_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stack is the same, and its hub would be looked for where it is not."""
+    monkeypatch.setattr(stage_module, "_bare_image", lambda suite: suite)
+    one = present_images(case(before=joined()), joined=True)
+
+    assert one == present_images(case(before=joined()), joined=True)
+    other = present_images(case(before=joined(address="10.87.0.10")), joined=True)
+    assert one["rig"] != other["rig"] and one["hub"] != other["hub"]
 
 
 def test_one_rehearsal_at_a_time_in_a_folder(tmp_path: Path) -> None:

@@ -117,7 +117,12 @@ def toolkit(version: str) -> list[StandIn]:
                 "/usr/bin/nvidia-ctk": NVIDIA_CTK,
                 **({"/lib/systemd/system/" + refresh: CDI_REFRESH} if new else {}),
             },
-            scripts={"postinst": f"#!/bin/sh\nset -e\nsystemctl enable {refresh}\n"} if new else {},
+            scripts={
+                "postinst": f"#!/bin/sh\nset -e\nsystemctl enable {refresh}\n",
+                "prerm": f"#!/bin/sh\nset -e\nsystemctl disable {refresh}\n",
+            }
+            if new
+            else {},
         ),
         StandIn(
             "nvidia-container-toolkit",

@@ -80,7 +80,7 @@ def run_by(fleet: Serving) -> dict[str, str]:
     """The version whose image each host's container runs."""
     versions = {image.partition("@")[2]: version for version, image in fleet.images.items()}
     shown = {host: fleet.as_root(host, f"docker inspect --format '{{{{.Config.Image}}}}' {CLIENT}") for host in HOSTS}
-    return {host: versions[image.strip().partition("@")[2]] for host, image in shown.items()}
+    return {host: versions.get(image.strip().partition("@")[2], image) for host, image in shown.items()}
 
 
 def locked(fleet: Serving) -> dict[str, str]:

@@ -16,7 +16,15 @@ from jinja2 import UndefinedError
 
 from provisioner.model.facts import Package as Installed
 from provisioner.model.plan import Change, DrainStep, HostPlan
-from provisioner.model.resource import CONTAINERD_FILES, AbsentFile, AbsentPackage, KeptFile, Package, Service
+from provisioner.model.resource import (
+    CONTAINERD_FILES,
+    AbsentFile,
+    AbsentPackage,
+    ContainerImages,
+    KeptFile,
+    Package,
+    Service,
+)
 from provisioner.model.stack import Choice
 from provisioner.model.transaction import Move
 from provisioner.plan.order import host_plan
@@ -310,6 +318,24 @@ def test_what_is_replaced_is_kept_before_anything_else() -> None:
     assert spec["units"]["nvidia-persistenced.service"] == {"after_reboot": True}
     assert (spec["most"], spec["limit"]) == (3, 4096 << 20)
     compile(program, "keep.py", "exec")
+
+
+def test_the_note_of_a_clients_images_is_kept() -> None:
+    """It says which images are wanted: left at the newer ones, a rollback would end in a host that differs."""
+    images = ContainerImages(network="akash", images=("mirror/client@sha256:00",), sha256="0" * 64)
+    plan = bare_plan()
+    plan = plan.model_copy(
+        update={
+            "changes": (
+                *plan.changes,
+                Change(phase="change", what="images akash", before=None, after="1 image", wanted=images),
+            )
+        }
+    )
+    program = rendered(plan).files["files/group_1/keep.py"]
+    spec = ast.literal_eval(program.rpartition("\nmain(")[2].rstrip()[:-1])
+
+    assert spec["files"][images.mark] == {"initramfs": False, "pins": False, "restarts": []}
 
 
 def test_the_same_transaction_is_simulated_staged_and_made() -> None:

@@ -19,6 +19,7 @@ from provisioner.model.facts import SourceEntry
 from provisioner.model.intent import ClientContainer, Intent, Policy, PowerPolicy
 from provisioner.model.resource import (
     ABSENT,
+    AbsentFile,
     AbsentPackage,
     File,
     Guarded,
@@ -30,6 +31,7 @@ from provisioner.model.resource import (
 from provisioner.model.stack import Choice
 from provisioner.resources.observed import observed
 from provisioner.resources.wanted import (
+    CDI_OFF,
     CLIENT_UNIT_TEXT,
     CLIENTS,
     HEALTH,
@@ -169,7 +171,12 @@ def test_specs_follow_the_driver_or_are_gone() -> None:
 
     assert "CDI spec" in on
     assert "CDI spec" not in off
-    assert {"file /etc/cdi/nvidia.yaml", "service nvidia-cdi-refresh.path"} <= set(off)
+    assert {"file /etc/cdi/nvidia.yaml", "file /var/run/cdi/nvidia.yaml", f"file {CDI_OFF}"} <= set(off)
+    [told] = [r for r in wanted(entry(toolkit=TOOLKIT, cdi=Choice(value="absent"))) if r.key == f"file {CDI_OFF}"]
+    [gone] = [r for r in wanted(entry(toolkit=TOOLKIT, cdi=Choice(value="present"))) if r.key == f"file {CDI_OFF}"]
+    # The package enables its unit when it comes: what keeps it from running must be there before.
+    assert isinstance(told, File) and told.pins and "ConditionPathExists=/nonexistent" in told.content
+    assert isinstance(gone, AbsentFile)
 
 
 def test_the_engine_that_makes_way_is_named() -> None:
