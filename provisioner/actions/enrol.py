@@ -39,10 +39,14 @@ KEYS = "/var/lib/provision/trusted_keys"
 VALID = timedelta(days=30)
 """How long a record counts: a host that nobody looked at for a month is no longer known to be as it was."""
 
+CARRY_S = 45
+"""How long a host that passed its checks is given until its tunnel's keeper hears the far end again."""
+
 OBSERVE = f"[ -x {GATE} ] || exit 127; {GATE} observe"
 
 # Through stdin come the record, in one line, and the keys that may sign. Each gets its name when it is whole: a killed
-# run leaves the old one or none. The gate has the last word; no client starts that it would not let start.
+# run leaves the old one or none. The gate has the last word; no client starts that it would not let start. A tunnel
+# is waited for: its keeper looks four times a minute, and may have looked while the far end was being switched.
 RELEASE = f"""
 set -eu
 umask 022
@@ -57,13 +61,26 @@ chmod 0644 "$new" "$new.keys"
 sync "$new" "$new.keys"
 mv -f "$new.keys" {KEYS}
 mv -f "$new" {RECORD}
-{GATE} check
+limit=$(($(date +%s) + {CARRY_S}))
+until said=$({GATE} check 2>&1); do
+  others=$(printf '%s\\n' "$said" | grep -v 'the tunnel carries nothing' || :)
+  if [ -n "$said" ] && [ -z "$others" ]; then
+    # A tunnel that is still to come: the clients' own gates wait for it.
+    [ "${{tunnel:-now}}" = now ] || break
+    [ "$(date +%s)" -ge "$limit" ] || {{ sleep 3; continue; }}
+  fi
+  printf '%s\\n' "$said" >&2
+  exit 1
+done
 systemctl enable --now {TARGET}
 # How the cards are now is the measure for later looks; a host that serves well without it is let in all the same.
 [ ! -x {BASELINE} ] || {BASELINE} note || :
 # What a drain did is taken back last: a provider that was scaled to none bids again only on a host that may serve.
 {CLIENT} resume-all
 """
+
+LATER = "tunnel=later\n"
+"""Before RELEASE on a host whose tunnel cannot be there yet: what carries nothing is the tunnel of before."""
 
 # What a later change goes back to: this stack. Kept changes that led here have come to a good end, and first of all the
 # trial of the last one has: from here on the host does not go back by itself. A run that was killed may have left
@@ -269,7 +286,9 @@ class HostEnroller:
         if answer.rc == trial.BUSY:
             raise trial.went_back(host.name, answer.stderr)
         if answer.rc == 0:
-            answer = self.shell.run(host, RELEASE, record.text + self.trusted())
+            tunnel = locked.tunnel
+            script = RELEASE if tunnel is None or tunnel.complete else LATER + RELEASE
+            answer = self.shell.run(host, script, record.text + self.trusted(), timeout_s=CARRY_S + 60)
         if answer.rc != 0:
             self.withdraw(host)
             raise HostError(

@@ -31,6 +31,8 @@ AT_ONCE = 16
 AGAIN_S = 2.0
 SWITCH_S = 3.0
 """The host switches two seconds after it answered; who comes earlier dials a way that is not there yet."""
+BEFORE_S = 5.0
+"""How long the path of before is asked between two tries: it may lead to an address that is gone, and hang."""
 GRACE_S = 45.0
 """How long after a host's own time limit it is asked over the old path what became of the change."""
 
@@ -197,7 +199,7 @@ def _one_try(confirm_s: int) -> float:
 def _taken_back(one: Switched, shell: HostShell) -> str:
     """Why the host took it back already, as the path of before tells: a change that could not be put in force."""
     try:
-        told = _state(shell.run(one.host, f"{GUARD} status {one.id}").stdout)
+        told = _state(shell.run(one.host, f"{GUARD} status {one.id}", timeout_s=BEFORE_S).stdout)
     except HostError:
         return ""
     return str(told.get("why", "taken back")) if told.get("state") in ("reverted", "refused") else ""
@@ -249,7 +251,8 @@ def _what_became(
     seen = "what became of it could not be seen over the path of before"
     while time.monotonic() < until:
         try:
-            told = _state(shell.run(one.host, f"{GUARD} status {one.id}").stdout)
+            limit = _one_try(one.change.confirm_s)
+            told = _state(shell.run(one.host, f"{GUARD} status {one.id}", timeout_s=limit).stdout)
         except HostError:
             told = {}
         if told.get("state") == "reverted":

@@ -40,6 +40,7 @@ DRAINED = STATE + "/drained"
 CDI_FOLDERS = ("/etc/cdi", "/var/run/cdi")
 HOST_KEYS = ("ed25519", "ecdsa", "rsa")
 DOCKER = "/run/docker.sock"
+TUNNEL = "/etc/provision/tunnel.json"
 TUNNEL_NOTES = "/run/provision/tunnel.json"
 
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -146,10 +147,14 @@ def docker(path: str) -> "str | None":
 
 
 def silent(root: str) -> "list[str]":
-    """Far ends of the tunnel that do not answer, as its keeper noted; none where there is no tunnel, or no note yet."""
+    """Far ends that this host dials and that do not answer, as the tunnel's keeper noted; none where it noted nothing.
+
+    One that dials this host, as a rig does its hub, may be switched off. Notes outlive the tunnel they are of.
+    """
     try:
+        dialled = [end["host"] for end in json.loads(read(root + TUNNEL) or "{}").get("peers", []) if end["endpoint"]]
         ends = json.loads(read(root + TUNNEL_NOTES) or "{}").get("peers", [])
-        return [str(end["host"]) for end in ends if end.get("loss_pct", 0) >= 100]
+        return [str(end["host"]) for end in ends if end.get("loss_pct", 0) >= 100 and end["host"] in dialled]
     except (ValueError, KeyError, TypeError, AttributeError):
         return []
 

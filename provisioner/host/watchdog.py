@@ -39,7 +39,6 @@ BOOT = "/proc/sys/kernel/random/boot_id"
 
 DISKS = ("/", "/var", "/var/lib/docker")
 DISK_MIB = 1024
-TUNNEL = "/etc/provision/tunnel.json"
 TUNNEL_S = 300  # the tunnel's own keeper looks four times a minute, and mends what it can in that time
 HEALTH_LIMIT_S = 30
 
@@ -229,7 +228,7 @@ def of_disks(host: "Host", config: "Json") -> "dict[str, str]":
 
 def of_tunnel(host: "Host") -> "dict[str, str]":
     """What the tunnel's keeper noted: a far end that is silent for longer than the keeper needs to mend it."""
-    if not os.path.exists(host.root + TUNNEL):
+    if not os.path.exists(host.root + gate.TUNNEL):
         return {}
     notes = load(host.root + gate.TUNNEL_NOTES)
     age = host.now() - notes.get("at", 0)
@@ -237,9 +236,7 @@ def of_tunnel(host: "Host") -> "dict[str, str]":
         return {"tunnel-stale": "nobody looks after the tunnel" + (f" since {age:.0f} s" if notes else "")}
     silent = gate.silent(host.root)
     old = [end["host"] for end in notes["peers"] if host.now() - end.get("handshake", 0) > TUNNEL_S]
-    # A hub is not started again because one of those that dial it was switched off.
-    dialled = [end["host"] for end in load(host.root + TUNNEL).get("peers", []) if end.get("endpoint")]
-    dead = [name for name in silent if name in old and name in dialled]
+    dead = [name for name in silent if name in old]
     return {"tunnel-stale": f"{', '.join(dead)} does not answer through the tunnel"} if dead else {}
 
 
@@ -307,7 +304,7 @@ def act(host: "Host", config: "Json", action: str, cause: str, words: str) -> "l
     if action == "reboot":
         return [] if host.run(["systemctl", "reboot"]) == 0 else ["systemctl reboot was refused"]
     if action == "restart-tunnel":
-        units = [load(host.root + TUNNEL).get("unit", ""), "provision-tunnel.timer"]
+        units = [load(host.root + gate.TUNNEL).get("unit", ""), "provision-tunnel.timer"]
         return done(host, ["systemctl", "restart", *filter(None, units)])
     verb = action.partition("-")[0]
     return done(host, ["systemctl", verb, "--no-block", *units]) if units else []

@@ -314,7 +314,7 @@ def _guarded(wanted: Guarded, facts: HostFacts, capture: Capture) -> Observed:
     modes = {path: _mode(path, capture) for path in wanted.absent}
     if UNKNOWN in modes.values():
         return UNKNOWN
-    if wanted.files and not any(file.content is not None for file in files):
+    if any(file.content is not None for file in wanted.files) and not any(file.content is not None for file in files):
         return ABSENT
     units = facts.units
     if units is UNKNOWN or any(name not in units for name in (*wanted.units, *wanted.stop)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import shlex
 from collections.abc import Iterable
 
 from provisioner.model.resource import GuardedFile
@@ -213,26 +212,47 @@ def ufw_commands(lock: TunnelLock) -> tuple[tuple[str, ...], ...]:
     """What ufw has to let through; our own table still narrows it. Empty without ufw."""
     if lock.firewall != "ufw":
         return ()
-    commands: list[tuple[str, ...]] = [("ufw", "allow", "in", "on", INTERFACE)]
+    rules = [f"allow in on {INTERFACE}"]
     if own(lock):
-        commands.append(("ufw", "allow", f"{own(lock)}/udp"))
-    commands += [
-        tuple(f"ufw route allow out on {INTERFACE} to {f.address} port {_colon(f.ports)} proto {f.protocol}".split())
+        rules.append(f"allow {own(lock)}/udp")
+    rules += [
+        f"route allow out on {INTERFACE} to {f.address} port {_colon(f.ports)} proto {f.protocol}"
         for f in lock.forwards
     ]
     for lan in lock.lans:  # what a router hands on is refused by ufw unless it is told
-        commands.append(("ufw", "route", "allow", "in", "on", INTERFACE, "to", lan))
-        commands.append(("ufw", "route", "allow", "out", "on", INTERFACE, "from", lan))
-    return tuple(commands)
+        rules.append(f"route allow in on {INTERFACE} to {lan}")
+        rules.append(f"route allow out on {INTERFACE} from {lan}")
+    return tuple(("ufw", *rule.split(), "comment", _OURS) for rule in rules)
+
+
+_OURS = "provision"
+"""The comment of each rule that ufw was told, by which it is found again when no lock knows of it any more."""
 
 
 def ufw_forget(lock: TunnelLock) -> tuple[tuple[str, ...], ...]:
-    """Take away again what ufw was told; a rule that is not there is no trouble."""
-    commands = []
-    for words in ufw_commands(lock):
-        place = 2 if words[1] == "route" else 1
-        commands.append(shlex.join((*words[:place], "delete", *words[place:])))
-    return tuple(("/bin/sh", "-c", f"{command} || :") for command in commands)
+    """Take away what ufw was told of any tunnel of before: a site's LAN, a port that moved. Empty without ufw.
+
+    Rules from before there were comments are known by the interface.
+    """
+    if lock.firewall != "ufw":
+        return ()
+    return (("/bin/sh", "-c", _FORGET),)
+
+
+_FORGET = f"""ufw show added | while read -r program rule; do
+    [ "$program" = ufw ] || continue
+    case $rule in
+        *" comment '{_OURS}'") rule=${{rule%" comment "*}} ;;
+        *" comment "*) continue ;;
+        *" on {INTERFACE}" | *" on {INTERFACE} "*) ;;
+        *) continue ;;
+    esac
+    case $rule in
+        "route "*) set -- route delete ${{rule#route }} ;;
+        *) set -- delete $rule ;;
+    esac
+    ufw "$@" </dev/null || exit 1
+done"""
 
 
 def kept(lock: TunnelLock) -> tuple[GuardedFile, ...]:

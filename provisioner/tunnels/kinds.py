@@ -42,10 +42,9 @@ def tunnel_resources(entry: HostLock) -> tuple[Resource, ...]:
     if lock is None:
         return ()
     if lock.kind == "none":
-        end = Guarded(name="tunnel", run=firewall.ufw_forget(lock), undo=firewall.ufw_commands(lock))
-        return (*guard_program(), _alone(end))
+        return (*guard_program(), _alone(Guarded(name="tunnel"), lock))
     found = KINDS[lock.kind].resources(Own(lock.host, entry.intent.tunnel, lock))
-    return tuple(_alone(resource) if isinstance(resource, Guarded) else resource for resource in found)
+    return tuple(_alone(resource, lock) if isinstance(resource, Guarded) else resource for resource in found)
 
 
 LEFT_BY: dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -74,13 +73,16 @@ HUBS: tuple[tuple[Kind, str, Callable[[str, TunnelLock], list[str]]], ...] = (
 """Where a hub of each kind knows its spokes by name, and whom of that text the lock's tunnel would cut off."""
 
 
-def _alone(change: Guarded) -> Guarded:
+def _alone(change: Guarded, lock: TunnelLock) -> Guarded:
     """The change, and with it the end of whatever tunnel was there before: of another kind, or of none any more."""
     mine = {file.path for file in change.files}
     absent = [path for files, _ in LEFT_BY.values() for path in files if path not in mine]
     stop = [unit for _, units in LEFT_BY.values() for unit in units if unit not in change.units]
     return change.model_copy(
         update={
+            "files": (*change.files, *(file for file in firewall.kept(lock) if file.path not in mine)),
+            "run": (*firewall.ufw_forget(lock), *change.run),
+            "undo": change.undo or firewall.undo(lock),
             "absent": tuple(dict.fromkeys((*change.absent, *absent))),
             "stop": tuple(dict.fromkeys((*change.stop, *stop))),
         }

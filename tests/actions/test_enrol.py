@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.actions.enrol import CLIENT, CLOSE, GATE, OBSERVE, RELEASE, SETTLE, HostEnroller, signed_record
+from provisioner.actions.enrol import (
+    CLIENT,
+    CLOSE,
+    GATE,
+    LATER,
+    OBSERVE,
+    RELEASE,
+    SETTLE,
+    HostEnroller,
+    signed_record,
+)
 from provisioner.actions.verify import settle, verify
 from provisioner.errors import HostError
 from provisioner.model.capture import CommandOutput
@@ -27,6 +37,7 @@ from provisioner.model.history import Stack
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.results import CheckResult, Fault, HostVerification
 from provisioner.model.stack import Choice, Lock, Reason
+from provisioner.model.tunnel import TunnelLock
 from tests.enrolments import GPU, HOST_KEY, MACHINE, observation
 from tests.world import DRIVER, WHEN, entry, locked
 
@@ -73,7 +84,7 @@ class Shell:
         self.ran.append((script, stdin))
         if script == OBSERVE:
             return self.gate
-        rc = {SETTLE: 0, RELEASE: self.release, CLOSE: self.close}[script]
+        rc = {SETTLE: 0, RELEASE: self.release, LATER + RELEASE: self.release, CLOSE: self.close}[script]
         return CommandOutput(rc=rc, stderr="Failed to enable unit\n" if rc else "")
 
 
@@ -269,6 +280,9 @@ def run_script(
     (tools / "chown").write_text("#!/bin/sh\n")
     (tools / "provision-gate").write_text(f"#!/bin/sh\n{gate}\n")
     (tools / "provision-client").write_text(f'#!/bin/sh\necho "client $*" >>{log}\n')
+    (tools / "sleep").write_text(f"#!/bin/sh\necho . >>{tmp_path}/slept\n")
+    (tools / "date").write_text(f"#!/bin/sh\necho $((3 * $(wc -l <{tmp_path}/slept)))\n")
+    (tmp_path / "slept").write_text("")
     for tool in tools.iterdir():
         tool.chmod(0o755)
     here = script.replace("/var/lib/provision", str(tmp_path / "lib")).replace(GATE, str(tools / "provision-gate"))
@@ -291,10 +305,52 @@ def test_release_writes_the_record_whole_and_enables_the_target(tmp_path: Path) 
 
 
 def test_release_leaves_the_clients_stopped_when_the_gate_stays_closed(tmp_path: Path) -> None:
-    """The enroller then closes the host again."""
+    """The enroller then closes the host again; only a tunnel is waited for."""
     rc, asked = run_script(tmp_path, RELEASE, "{}\n", gate="exit 1")
 
+    assert (rc, asked, (tmp_path / "slept").read_text()) == (1, [], "")
+
+
+SILENT = "echo 'the clients stay stopped: the tunnel carries nothing: hub-01 does not answer' >&2"
+
+
+def test_release_waits_for_a_tunnel_that_was_switched_just_now(tmp_path: Path) -> None:
+    """The keeper's note may be of a moment in which the far end was being switched too."""
+    rc, asked = run_script(
+        tmp_path, RELEASE, "{}\n", gate=f"[ $(wc -l <{tmp_path}/slept) -ge 5 ] && exit 0\n{SILENT}\nexit 1"
+    )
+
+    assert (rc, asked) == (0, ["enable --now provision-clients.target", "client resume-all"])
+
+
+def test_release_does_not_wait_for_ever(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A far end that stays silent keeps the gate closed, with the gate's words."""
+    rc, asked = run_script(tmp_path, RELEASE, "{}\n", gate=f"{SILENT}\nexit 1")
+
     assert (rc, asked) == (1, [])
+    assert "hub-01 does not answer" in capfd.readouterr().err
+    assert (tmp_path / "slept").read_text().count(".") == 15
+
+
+@pytest.mark.parametrize(
+    ("said", "rc"), [(SILENT, 0), (f"{SILENT}; echo 'the clients stay stopped: GPU-1 is gone' >&2", 1)]
+)
+def test_a_tunnel_that_is_still_to_come_is_not_waited_for(tmp_path: Path, said: str, rc: int) -> None:
+    """What is silent then is the tunnel of before; any other reason of the gate keeps its weight."""
+    done, asked = run_script(tmp_path, LATER + RELEASE, "{}\n", gate=f"{said}\nexit 1")
+
+    assert (done, bool(asked), (tmp_path / "slept").read_text()) == (rc, rc == 0, "")
+
+
+@pytest.mark.parametrize(("certificate", "script"), [(None, LATER + RELEASE), ("CERT", RELEASE)])
+def test_which_tunnel_is_still_to_come(certificate: str | None, script: str) -> None:
+    """A rig of Nebula that was removed and comes back: its hub has to sign before it can have its tunnel again."""
+    tunnel = TunnelLock(kind="nebula", role="spoke", host="rig-01", public_key="KEY", certificate=certificate)
+    one, shell = entry(tunnel=tunnel), Shell()
+    assert tunnel.complete is (certificate is not None)
+    enroller(shell).enrol(HOST, replace(verification(), lock_digest=lock_digest(one)), one, matrix="m1")
+
+    assert [ran for ran, _ in shell.ran] == [OBSERVE, SETTLE, script]
 
 
 def test_the_end_of_a_change_clears_away_what_a_killed_run_has_built(tmp_path: Path) -> None:

@@ -163,6 +163,35 @@ def test_a_session_that_hangs_does_not_take_the_whole_time() -> None:
     assert world.limits[0] == 6
 
 
+class Moved(World):
+    """The first try over the new path fails, and the shared connection of before leads to an address that is gone."""
+
+    tried = 0
+    asked: tuple[float, ...] = ()
+
+    def run(self, host: InventoryHost, script: str, stdin: str = "", timeout_s: float = 60) -> CommandOutput:
+        if not host.variables.get("new"):
+            self.asked = (*self.asked, timeout_s)
+            return CommandOutput(rc=124, stderr=f"stopped after {timeout_s:g} s")
+        self.tried += 1
+        if self.tried == 1:
+            raise HostError("ssh-timeout", host.name, f"{host.name} did not answer")
+        return super().run(host, script, stdin, timeout_s)
+
+
+def test_the_way_of_before_does_not_take_the_time_of_the_new_one() -> None:
+    """Where the address inside moved nothing ends a session to the old one."""
+    world = Moved({})
+    hosts, plan = planned("rig-01")
+    moved, failed = switch.come_back(
+        hosts, plan, run="r1", shell=world, paths=world, on_event=world.events.append, sleep=lambda _s: None
+    )
+
+    assert (set(moved), failed) == ({"rig-01"}, {})
+    assert world.asked == (switch.BEFORE_S,)
+    assert 3 * switch.BEFORE_S < 20
+
+
 def test_what_a_host_took_back_at_once_is_not_waited_for() -> None:
     world = World({"rig-01": "reverted"})
 

@@ -132,6 +132,12 @@ def test_open(host: Host) -> None:
     assert host.check(None) == []
 
 
+def silent_tunnel(host: Host, *peers: dict[str, Any]) -> None:
+    """A host with these far ends, whose keeper noted that hub-01 does not answer."""
+    host.write(gate.TUNNEL, json.dumps({"peers": peers}))
+    host.write(gate.TUNNEL_NOTES, '{"peers": [{"host": "hub-01", "loss_pct": 100.0}]}')
+
+
 CHANGES: dict[str, tuple[Callable[[Host], Any], str]] = {
     "foreign driver upgrade": (
         lambda host: host.write("/sys/module/nvidia/version", "535.309.01\n"),
@@ -167,7 +173,7 @@ CHANGES: dict[str, tuple[Callable[[Host], Any], str]] = {
         "/etc/cdi/nvidia.yaml names driver 535.216.03, enrolled with 535.261.03",
     ),
     "silent tunnel": (
-        lambda host: host.write(gate.TUNNEL_NOTES, '{"peers": [{"host": "hub-01", "loss_pct": 100.0}]}'),
+        lambda host: silent_tunnel(host, {"host": "hub-01", "endpoint": "203.0.113.1:51820"}),
         "the tunnel carries nothing: hub-01 does not answer",
     ),
     "cdi gone": (lambda host: host.remove("/etc/cdi/nvidia.yaml"), "/etc/cdi/nvidia.yaml is gone"),
@@ -203,6 +209,30 @@ def test_closed(host: Host, name: str) -> None:
     change(host)
 
     assert host.check() == [said]
+
+
+@pytest.mark.parametrize(
+    "peers",
+    [
+        pytest.param([{"host": "hub-01", "endpoint": None}], id="it dials this host and may be switched off"),
+        pytest.param(
+            [{"host": "hub-02", "endpoint": "203.0.113.2:51820"}], id="it was a far end of the tunnel of before"
+        ),
+    ],
+)
+def test_a_silent_end_that_keeps_nothing_closed(host: Host, peers: list[dict[str, Any]]) -> None:
+    """Only the way that this host opens itself is its own to keep."""
+    silent_tunnel(host, *peers)
+
+    assert host.check() == []
+
+
+def test_notes_of_a_tunnel_that_was_taken_away(host: Host) -> None:
+    """They stay until the next boot, for nobody writes them any more."""
+    silent_tunnel(host, {"host": "hub-01", "endpoint": "203.0.113.1:51820"})
+    host.remove(gate.TUNNEL)
+
+    assert host.check() == []
 
 
 def test_a_host_key_that_changed(host: Host) -> None:

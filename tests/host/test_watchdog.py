@@ -143,9 +143,9 @@ def test_each_cause(host: Host) -> None:
 def test_the_tunnel(host: Host) -> None:
     """Only where there is one: its keeper's notes, and that somebody keeps them."""
     root = Path(host.root)
-    (root / watchdog.TUNNEL[1:]).parent.mkdir(parents=True)
+    (root / gate.TUNNEL[1:]).parent.mkdir(parents=True)
     told = {"unit": "wg-quick@wg0.service", "peers": [{"host": "hub-01", "endpoint": "203.0.113.1:51820"}]}
-    (root / watchdog.TUNNEL[1:]).write_text(json.dumps(told))
+    (root / gate.TUNNEL[1:]).write_text(json.dumps(told))
     assert found(host) == {"tunnel-stale": "nobody looks after the tunnel"}
     end = {"host": "hub-01", "handshake": int(host.time) - 301, "loss_pct": 100.0}
     notes = root / gate.TUNNEL_NOTES[1:]
@@ -163,10 +163,10 @@ def test_the_tunnel(host: Host) -> None:
 def test_a_hub_is_not_started_again_for_one_that_dials_it(host: Host) -> None:
     """A rig that was switched off must not cost all others their sessions."""
     root = Path(host.root)
-    for path in (watchdog.TUNNEL, gate.TUNNEL_NOTES):
+    for path in (gate.TUNNEL, gate.TUNNEL_NOTES):
         (root / path[1:]).parent.mkdir(parents=True)
     told = {"unit": "provision-nebula.service", "peers": [{"host": "rig-01", "endpoint": None}]}
-    (root / watchdog.TUNNEL[1:]).write_text(json.dumps(told))
+    (root / gate.TUNNEL[1:]).write_text(json.dumps(told))
     end = {"host": "rig-01", "handshake": int(host.time) - 4000, "loss_pct": 100.0}
     (root / gate.TUNNEL_NOTES[1:]).write_text(json.dumps({"at": int(host.time), "peers": [end]}))
 

@@ -13,11 +13,21 @@ from pathlib import Path
 import pytest
 
 from provisioner.host import programs
-from provisioner.model.capture import UNKNOWN
+from provisioner.model.capture import UNKNOWN, CommandOutput
 from provisioner.model.facts import Package as Installed
 from provisioner.model.facts import SourceEntry
 from provisioner.model.intent import ClientContainer, Intent, Policy, PowerPolicy
-from provisioner.model.resource import ABSENT, AbsentFile, AbsentPackage, File, Package, ReplacedSource, Service
+from provisioner.model.resource import (
+    ABSENT,
+    AbsentFile,
+    AbsentPackage,
+    File,
+    Guarded,
+    GuardedFile,
+    Package,
+    ReplacedSource,
+    Service,
+)
 from provisioner.model.stack import Choice
 from provisioner.resources.observed import observed
 from provisioner.resources.wanted import (
@@ -279,3 +289,18 @@ def test_a_unit_of_our_own_is_absent_where_its_file_is() -> None:
     assert found["provision-watchdog.timer"] == ABSENT
     assert found["docker.service"] is UNKNOWN
     assert observed(services[1], older, capture) is UNKNOWN
+
+
+def test_a_change_whose_files_are_made_by_commands_is_done_when_all_else_is() -> None:
+    """The end of a tunnel on a host with ufw has no file of its own that could be missing."""
+    made = tuple(GuardedFile(path=f"/etc/ufw/{name}.rules", content=None) for name in ("user", "user6"))
+    change = Guarded(name="tunnel", files=made, absent=("/etc/wireguard/prov0.conf",))
+    own = GuardedFile(path="/etc/provision/own", content="x")
+    paths = ("/etc/wireguard/prov0.conf", own.path)
+    capture, facts = fitting_capture(entry()), replace(fitting_facts(entry()), units={})
+    stats = {f"stat -c '%a %U:%G %F' {path}": CommandOutput(rc=1) for path in paths}
+    update = {"files": capture.files | dict.fromkeys(paths), "commands": capture.commands | stats}
+    gone = capture.model_copy(update=update)
+
+    assert observed(change, facts, gone) == change
+    assert observed(change.model_copy(update={"files": (*made, own)}), facts, gone) == ABSENT

@@ -282,3 +282,56 @@ def test_keys_go_in_where_their_files_are_named(tmp_path: Path) -> None:
         "AllowedIPs = 10.0.0.1/32\n[Peer]\nPublicKey = BBB\n"
     )
     assert reload["values"](text, "AllowedIPs") == ["10.0.0.1/32"]
+
+
+@pytest.mark.parametrize(
+    ("stripped", "wanted"),
+    [
+        pytest.param("[Interface]\n[Peer]\n", "[Interface]\nListenPort = 41736\n[Peer]\n", id="a host that dials"),
+        pytest.param(
+            "[Interface]\nListenPort = 51820\n", "[Interface]\nListenPort = 51820\n", id="one that is dialled"
+        ),
+    ],
+)
+def test_a_host_that_dials_keeps_the_port_that_its_hub_knows(stripped: str, wanted: str) -> None:
+    """`wg syncconf` takes another one when the file names none: nothing would come from the hub for some seconds."""
+    reload = runpy.run_path(str(PROGRAMS / "wg_reload.py"))
+
+    assert reload["with_port"](stripped, "41736\n") == wanted
+
+
+CONF = (
+    "[Interface]\nAddress = fd87:1::2/128\n\n[Peer]\n# hub\nPublicKey = HUB\nAllowedIPs = fd87:1::1/128\n"
+    "Endpoint = [fd01::1]:51820\nPersistentKeepalive = 25\n\n"
+    "[Peer]\n# other\nPublicKey = OTHER\nAllowedIPs = 10.0.0.9/32\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("seen", "set_again"),
+    [
+        (["[fd01::1]:51820"], 0),
+        (["10.0.0.1:51820", "[fd01::1]:51820"], 1),
+        (["10.0.0.1:51820"], 3),
+    ],
+    ids=["at once", "after one packet of the old path", "it answers from elsewhere"],
+)
+def test_an_endpoint_that_moved_is_heard_at_its_new_place(seen: list[str], set_again: int) -> None:
+    """What still comes from the old one would make WireGuard go back to it; who dials speaks first."""
+    reload = runpy.run_path(str(PROGRAMS / "wg_reload.py"))
+    said: list[tuple[str, ...]] = []
+
+    def run(*argv: str, **_: Any) -> str:
+        said.append(argv)
+        if argv[0] != "wg" or argv[1] != "show":
+            return ""
+        return f"HUB\t{seen.pop(0) if len(seen) > 1 else seen[0]}\nOTHER\t(none)\n"
+
+    reload["speak_first"].__globals__["run"] = run
+    reload["speak_first"]("prov0", CONF)
+
+    again = ("wg", "set", "prov0", "peer", "HUB", "endpoint", "[fd01::1]:51820")
+    assert said.count(again) == set_again
+    pings = [argv for argv in said if argv[0] == "ping"]
+    assert {argv[-1] for argv in pings} == {"fd87:1::1"}
+    assert said[0] in pings

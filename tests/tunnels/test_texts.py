@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,10 @@ def test_ufw_lets_the_tunnel_and_the_hubs_port_through() -> None:
     me = own(hub(firewall="ufw"), spoke("a"))
     change = wireguard.guarded(me)
 
-    assert change.run == (("ufw", "allow", "in", "on", "prov0"), ("ufw", "allow", "51820/udp"))
+    assert change.run == (
+        ("ufw", "allow", "in", "on", "prov0", "comment", "provision"),
+        ("ufw", "allow", "51820/udp", "comment", "provision"),
+    )
     assert change.undo == (("ufw", "reload"),)
     assert {f.path for f in change.files if f.content is None} == {"/etc/ufw/user.rules", "/etc/ufw/user6.rules"}
 
@@ -149,25 +153,54 @@ def test_ufw_lets_a_sites_lan_through_both_ways() -> None:
     a = site("a", "203.0.113.1:51820", wish={"lans": ["192.168.7.0/24"]}, firewall="ufw")
 
     assert wireguard.guarded(own(a, site("b", None))).run[2:] == (
-        ("ufw", "route", "allow", "in", "on", "prov0", "to", "192.168.7.0/24"),
-        ("ufw", "route", "allow", "out", "on", "prov0", "from", "192.168.7.0/24"),
+        ("ufw", "route", "allow", "in", "on", "prov0", "to", "192.168.7.0/24", "comment", "provision"),
+        ("ufw", "route", "allow", "out", "on", "prov0", "from", "192.168.7.0/24", "comment", "provision"),
     )
 
 
-def test_what_ufw_was_told_is_taken_back_with_the_tunnel() -> None:
-    """Also what only a hub was told; the ports of a rig that it handed on were routes."""
-    rig = spoke("a", wish={"ingress": "tunnel"}, ports=("tcp/8080",))
-    lock = own(hub(firewall="ufw"), rig).lock
+ADDED = """Added user rules (see 'ufw status' for running firewall):
+ufw allow 22/tcp
+ufw allow in on prov0 comment 'provision'
+ufw allow 443/tcp comment 'the owner'
+ufw deny in on prov0 comment 'the owner'
+ufw allow 51820/udp comment 'provision'
+ufw route allow in on prov0 to 192.168.7.0/24
+ufw route allow out on prov0 to 10.87.0.2 port 30000:32767 proto tcp comment 'provision'
+"""
 
-    assert [words[-1] for words in firewall.ufw_forget(lock)] == [
-        "ufw delete allow in on prov0 || :",
-        "ufw delete allow 51820/udp || :",
-        "ufw route delete allow out on prov0 to 10.87.0.2 port 8080 proto tcp || :",
+
+def test_what_ufw_was_told_is_taken_back(tmp_path: Path) -> None:
+    """By any tunnel of before, which the lock does not know any more; what the owner told it stays."""
+    said = tmp_path / "said"
+    ufw = tmp_path / "ufw"
+    ufw.write_text(f'#!/bin/sh\n[ "$1" = show ] && cat <<\'END\' || echo "$*" >>{said}\n{ADDED}END\n')
+    ufw.chmod(0o755)
+    ((_, _, script),) = firewall.ufw_forget(own(hub(firewall="ufw"), spoke("a")).lock)
+    subprocess.run(["/bin/sh", "-c", script], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=True)
+
+    assert said.read_text().splitlines() == [
+        "delete allow in on prov0",
+        "delete allow 51820/udp",
+        "route delete allow in on prov0 to 192.168.7.0/24",
+        "route delete allow out on prov0 to 10.87.0.2 port 30000:32767 proto tcp",
     ]
-    none = entry(tunnel=lock.model_copy(update={"kind": "none"}))
-    (end,) = (r for r in tunnel_resources(none) if isinstance(r, Guarded))
-    assert (end.run, end.undo) == (firewall.ufw_forget(lock), firewall.ufw_commands(lock))
-    assert "/etc/wireguard/prov0.conf" in end.absent
+
+
+@pytest.mark.parametrize("kind", ["none", "ssh-reverse", "wireguard"])
+def test_ufw_forgets_the_tunnel_of_before_whatever_comes_after_it(kind: str) -> None:
+    """A site's routes would outlive the site; a revert brings them back with ufw's files."""
+    lock = own(spoke("a", firewall="ufw"), hub()).lock
+    after = entry(tunnel=lock.model_copy(update={"kind": kind}))
+    (change,) = (r for r in tunnel_resources(after) if isinstance(r, Guarded))
+
+    assert change.run[:1] == firewall.ufw_forget(lock)
+    assert (change.undo, firewall.ufw_forget(lock.model_copy(update={"firewall": "nftables"}))) == (
+        (("ufw", "reload"),),
+        (),
+    )
+    assert {f.path for f in change.files} >= set(firewall.UFW_FILES)
+    assert len({f.path for f in change.files}) == len(change.files)
+    assert kind == "wireguard" or "/etc/wireguard/prov0.conf" in change.absent
 
 
 def test_nebula_asks_the_same_of_a_hosts_firewall() -> None:
@@ -175,7 +208,10 @@ def test_nebula_asks_the_same_of_a_hosts_firewall() -> None:
     member = Member("hub", Tunnel.model_validate(NEBULA_HUB), keys={1: "HUB"}, firewall="ufw")
     (change,) = (r for r in nebula.resources(own(member)) if isinstance(r, Guarded))
 
-    assert change.run[:2] == (("ufw", "allow", "in", "on", "prov0"), ("ufw", "allow", "4242/udp"))
+    assert [words[:-2] for words in change.run[:2]] == [
+        ("ufw", "allow", "in", "on", "prov0"),
+        ("ufw", "allow", "4242/udp"),
+    ]
     assert change.undo == (("ufw", "reload"),)
     without = own(Member("hub", member.wish, keys={1: "HUB"}, firewall="iptables"))
     assert "nftables" not in {r.name for r in nebula.resources(without) if isinstance(r, Tool)}

@@ -6,6 +6,7 @@ in on the way, through a pipe, and stand in no argument and no file. Address and
 """
 
 import re
+import socket
 import subprocess
 import sys
 
@@ -18,9 +19,14 @@ if MYPY:  # never true: annotations stand in quotes for Python 3.6
 PRIVATE, SHARED = "PrivateKey", "PresharedKey"
 
 
-def run(*argv: str, **more: "Any") -> str:
-    done = subprocess.run(argv, stdout=subprocess.PIPE, universal_newlines=True, **more)
-    if done.returncode != 0:
+def run(*argv: str, may_fail: bool = False, **more: "Any") -> str:
+    try:
+        done = subprocess.run(argv, stdout=subprocess.PIPE, universal_newlines=True, **more)
+    except OSError as problem:
+        if may_fail:
+            return ""
+        sys.exit("wg-reload: %s: %s" % (argv[0], problem))
+    if done.returncode != 0 and not may_fail:
         sys.exit("wg-reload: %s failed" % " ".join(argv[:3]))
     return str(done.stdout)
 
@@ -45,6 +51,16 @@ def with_keys(stripped: str, text: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def with_port(stripped: str, now: str) -> str:
+    """The config with the port that the interface has where it names none: `wg syncconf` would take another one.
+
+    The far end would go on sending to the old one until it hears from this host, and a router would need a new mapping.
+    """
+    if re.search(r"^ListenPort\s*=", stripped, re.MULTILINE):
+        return stripped
+    return stripped.replace("[Interface]\n", "[Interface]\nListenPort = %s\n" % now.strip(), 1)
+
+
 def values(text: str, name: str) -> "list[str]":
     found = []  # type: list[str]
     for line in re.findall(r"^%s\s*=\s*(.+)$" % name, text, re.MULTILINE):
@@ -52,10 +68,46 @@ def values(text: str, name: str) -> "list[str]":
     return found
 
 
+def dialled(text: str) -> "list[tuple[str, str, str]]":
+    """(public key, endpoint, address inside) of each peer that this host dials."""
+    found = []
+    for block in text.split("[Peer]\n")[1:]:
+        key, endpoint, inside = (values(block, name)[:1] for name in ("PublicKey", "Endpoint", "AllowedIPs"))
+        if key and endpoint and inside:
+            found.append((key[0], endpoint[0], inside[0].partition("/")[0]))
+    return found
+
+
+def resolved(endpoint: str) -> "list[str]":
+    """Every address that the endpoint's name has, as `wg show` writes them."""
+    host, _, port = endpoint.rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
+    except (OSError, ValueError):
+        return []
+    return [("[%s]:%s" if item[0] == socket.AF_INET6 else "%s:%s") % (item[4][0], port) for item in found]
+
+
+def speak_first(interface: str, text: str) -> None:
+    """Let each far end hear this host from its new way before it sends anything over the one of before.
+
+    WireGuard answers to where it heard somebody last, so one packet that is still on the old way would take both ends
+    back to it. A far end that always answers from elsewhere is left there.
+    """
+    for key, endpoint, inside in dialled(text):
+        for _ in range(3):
+            run("ping", "-n", "-q", "-c", "1", "-W", "1", inside, may_fail=True)
+            rows = [line.split("\t") for line in run("wg", "show", interface, "endpoints").splitlines()]
+            now, wanted = dict(row for row in rows if len(row) == 2).get(key), resolved(endpoint)
+            if not wanted or now in wanted:
+                break
+            run("wg", "set", interface, "peer", key, "endpoint", endpoint, may_fail=True)
+
+
 def main(interface: str) -> None:
     with open("/etc/wireguard/%s.conf" % interface) as file:
         text = file.read()
-    stripped = run("wg-quick", "strip", interface)
+    stripped = with_port(run("wg-quick", "strip", interface), run("wg", "show", interface, "listen-port"))
     run("wg", "syncconf", interface, "/dev/stdin", input=with_keys(stripped, text))
     for hook in re.findall(r"^PostUp = (\[ ! -x \S+/join \].*)$", text, re.MULTILINE):
         run("/bin/sh", "-c", hook)  # peers that joined by invitation are in no file yet
@@ -76,6 +128,7 @@ def main(interface: str) -> None:
             network = line.split()[0].replace("/32", "").replace("/128", "")
             if "proto kernel" not in line and network not in bare:
                 run("ip", version, "route", "delete", line.split()[0], "dev", interface)
+    speak_first(interface, text)
 
 
 if __name__ == "__main__":
