@@ -189,4 +189,5 @@ def test_05_status_says_who_serves_what_since_when_and_why_not(fleet: Serving) -
     assert why["rig-04"].startswith("NVML: ")
     assert told["rig-04"]["state"] == "out"
     assert "libnvidia-ml1" in told["rig-04"]["reason"]
-    assert all(words in text for words in why.values())
+    # Two looks: a client that hangs ends a connection now in this way, now in that.
+    assert all(words in text for words in (why["rig-02"], "/status does not answer: ", why["rig-04"]))
