@@ -151,7 +151,7 @@ def put_back(host: "Host", run: str, path: str, kept: "Json") -> None:
     """A file as it was, or gone; the unit of one that goes is disabled first."""
     target = host.path(path)
     if kept["sha256"] is None:
-        if path.startswith(UNITS) and os.path.exists(target):
+        if os.path.dirname(path) + "/" == UNITS and os.path.exists(target):
             host.run(["systemctl", "disable", "--now", path[len(UNITS) :]])
         if os.path.lexists(target):
             os.unlink(target)

@@ -452,7 +452,8 @@ def _restored(changes: Sequence[Change], *, after_packages: bool) -> list[str]:
             user, _, group = wanted.owner.partition(":")
             tasks.append(fill("tasks/kept_file.yml.j2", wanted=wanted, user=user, group=group))
         else:
-            unit = wanted.path.rpartition("/")[2] if wanted.path.startswith("/etc/systemd/system/") else ""
+            folder, _, name = wanted.path.rpartition("/")
+            unit = name if folder == "/etc/systemd/system" else ""  # what lies deeper is a part of a unit
             tasks.append(fill("tasks/absent_file.yml.j2", wanted=wanted, unit=unit))
         tasks += [fill("tasks/restart.yml.j2", unit=unit) for unit in wanted.restarts]
     return tasks

@@ -387,6 +387,15 @@ def test_a_template_of_units_goes_with_its_instances() -> None:
     assert remove["ansible.builtin.file"]["state"] == "absent"
 
 
+def test_a_part_of_a_unit_goes_alone() -> None:
+    """A drop-in is no unit: systemd knows none of its name to disable."""
+    part = AbsentFile(path="/etc/systemd/system/nvidia-cdi-refresh.service.d/provision.conf")
+    change = Change(phase="change", what=part.key, before="4 lines", after="not there", wanted=part, keys=("x",))
+    tasks = tasks_of(rendered(HostPlan(host="rig-01", changes=(change,))), 1)
+
+    assert [task["name"] for task in tasks] == [f"Remove {part.path}"]
+
+
 def test_a_package_source_comes_before_the_index_with_its_key() -> None:
     """Key, source, index: in this order, and both files are kept for the way back."""
     run = rendered(bare_plan(sources=(world.SOURCE,)))
