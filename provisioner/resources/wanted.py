@@ -514,14 +514,14 @@ NOUVEAU_TEXT = (
     + "blacklist nouveau\noptions nouveau modeset=0\n"
 )
 
-# What NVIDIA's documents advise against containers that lose their GPUs when systemd reloads (troubleshooting, "Failed
-# to initialize NVML"): runc finds a device node by its numbers in /dev/char, where the driver makes no links.
 CDI_OFF_TEXT = (
     HEADER.format(comment="#")
     + "# What runs here wants no CDI spec. A unit whose condition does not hold is left out, and has not failed.\n"
     + "[Unit]\nConditionPathExists=/nonexistent\n"
 )
 
+# What NVIDIA's documents advise against containers that lose their GPUs when systemd reloads (troubleshooting, "Failed
+# to initialize NVML"): runc finds a device node by its numbers in /dev/char, where the driver makes no links.
 DEV_CHAR_TEXT = (
     HEADER.format(comment="#")
     + 'ACTION=="add", DEVPATH=="/bus/pci/drivers/nvidia", '
