@@ -36,6 +36,7 @@ from provisioner.model.resource import (
     File,
     Guarded,
     KeptFile,
+    KernelModule,
     KeyPair,
     PackageSource,
     PythonEnvironment,
@@ -157,7 +158,7 @@ def make_plan(
     failed |= unasked
     plans = draining(plans, seen, contracts)
     if mechanisms is not None and any(plan.changes for plan in plans.values()):
-        plans = _with_ahead(plans, seen, again, mechanisms())
+        plans = _with_ahead(plans, locked, seen, again, mechanisms())
     plan = Plan(
         made_by=__version__,
         made_at=clock.now().strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -400,24 +401,40 @@ def _asked(
 
 
 def _with_ahead(
-    plans: Mapping[str, HostPlan], seen: Mapping[str, Seen], again: Mapping[str, Seen], catalogue: Catalogue
+    plans: Mapping[str, HostPlan],
+    locked: Mapping[str, HostLock],
+    seen: Mapping[str, Seen],
+    again: Mapping[str, Seen],
+    catalogue: Catalogue,
 ) -> dict[str, HostPlan]:
     """Hold the mechanisms of failure against what each host would be after its plan."""
     found = dict(plans)
     for name, plan in plans.items():
         if plan.changes:
             looks = (seen[name].capture, *([again[name].capture] if name in again else []))
-            found[name] = with_ahead(plan, merged(*looks), catalogue)
+            found[name] = with_ahead(plan, locked[name], merged(*looks), catalogue)
     return found
 
 
-def with_ahead(plan: HostPlan, capture: Capture, catalogue: Catalogue) -> HostPlan:
+def with_ahead(plan: HostPlan, entry: HostLock, capture: Capture, catalogue: Catalogue) -> HostPlan:
     """Say what would be wrong after the plan; what must not come about blocks it."""
     from provisioner.doctor.foresee import foresee
 
     ahead = foresee(capture, plan, catalogue)
-    stops = tuple(f"{item.title}: {item.costs}" for item in ahead if item.stops)
+    stops = (*_unbuildable(plan, entry, catalogue), *(f"{i.title}: {i.costs}" for i in ahead if i.stops))
     return plan.model_copy(update={"ahead": ahead, "blocked": (*plan.blocked, *stops)})
+
+
+def _unbuildable(plan: HostPlan, entry: HostLock, catalogue: Catalogue) -> tuple[str, ...]:
+    """Modules that the plan would build, minutes long, for kernels on which they are known not to compile."""
+    kernels = [c.wanted.kernel for c in plan.changes if isinstance(c.wanted, KernelModule)]
+    if not kernels or catalogue.matrix is None:
+        return ()
+    from provisioner.resolve.builds import unbuildable
+    from provisioner.resolve.explain import warning
+
+    claims = unbuildable(entry, kernels, catalogue.matrix)
+    return tuple(f"{warning(claim)}. What would work: provision resolve {plan.host}" for claim in claims)
 
 
 def merged(first: Capture, *more: Capture) -> Capture:

@@ -36,5 +36,6 @@ def preflight(
             failed[name] = look
             del plans[name]
         else:
-            plans[name] = with_ahead(plans[name], merged(look, planned.seen[name].capture), catalogue)
+            capture = merged(look, planned.seen[name].capture)
+            plans[name] = with_ahead(plans[name], planned.plan.locked[name], capture, catalogue)
     return replace(planned, plan=planned.plan.model_copy(update={"hosts": plans}), failed=failed)

@@ -20,6 +20,8 @@ from provisioner.model.version import (
     DottedVersion,
     DriverSpecifier,
     DriverVersion,
+    KernelRelease,
+    KernelSpecifier,
 )
 
 Flavour = Literal["open", "proprietary"]
@@ -88,6 +90,30 @@ class SecurityFloor(Claim):
     note: Text | None = None
 
 
+class DoesNotBuild(Claim):
+    """Kernels on which the module of some package versions does not compile.
+
+    Somebody saw the build fail, or the interface that the module's source uses is another one in that kernel's
+    headers. It stands beside what a module is built from and not beside a kernel: the mend is a new package
+    version, and of one that is not named here nothing is claimed.
+    """
+
+    versions: tuple[DebianVersion, ...] = Field(min_length=1)
+    """Exact versions of `kernel_package`; a newer one may have been mended, so it is named when its build was seen."""
+    kernels: KernelSpecifier
+    """Releases as `uname -r` has them, without flavour. A distribution's kernels move on and take no interface back, so
+    this is a floor, closed before the next series: `>=6.1.0-53,<6.1.1` is Debian's own 6.1 from its 53rd build on."""
+    why: Text
+    """What is other in that kernel, and what of the range was seen."""
+
+    @field_validator("kernels")
+    @classmethod
+    def _some(cls, kernels: KernelSpecifier) -> KernelSpecifier:
+        if kernels.is_empty():
+            raise ValueError("no kernel satisfies this specifier")
+        return kernels
+
+
 class DriverPackages(Claim):
     """How one distribution names a driver branch: what a host that computes without a screen installs."""
 
@@ -109,8 +135,24 @@ class DriverPackages(Claim):
     """Packages that hold the branch and must be installed before the driver."""
     versions: tuple[DebianVersion, ...] = ()
     """Versions seen; what a host can install is asked of the host, these only document."""
+    does_not_build: tuple[DoesNotBuild, ...] = ()
+    """Kernels for which the module of `kernel_package` cannot be built; of all others nothing is claimed."""
     names_pin_the_branch: Bool
     note: Text | None = None
+
+    def not_built_on(self, version: str, release: str) -> DoesNotBuild | None:
+        """What says that this version of the module does not build on a kernel; None: nothing is known against it.
+
+        A release that cannot be ordered (`custom`) is one of which nothing is known.
+        """
+        told = [fact for fact in self.does_not_build if any(version == one.text for one in fact.versions)]
+        if not told:
+            return None
+        try:
+            kernel = KernelRelease(release)
+        except ValueError:
+            return None
+        return next((fact for fact in told if fact.kernels.allows(kernel)), None)
 
 
 class DriverBranch(Entry):

@@ -181,6 +181,13 @@ def driver_versions(world: _World) -> Iterator[Finding]:
                 if DriverVersion(version_of.upstream).branch != driver.branch:
                     message = f"{version_of} packages another branch than {driver.branch}"
                     yield world.finding("error", "drivers", driver.id, ("packages", n, "versions", k), message)
+            known = {version_of.text for version_of in packages.versions}
+            for k, fact in enumerate(packages.does_not_build):
+                for m, version_of in enumerate(fact.versions):
+                    place: Position = ("packages", n, "does_not_build", k, "versions", m)
+                    if version_of.text not in known:
+                        message = f"{version_of} is no version of this set: of what would it hold?"
+                        yield world.finding("error", "drivers", driver.id, place, message)
 
 
 def architecture_ranges(world: _World) -> Iterator[Finding]:

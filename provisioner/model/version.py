@@ -181,6 +181,31 @@ class DottedVersion(Version):
         return (numbers, (1,)) if not pre else (numbers, (0, pre))
 
 
+class KernelRelease(Version):
+    """A kernel as `uname -r` says it: `6.1.0-57-amd64`, `6.12.117+deb13-amd64`, `5.14.0-427.13.1.el9_4.x86_64`.
+
+    Its numbers order it, then those behind the first dash, which count the distribution's builds of that kernel
+    (6.1.0-57 is Debian's 57th of its 6.1, and contains far more than kernel.org's 6.1.0). The flavour and what else
+    follows do not: `6.1.0-57-cloud-amd64 == 6.1.0-57`. Such a count compares inside one distribution alone, and a
+    kernel that somebody built from kernel.org's 6.1.192 has none: it stands after every 6.1.0-N, whatever it contains.
+    """
+
+    __slots__ = ()
+    kind: ClassVar[str] = "kernel release"
+    example: ClassVar[str] = "6.1.0-57"
+    _SHAPE: ClassVar[re.Pattern[str]] = re.compile(
+        r"([0-9]{1,9}(?:\.[0-9]{1,9}){1,3})(?:-([0-9]{1,9}(?:\.[0-9]{1,9})*)(?![0-9A-Za-z]))?(?:[-+._~][A-Za-z0-9.+~_-]*)?"
+    )
+
+    @classmethod
+    def _read(cls, text: str) -> tuple[Any, ...]:
+        match = cls._SHAPE.fullmatch(text)
+        if match is None:
+            raise ValueError(f"'{text}' is not a kernel release (like {cls.example})")
+        builds = tuple(int(part) for part in match[2].split(".")) if match[2] else ()
+        return (_without_trailing_zeros(match[1].split(".")), builds)
+
+
 def _debian_order(text: str) -> tuple[Any, ...]:
     """Turn `1.0~rc1` into a tuple that Python orders as dpkg does.
 
@@ -505,3 +530,4 @@ class _AsText:
 DriverSpecifier = Annotated[Specifier[DriverVersion], _AsText(DriverVersion)]
 CudaSpecifier = Annotated[Specifier[CudaVersion], _AsText(CudaVersion)]
 DottedSpecifier = Annotated[Specifier[DottedVersion], _AsText(DottedVersion)]
+KernelSpecifier = Annotated[Specifier[KernelRelease], _AsText(KernelRelease)]

@@ -154,6 +154,10 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
     "refuse-ended": lambda c: f"the policy refuses drivers past their end of life, on {c.word('today')}: {c.about}",
     "no-reboot": lambda c: f"the policy allows no reboot, so the loaded driver {c.about} must stay",
     "kernel-floor": lambda c: f"kernel {c.about} is older than the driver branch can be built for",
+    "does-not-build": lambda c: (
+        f"the {c.word('flavour')} module of {c.word('package')} {c.word('version')} does not build for kernel "
+        f"{c.about}: {_in_a_sentence(c.word('why'))}"
+    ),
     "no-headers": lambda c: (
         f"the kernel that boots next, {c.about}, has no headers on disk and this host's sources offer none"
     ),
@@ -410,6 +414,11 @@ def _headline(conflict: Conflict) -> str:
         return "The cards are wired through NVSwitch, and no driver on offer has its fabric manager beside it."
     if "no-headers" in kinds:
         return "The driver can't be built for the kernel that boots next."
+    if "does-not-build" in kinds:
+        kernel = next(c.about for c in conflict.claims if c.kind == "does-not-build")
+        return (
+            f"{who or 'This host'} {verb if who else 'needs'} a driver whose module does not build for kernel {kernel}."
+        )
     if who and "driver-not-offered" in kinds:
         return f"{who} {verb} a driver that this host is not offered."
     if who:
@@ -509,6 +518,9 @@ EDITS: dict[str, Callable[[Edit], str]] = {
         + (", stating its key's fingerprint" if e.word("fingerprint") else "")
     ),
     "boot-kernel": lambda e: f"boot into kernel {e.value}, whose headers are offered",
+    "older-kernel": lambda e: (
+        f"go back to kernel {e.value}, whose headers are offered, and do without the fixes of {e.word('newer')}"
+    ),
     "runtime": lambda e: f"use {e.value} as runtime",
     "free-toolkit": lambda e: f"let the container toolkit be chosen (provision_toolkit is {e.value})",
     "free-cdi": lambda e: f"let CDI be chosen (provision_cdi is {e.value})",

@@ -11,6 +11,7 @@ from typing import Any
 
 from provisioner.matrix.entries import (
     Architecture,
+    DoesNotBuild,
     DriverBranch,
     DriverPackages,
     Flavour,
@@ -26,6 +27,7 @@ from provisioner.model.version import (
     DebianVersion,
     DottedVersion,
     DriverVersion,
+    KernelRelease,
     RpmVersion,
     Specifier,
 )
@@ -346,6 +348,14 @@ def kernel_version(release: str) -> DottedVersion | None:
     return DottedVersion(match[0]) if match else None
 
 
+def kernel_release(text: str) -> KernelRelease | None:
+    """A kernel of which one can say whether another one is newer; None for a name that has no number."""
+    try:
+        return KernelRelease(text)
+    except ValueError:
+        return None
+
+
 def today(facts: HostFacts) -> dt.date:
     """The day the facts were taken: the same capture gives the same answer on any later day."""
     return facts.taken_at.date()
@@ -395,3 +405,20 @@ def has_module(host: Host, release: str, driver: Driver) -> bool:
     if modules is UNKNOWN:
         return False
     return any(m.kernel == release and m.version == driver.version.text for m in modules)
+
+
+def module_kernels(host: Host) -> tuple[str, ...]:
+    """Kernels that get the driver's module: the one that boots next, and the running one while it has headers."""
+    return tuple(k for k in host.kernels if k == host.next_boot or has_headers(host, k))
+
+
+def not_built_on(host: Host, release: str, driver: Driver) -> DoesNotBuild | None:
+    """What says that the module of an offered driver does not build here. A module that is there has been built."""
+    names, package = driver.names, driver.package
+    if names is None or package is None or not names.does_not_build:
+        return None
+    modules = host.facts.driver.modules
+    there = modules is not UNKNOWN and any(
+        (m.kernel, m.version, m.flavour) == (release, driver.version.text, driver.flavour) for m in modules
+    )
+    return None if there else names.not_built_on(package.version, release)

@@ -15,7 +15,7 @@ _FIRST = (
     "network-wants", "not-seen", "networks-conflict", "opposite-wishes", "wanted-driver",
     "wanted-driver-source", "wanted-modules",
     "wanted-cuda", "network-needs-driver", "forbidden-branches", "refuse-ended", "no-reboot", "no-headers",
-    "kernel-floor", "cuda-ceiling", "card-driver", "card-floor", "card-flavour", "card-unknown",
+    "kernel-floor", "does-not-build", "cuda-ceiling", "card-driver", "card-floor", "card-flavour", "card-unknown",
     "driver-not-offered", "fabric-manager-not-offered", "compat-refused", "compat-unknown", "compat-not-offered",
     "wanted-runtime", "wanted-toolkit",
     "wanted-cdi", "toolkit-holes", "engine-reads-no-cdi", "cdi-without-toolkit", "engines-offered",

@@ -15,12 +15,12 @@ from provisioner.model.source import same_place
 from provisioner.model.stack import HostLock
 from provisioner.model.version import DottedVersion, DriverSpecifier
 from provisioner.resolve.conflict import Claim, Conflict, Edit, Repair
-from provisioner.resolve.host import Host, debian, prepare
+from provisioner.resolve.host import Host, debian, kernel_release, module_kernels, not_built_on, prepare
 from provisioner.resolve.listed import assumed_offer, listed, vendors
 from provisioner.resolve.options import named_parts
 
 RANKS = {"no downtime": 0, "reboot": 1, "reinstall": 2, "at the rig": 3}
-ON_THE_HOST = {"component", "source", "boot-kernel", "os", "take-out"}
+ON_THE_HOST = {"component", "source", "boot-kernel", "older-kernel", "os", "take-out"}
 """Edits that change what the host is; all others change the request alone."""
 MOST_EDITS = 3
 MOST_REPAIRS = 8
@@ -66,6 +66,7 @@ _ABOUT = {
     "allow-ended": ("refuse-ended",),
     "allow-branch": ("forbidden-branches",),
     "allow-reboot": ("no-reboot",),
+    "older-kernel": ("does-not-build",),
     "component": ("driver-not-offered",),
     "source": (
         "driver-not-offered",
@@ -114,16 +115,20 @@ def _repair(edits: tuple[Edit, ...], stack: HostLock, facts: HostFacts) -> Repai
     loaded = facts.driver.loaded
     chosen = stack.driver_version.value if stack.driver_version is not None else None
     moves = chosen is not None and loaded != chosen
-    boots = any(change.kind in ("boot-kernel", "os") for change in edits)
+    boots = any(change.kind in ("boot-kernel", "older-kernel", "os") for change in edits)
     assumed = ("the packages are those that the matrix lists",) if guessed else ()
     return Repair(edits, stack, moves or boots, assumed)
 
 
 def _contradict(edits: tuple[Edit, ...]) -> bool:
     kinds = [(change.kind, change.value) for change in edits]
-    return sum(kind == "os" for kind, _ in kinds) > 1 or (
-        any(kind == "os" for kind, _ in kinds)
-        and any(kind in ("component", "source", "boot-kernel") for kind, _ in kinds)
+    return (
+        sum(kind == "os" for kind, _ in kinds) > 1
+        or sum(kind in ("boot-kernel", "older-kernel") for kind, _ in kinds) > 1
+        or (
+            any(kind == "os" for kind, _ in kinds)
+            and any(kind in ("component", "source", "boot-kernel", "older-kernel") for kind, _ in kinds)
+        )
     )
 
 
@@ -163,6 +168,7 @@ def _edits(host: Host, intent: Intent, matrix: Matrix) -> tuple[Edit, ...]:
         found += [Edit("component", component, 1) for component in _components(host, matrix)]
         found += [Edit("source", source, 1, words) for source, words in _sources(host, intent, matrix)]
         found += [Edit("boot-kernel", release, 1) for release in _bootable(host)]
+        found += [Edit("older-kernel", release, 1, (("newer", newer),)) for release, newer in _older(host)]
     found += [Edit("os", release, 2, (("name", matrix.os[release].name),)) for release in _later(host.os, matrix)]
     if len(host.cards) > 1:
         found += [Edit("take-out", card.slot, 3, (("name", card.name),)) for card in host.cards]
@@ -209,18 +215,48 @@ def _sources(host: Host, intent: Intent, matrix: Matrix) -> Iterable[tuple[str, 
 
 def _bootable(host: Host) -> Iterable[str]:
     """The newest kernel whose headers are offered, of the flavour that boots next."""
+    plain = _with_headers(host)
+    newest = max(plain, key=lambda release: debian(release.replace("_", "-")), default=None)
+    if newest is not None and newest != host.next_boot:
+        yield newest
+
+
+def _with_headers(host: Host) -> list[str]:
+    """Kernels whose headers are offered, of the flavour that boots next."""
     if host.next_boot is None:
-        return
+        return []
     flavour = host.next_boot.rpartition("-")[2]
     offered = [
         name.removeprefix("linux-headers-")
         for name in host.offers.by_name
         if name.startswith("linux-headers-") and name[14:15].isdigit() and name.endswith(f"-{flavour}")
     ]
-    plain = [release for release in offered if release.count("-") == host.next_boot.count("-")] or offered
-    newest = max(plain, key=lambda release: debian(release.replace("_", "-")), default=None)
-    if newest is not None and newest != host.next_boot:
-        yield newest
+    return [release for release in offered if release.count("-") == host.next_boot.count("-")] or offered
+
+
+def _older(host: Host) -> Iterable[tuple[str, str]]:
+    """Where a module does not build for a kernel of this host: the newest older one on which it may, and that kernel.
+
+    It is no way out for long, for such a kernel gets no fixes; a new package version of the driver would be.
+    """
+    barred = [
+        (release, text, driver)
+        for text in module_kernels(host)
+        if (release := kernel_release(text)) is not None
+        for driver in host.drivers
+        if not_built_on(host, text, driver) is not None
+    ]
+    if not barred:
+        return
+    lowest = min(release for release, _, _ in barred)
+    older = [
+        (release, text)
+        for text in _with_headers(host)
+        if (release := kernel_release(text)) is not None and release < lowest
+        if any(not_built_on(host, text, driver) is None for _, _, driver in barred)
+    ]
+    if older:
+        yield max(older)[1], max((release, text) for release, text, _ in barred)[1]
 
 
 def _later(os: str, matrix: Matrix) -> Iterable[str]:
@@ -280,7 +316,7 @@ def _apply_one(facts: HostFacts, intent: Intent, change: Edit, matrix: Matrix) -
         return with_components(facts, value, matrix), intent
     if change.kind == "source":
         return with_source(facts, value, intent, matrix), intent
-    if change.kind == "boot-kernel":
+    if change.kind in ("boot-kernel", "older-kernel"):
         kernel = dataclasses.replace(facts.kernel, running=value, next_boot=value)
         return dataclasses.replace(facts, kernel=kernel), intent
     if change.kind == "os":

@@ -20,7 +20,7 @@ from provisioner.resolve.host import (
     Driver,
     Host,
     RuntimeVersion,
-    has_headers,
+    module_kernels,
     prepare,
     unseen,
 )
@@ -90,7 +90,7 @@ def lock_of(model: Model, solution: tuple[int, ...], matrix: Matrix) -> HostLock
         locked += unit
         words = (("version", driver.package.version if driver.package is not None else ""),)
         warnings += [Claim("left-behind", name, words, (Source("host: packages"),)) for name in left]
-        kernels = tuple(k for k in host.kernels if k == host.next_boot or has_headers(host, k))
+        kernels = module_kernels(host)
         locked += packages.kernel_unit(host, kernels, hold=model.intent.policy.hold_kernel)
     if compat is not None:
         locked += packages.compat_unit(compat)

@@ -10,6 +10,7 @@ from provisioner.matrix.reader import Matrix
 from provisioner.model.capture import UNKNOWN
 from provisioner.model.intent import Intent
 from provisioner.model.version import CudaVersion, DottedVersion, DriverVersion, Specifier
+from provisioner.resolve.builds import does_not_build, forbids
 from provisioner.resolve.compat import Compat, not_carried, useless
 from provisioner.resolve.conflict import Claim, Source, entry, from_host
 from provisioner.resolve.containers import TOOLKIT_ID, Cdi, Toolkit, floor_of, too_old_for_cdi
@@ -22,7 +23,9 @@ from provisioner.resolve.host import (
     has_headers,
     has_module,
     kernel_version,
+    module_kernels,
     needs_fabric_manager,
+    not_built_on,
     past_end_of_life,
     today,
 )
@@ -323,6 +326,7 @@ class Rules:
                 Claim("no-headers", release, (), (from_host("package sources"), from_host("/usr/src"))),
                 lambda d: not has_module(self.host, release, d),
             )
+        self._does_not_build()
         for other in self.host.kernels:
             if other != release and not has_headers(self.host, other):
                 self.warnings.append(
@@ -333,6 +337,27 @@ class Rules:
                         (from_host("package sources"),),
                     )
                 )
+
+    def _does_not_build(self) -> None:
+        """A module that is known not to compile for one of its kernels: dpkg would be left with half a driver."""
+        found: dict[Claim, list[int]] = {}
+        unsure: set[Claim] = set()
+        for place, driver in enumerate(self.drivers):
+            if driver is None or driver.names is None or driver.package is None:
+                continue
+            for fact in driver.names.does_not_build:
+                kernels = [k for k in module_kernels(self.host) if not_built_on(self.host, k, driver) is fact]
+                if not kernels:
+                    continue
+                claim = does_not_build(driver.branch, driver.names, driver.package.version, fact, kernels)
+                found.setdefault(claim, []).append(place)
+                if not forbids(fact, driver.branch):
+                    unsure.add(claim)
+        for claim, places in found.items():
+            if claim in unsure:
+                self.only_with.append((DRIVER, frozenset(places), claim))
+            else:
+                self.rule(claim, (DRIVER,), ((place,) for place in places))
 
     def of_the_runtime(self) -> None:
         """There is always an engine; who is offered none hears so, who asked for one hears that."""
