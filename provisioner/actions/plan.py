@@ -434,7 +434,7 @@ def _unbuildable(plan: HostPlan, entry: HostLock, catalogue: Catalogue) -> tuple
     from provisioner.resolve.explain import warning
 
     claims = unbuildable(entry, kernels, catalogue.matrix)
-    return tuple(f"{warning(claim)}. What would work: provision resolve {plan.host}" for claim in claims)
+    return tuple(f"{warning(claim)}. What would work: provision resolve --limit {plan.host}" for claim in claims)
 
 
 def merged(first: Capture, *more: Capture) -> Capture:

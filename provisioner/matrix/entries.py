@@ -140,19 +140,19 @@ class DriverPackages(Claim):
     names_pin_the_branch: Bool
     note: Text | None = None
 
-    def not_built_on(self, version: str, release: str) -> DoesNotBuild | None:
-        """What says that this version of the module does not build on a kernel; None: nothing is known against it.
+    def against_building(self, version: str, release: str) -> tuple[DoesNotBuild, ...]:
+        """What says that this version of the module does not build for a kernel; (): nothing is known against it.
 
-        A release that cannot be ordered (`custom`) is one of which nothing is known.
+        A kernel that cannot be ordered (`custom`) is one of which nothing is known.
         """
-        told = [fact for fact in self.does_not_build if any(version == one.text for one in fact.versions)]
+        told = tuple(fact for fact in self.does_not_build if any(version == one.text for one in fact.versions))
         if not told:
-            return None
+            return ()
         try:
             kernel = KernelRelease(release)
         except ValueError:
-            return None
-        return next((fact for fact in told if fact.kernels.allows(kernel)), None)
+            return ()
+        return tuple(fact for fact in told if fact.kernels.allows(kernel))
 
 
 class DriverBranch(Entry):

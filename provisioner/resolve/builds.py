@@ -36,6 +36,7 @@ def unbuildable(lock: HostLock, kernels: Iterable[str], matrix: Matrix) -> tuple
         for kernel in kernels
         for names in sets
         if names.kernel_package in locked
-        if (fact := names.not_built_on(locked[names.kernel_package], kernel)) is not None and forbids(fact, branch)
+        for fact in names.against_building(locked[names.kernel_package], kernel)
+        if forbids(fact, branch)
     ]
     return tuple(dict.fromkeys(does_not_build(branch, names, at, fact, (kernel,)) for names, at, fact, kernel in found))

@@ -412,13 +412,13 @@ def module_kernels(host: Host) -> tuple[str, ...]:
     return tuple(k for k in host.kernels if k == host.next_boot or has_headers(host, k))
 
 
-def not_built_on(host: Host, release: str, driver: Driver) -> DoesNotBuild | None:
+def against_building(host: Host, release: str, driver: Driver) -> tuple[DoesNotBuild, ...]:
     """What says that the module of an offered driver does not build here. A module that is there has been built."""
     names, package = driver.names, driver.package
     if names is None or package is None or not names.does_not_build:
-        return None
+        return ()
     modules = host.facts.driver.modules
     there = modules is not UNKNOWN and any(
         (m.kernel, m.version, m.flavour) == (release, driver.version.text, driver.flavour) for m in modules
     )
-    return None if there else names.not_built_on(package.version, release)
+    return () if there else names.against_building(package.version, release)

@@ -14,8 +14,9 @@ from provisioner.model.intent import Intent
 from provisioner.model.source import same_place
 from provisioner.model.stack import HostLock
 from provisioner.model.version import DottedVersion, DriverSpecifier
+from provisioner.resolve.builds import forbids
 from provisioner.resolve.conflict import Claim, Conflict, Edit, Repair
-from provisioner.resolve.host import Host, debian, kernel_release, module_kernels, not_built_on, prepare
+from provisioner.resolve.host import Host, against_building, debian, kernel_release, module_kernels, prepare
 from provisioner.resolve.listed import assumed_offer, listed, vendors
 from provisioner.resolve.options import named_parts
 
@@ -244,7 +245,7 @@ def _older(host: Host) -> Iterable[tuple[str, str]]:
         for text in module_kernels(host)
         if (release := kernel_release(text)) is not None
         for driver in host.drivers
-        if not_built_on(host, text, driver) is not None
+        if any(forbids(fact, driver.branch) for fact in against_building(host, text, driver))
     ]
     if not barred:
         return
@@ -253,7 +254,7 @@ def _older(host: Host) -> Iterable[tuple[str, str]]:
         (release, text)
         for text in _with_headers(host)
         if (release := kernel_release(text)) is not None and release < lowest
-        if any(not_built_on(host, text, driver) is None for _, _, driver in barred)
+        if any(not against_building(host, text, driver) for _, _, driver in barred)
     ]
     if older:
         yield max(older)[1], max((release, text) for release, text, _ in barred)[1]

@@ -19,13 +19,13 @@ from provisioner.resolve.host import (
     Driver,
     Host,
     RuntimeVersion,
+    against_building,
     fabric_manager,
     has_headers,
     has_module,
     kernel_version,
     module_kernels,
     needs_fabric_manager,
-    not_built_on,
     past_end_of_life,
     today,
 )
@@ -346,7 +346,7 @@ class Rules:
             if driver is None or driver.names is None or driver.package is None:
                 continue
             for fact in driver.names.does_not_build:
-                kernels = [k for k in module_kernels(self.host) if not_built_on(self.host, k, driver) is fact]
+                kernels = [k for k in module_kernels(self.host) if fact in against_building(self.host, k, driver)]
                 if not kernels:
                     continue
                 claim = does_not_build(driver.branch, driver.names, driver.package.version, fact, kernels)

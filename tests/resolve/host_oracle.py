@@ -109,6 +109,43 @@ def fits(one: Found, facts: HostFacts, intent: Intent, matrix: Matrix) -> bool:
     return not (intent.policy.past_end_of_life == "refuse" and _ended(one, facts))
 
 
+def can_be_built(one: Found, facts: HostFacts) -> bool:
+    """Whether each kernel that gets the module can have it: headers, and nothing that is known against building it.
+
+    Who has the module there already needs neither.
+    """
+    there = {(build.kernel, build.version, build.flavour) for build in facts.driver.modules or ()}
+    upstream = DebianVersion(one.package).upstream
+    headers = set(facts.kernel.headers or ()) | {
+        offer.name.removeprefix("linux-headers-")
+        for offer in facts.offers or ()
+        if offer.name.startswith("linux-headers-")
+    }
+    boots, runs = facts.kernel.next_boot, facts.kernel.running
+    if boots not in headers and not any((kernel, version) == (boots, upstream) for kernel, version, _ in there):
+        return False
+    for kernel in {boots} | ({runs} & headers):
+        if (kernel, upstream, one.names.flavour) in there:
+            continue
+        for fact in one.names.does_not_build:
+            if one.package in [version.text for version in fact.versions] and _within(str(kernel), str(fact.kernels)):
+                return False
+    return True
+
+
+def _within(release: str, bounds: str) -> bool:
+    """`6.1.0-57-amd64` is within `>=6.1.0-53,<6.1.1`: all numbers in turn, those of the flavour aside."""
+    numbers = _numbers(release)
+    signs = {">=": numbers.__ge__, ">": numbers.__gt__, "<=": numbers.__le__, "<": numbers.__lt__}
+    clauses = [re.fullmatch(r"([<>]=?)(.+)", clause) for clause in bounds.split(",")]
+    return all(clause is not None and signs[clause[1]](_numbers(clause[2])) for clause in clauses)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    kernel, build = re.match(r"([\d.]+)(?:-(\d+))?", text).groups()  # type: ignore[union-attr]  # every kernel has one
+    return (*([int(part) for part in kernel.split(".")] + [0, 0])[:3], int(build or -1))
+
+
 def _profile(name: str, matrix: Matrix) -> Any:
     return matrix.networks[name.partition("@")[0]].default_profile
 
@@ -253,7 +290,7 @@ def best(facts: HostFacts, intent: Intent, matrix: Matrix) -> Stack | None:
     """The best stack of all that fit, or None."""
     if not host_can(facts, intent, matrix):
         return None
-    drivers = [one for one in offered(facts, matrix) if fits(one, facts, intent, matrix)]
+    drivers = [one for one in offered(facts, matrix) if fits(one, facts, intent, matrix) and can_be_built(one, facts)]
     drivers.sort(key=lambda one: DebianVersion(one.package), reverse=True)
     drivers.sort(key=lambda one: _worse(one, facts, intent))
     packages = sorted(compats(facts, matrix), key=lambda c: DebianVersion(c[1]), reverse=True)

@@ -210,3 +210,29 @@ def with_network(
         }
     )
     return replace(world, networks={**world.networks, name: network})
+
+
+def with_failure(
+    world: Matrix, branch: str, package: str, version: str, kernels: str, confidence: str = "high"
+) -> Matrix:
+    """A matrix in which one more module does not build: `with_failure(matrix(), "535", "nvidia-kernel-dkms", …)`."""
+    from provisioner.matrix.entries import DoesNotBuild
+
+    fact = DoesNotBuild.model_validate(
+        {
+            "versions": [version],
+            "kernels": kernels,
+            "why": "an interface is another one there",
+            "sources": ["https://example.org"],
+            "seen": "2026-11-30",
+            "confidence": confidence,
+        }
+    )
+    entry = world.drivers[branch]
+    sets = tuple(
+        names.model_copy(update={"does_not_build": (*names.does_not_build, fact)})
+        if names.kernel_package == package
+        else names
+        for names in entry.packages
+    )
+    return replace(world, drivers={**world.drivers, branch: entry.model_copy(update={"packages": sets})})
