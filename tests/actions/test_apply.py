@@ -26,13 +26,13 @@ from provisioner.model.inventory import InventoryHost
 from provisioner.model.plan import Ahead, DrainStep, Phase, Plan
 from provisioner.model.results import CheckResult, HostVerification
 from provisioner.model.run import HostOutcome, RunEvent
-from provisioner.model.stack import HostLock, Lock
+from provisioner.model.stack import Choice, HostLock, Lock
 from provisioner.model.transaction import ASK_AT_WORK, AT_WORK
 from provisioner.probe.request import Request
 from provisioner.render.project import Project
 from tests.doctor.world import catalogue
 from tests.enrolments import record
-from tests.world import WHEN, Rig, entry, locked
+from tests.world import KERNEL, WHEN, Rig, entry, locked
 
 LOCK = entry()
 
@@ -561,6 +561,32 @@ def test_a_plan_that_changes_something_looks_ahead() -> None:
 
     assert [item for item in before.ahead if item.stops] == []
     assert do(world, blocked).results["rig-01"].reference == "plan-blocked"
+
+
+def test_a_module_that_cannot_be_built_stops_the_plan_before_the_drain() -> None:
+    """The kernel came with its headers after the lock was made, or the fact did: minutes of building would fail."""
+    fresh = "6.1.0-57-amd64"
+    module = locked("nvidia-open-kernel-dkms", "535.261.03-1")
+    lock = entry(
+        modules=Choice(value="open"),
+        kernels=(KERNEL, fresh),
+        packages=(module, *(p for p in LOCK.packages if p.name != "nvidia-kernel-dkms")),
+    )
+    world = world_of(rig_01=True)
+    world.rigs["rig-01"].lock = lock
+    whole = Lock(made_by="0.1.0", matrix="m", hosts={"rig-01": lock})
+    plan = make_plan(hosts(world), whole, prober=world, clock=world, signatures=world, mechanisms=catalogue)
+    stopped = [line for line in plan.plan.hosts["rig-01"].blocked if "does not build" in line]
+
+    assert len(stopped) == 1
+    assert stopped[0].startswith(
+        f"the open module of nvidia-open-kernel-dkms 535.261.03-1 does not build for kernel {fresh}: "
+    )
+    assert stopped[0].endswith(
+        "(drivers/535, seen 2026-11-30; host: kernel). What would work: provision resolve --limit rig-01"
+    )
+    assert do(world, plan).results["rig-01"].reference == "plan-blocked"
+    assert not any(line.startswith(("run", "shell")) for line in world.log)
 
 
 def test_an_interrupted_dpkg_is_finished_first() -> None:

@@ -14,7 +14,7 @@ from provisioner.doctor.truth import Evidence, Truth, Verdict, both, either, nei
 from provisioner.model.capture import UNKNOWN, Capture
 from tests.doctor.hosts import Rig
 from tests.doctor.variants import VARIANTS
-from tests.doctor.world import EXPECTED, failure, matrix
+from tests.doctor.world import EXPECTED, failure, matrix, mechanisms
 from tests.facts.hosts import capture
 
 ANSWERS = {Truth.YES: True, Truth.NO: False, Truth.UNSEEN: None}
@@ -132,6 +132,22 @@ def test_the_line_and_its_number_are_shown() -> None:
     assert found.evidence == (
         Evidence("said", 'root = "/run/nvidia/driver"', "/etc/nvidia-container-runtime/config.toml:2"),
     )
+
+
+def test_what_the_matrix_knows_against_a_build_is_evidence() -> None:
+    """With package, kernel and entry; of a host whose module is another package nothing is known."""
+    broken = VARIANTS["an-open-module-on-a-kernel-that-moved-on"].capture
+    found = FACTS["driver.does_not_build"].of(Host(broken, matrix()))
+    [row] = found.evidence
+
+    assert found.value == ("6.1.0-56-amd64",)
+    assert row.text.startswith(
+        "nvidia-open-kernel-dkms 535.261.03-1 does not build for 6.1.0-56-amd64 (drivers/535): pci_resize_resource"
+    )
+    assert row in diagnose(broken, Catalogue(mechanisms(), matrix())).findings[0].evidence
+    sound = Rig(system="debian-12", driver="535.261.03").capture()
+    assert FACTS["driver.does_not_build"].of(Host(sound, matrix())).value == ()
+    assert FACTS["driver.does_not_build"].of(Host(broken)).value is UNKNOWN
 
 
 def test_an_xid_belongs_to_its_root_and_is_counted_once() -> None:

@@ -17,6 +17,8 @@ from provisioner.model.version import (
     DottedVersion,
     DriverSpecifier,
     DriverVersion,
+    KernelRelease,
+    KernelSpecifier,
     Specifier,
 )
 
@@ -190,3 +192,50 @@ def test_pydantic_reads_and_writes_both_as_text() -> None:
     assert TypeAdapter(DriverVersion).validate_json('"535.261.03"').text == "535.261.03"
     with pytest.raises(ValidationError, match="in quotes"):
         TypeAdapter(DriverVersion).validate_python(535.1)
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        ("6.1.0-9-amd64", "6.1.0-10-amd64"),
+        ("6.1.0-57-amd64", "6.1.137"),
+        ("6.1.0-57-amd64", "6.12.95+deb12-amd64"),
+        ("6.12.95+deb12-amd64", "6.12.117+deb13-amd64"),
+        ("5.14.0-427.13.1.el9_4.x86_64", "5.14.0-427.20.1.el9_4.x86_64"),
+        ("5.14.0-427.13.1.el9_4.x86_64", "5.14.0-503.el9_4.x86_64"),
+        ("6.8.0-45-generic", "6.8.0-101-generic"),
+        ("6.1", "6.1.0-1-amd64"),
+        ("6.14.4-arch1-2", "6.14.5-arch1-1"),
+    ],
+)
+def test_kernels_order_by_their_numbers_and_then_by_their_builds(older: str, newer: str) -> None:
+    assert KernelRelease(older) < KernelRelease(newer)
+
+
+@pytest.mark.parametrize("text", ["6.1.0-57-amd64", "6.1.0-57-cloud-amd64", "6.1.0-57-rt-amd64", "6.1.0-57"])
+def test_the_flavour_of_a_kernel_orders_nothing(text: str) -> None:
+    """What holds for Debian's 57th build holds for each of its flavours."""
+    assert KernelRelease(text) == KernelRelease("6.1-57")
+
+
+@pytest.mark.parametrize(
+    ("release", "within"),
+    [
+        ("6.1.0-50-amd64", False),
+        ("6.1.0-53-amd64", True),
+        ("6.1.0-57-cloud-amd64", True),
+        ("6.1.0-157-amd64", True),
+        ("6.1.137-custom", False),
+        ("6.12.95+deb12-amd64", False),
+        ("6.2.16-20-pve", False),
+    ],
+)
+def test_a_floor_of_builds_ends_before_kernels_of_another_count(release: str, within: bool) -> None:
+    floor = TypeAdapter[Specifier[KernelRelease]](KernelSpecifier).validate_python(">=6.1.0-53,<6.1.1")
+    assert floor.allows(KernelRelease(release)) is within
+
+
+@pytest.mark.parametrize("text", ["custom", "6", "6.1.0 57", "", "v6.1"])
+def test_what_is_no_kernel_release_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        KernelRelease(text)

@@ -302,6 +302,24 @@ def _dkms_versions(host: Host) -> Seen:
     return Seen(versions, tuple(shown("DKMS", row[4], "dkms status") for row in rows))
 
 
+def _does_not_build(host: Host) -> Seen:
+    """Kernels that run or boot next for which the matrix knows that the installed module package does not compile."""
+    releases = [release for release in dict.fromkeys((host.running, host.next_boot)) if isinstance(release, str)]
+    if host.matrix is None or host.os is UNKNOWN or host.packages is UNKNOWN or not releases:
+        return UNSEEN
+    found: dict[str, Evidence] = {}
+    for branch in host.matrix.drivers.values():
+        for names in branch.packages:
+            package = host.packages.get(names.kernel_package)
+            if package is None or not names.does_not_build or host.os.id not in names.os:
+                continue
+            for release in releases:
+                for fact in names.against_building(package.version, release):
+                    what = f"{package.name} {package.version} does not build for {release}"
+                    found[release] = shown("known", f"{what} (drivers/{branch.id}): {fact.why}", host.package_line)
+    return Seen(tuple(found), tuple(found.values()))
+
+
 def _firmware(host: Host) -> Seen:
     """Versions whose GSP firmware lies on disk."""
     for line in ("ls /lib/firmware/nvidia", "ls /usr/lib/firmware/nvidia"):
@@ -476,6 +494,13 @@ FACTS = (
     ),
     Fact("driver.dkms", "text", "DKMS's state for the running kernel", "dkms status", _dkms),
     Fact("driver.dkms_versions", "versions", "versions that DKMS knows", "dkms status", _dkms_versions),
+    Fact(
+        "driver.does_not_build",
+        "texts",
+        "kernels for which the installed module is known not to build",
+        "dpkg-query -W '*nvidia*'",
+        _does_not_build,
+    ),
     Fact("driver.firmware", "versions", "GSP firmware on disk", "ls /lib/firmware/nvidia", _firmware),
     Fact(
         "driver.prebuilt",
