@@ -15,8 +15,7 @@ from provisioner.adapters.lab import labs
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 SCENARIOS = ("default", "upgrade", "rollback", "tunnel", "gate", "network", "combos")
-# Debian's open modules 535.261.03 do not build on its kernel 6.1.0-57: pci_resize_resource has an argument more there.
-HERE = ("os=debian-12", "network=lium", "architecture=ampere", "modules=proprietary")
+HERE = ("os=debian-12", "network=lium", "architecture=ampere")
 COMBOS = ("--pairwise", *(word for only in HERE for word in ("--only", only)))
 
 pytestmark = [
