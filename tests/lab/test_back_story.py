@@ -3,7 +3,8 @@
 It begins with a driver of NVIDIA's own installer (a stand-in of its uninstaller), which makes way.
 
 One host of Debian 12 with a driver of stand-ins (tests/lab/standins.py) that DKMS builds in seconds. The long stories,
-with NVIDIA's own modules, are test_wayback.py and test_trial.py.
+with NVIDIA's own modules, are test_wayback.py and test_trial.py. Every run has the beginning, and the way back by
+itself.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from tests.lab.conftest import ssh
 from tests.lab.ground import Ground
 from tests.lab.operator import LONG, Operator
 
-# Not in every run before it was seen to pass as a whole.
-pytestmark = [pytest.mark.lab, pytest.mark.skipif(not LONG, reason="long form: scripts/test --all")]
+pytestmark = pytest.mark.lab
+long = pytest.mark.skipif(not LONG, reason="long form: scripts/test --all")
 
 HOST = "rig-back"
 OLD, NEW = "580.95.05", "580.159.03"
@@ -67,6 +68,7 @@ def test_00_nvidias_own_installer_makes_way(ground: Ground) -> None:
     ground.root("! test -e /usr/bin/nvidia-uninstall")
 
 
+@long
 def test_01_there_and_kept(ground: Ground) -> None:
     """The newer driver is loaded, verified and enrolled; what it replaced lies on the host as archives."""
     assert OLD in ground.before.partition("# running")[2]
@@ -81,6 +83,7 @@ def test_01_there_and_kept(ground: Ground) -> None:
     assert (kept["version"], ground.on(f"sha256sum {archive}").split()[0]) == (f"{OLD}-1", kept["sha256"])
 
 
+@long
 def test_02_back_with_no_package_source(ground: Ground) -> None:
     """The host is what it was, package for package and file for file."""
     ground.root(AWAY)
