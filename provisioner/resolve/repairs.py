@@ -36,7 +36,7 @@ def repairs(
 
     Larger sets are tried only while nothing smaller was found: a person acts on the shortest list.
     """
-    edits = _edits(host, intent, matrix)
+    edits = _edits(host, intent, matrix, conflicts)
     found: list[Repair] = []
     prepared: dict[tuple[Edit, ...], Host] = {(): host}
     for size in range(1, MOST_EDITS + 1):
@@ -67,7 +67,6 @@ _ABOUT = {
     "allow-ended": ("refuse-ended",),
     "allow-branch": ("forbidden-branches",),
     "allow-reboot": ("no-reboot",),
-    "older-kernel": ("does-not-build",),
     "component": ("driver-not-offered",),
     "source": (
         "driver-not-offered",
@@ -133,7 +132,7 @@ def _contradict(edits: tuple[Edit, ...]) -> bool:
     )
 
 
-def _edits(host: Host, intent: Intent, matrix: Matrix) -> tuple[Edit, ...]:
+def _edits(host: Host, intent: Intent, matrix: Matrix, conflicts: Sequence[Conflict]) -> tuple[Edit, ...]:
     """All single changes worth trying, cheapest first."""
     found: list[Edit] = []
     policy = intent.policy
@@ -168,8 +167,11 @@ def _edits(host: Host, intent: Intent, matrix: Matrix) -> tuple[Edit, ...]:
             found.append(Edit("allow-reboot", "allow", 1))
         found += [Edit("component", component, 1) for component in _components(host, matrix)]
         found += [Edit("source", source, 1, words) for source, words in _sources(host, intent, matrix)]
-        found += [Edit("boot-kernel", release, 1) for release in _bootable(host)]
-        found += [Edit("older-kernel", release, 1, (("newer", newer),)) for release, newer in _older(host)]
+        bootable = tuple(_bootable(host))
+        found += [Edit("boot-kernel", release, 1) for release in bootable]
+        # Asked for where it can help, and nowhere else: each edit more is tried in many sets.
+        older = _older(host) if any(c.kind == "does-not-build" for k in conflicts for c in k.claims) else ()
+        found += [Edit("older-kernel", at, 1, (("newer", newer),)) for at, newer in older if at not in bootable]
     found += [Edit("os", release, 2, (("name", matrix.os[release].name),)) for release in _later(host.os, matrix)]
     if len(host.cards) > 1:
         found += [Edit("take-out", card.slot, 3, (("name", card.name),)) for card in host.cards]

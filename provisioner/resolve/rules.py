@@ -10,7 +10,7 @@ from provisioner.matrix.reader import Matrix
 from provisioner.model.capture import UNKNOWN
 from provisioner.model.intent import Intent
 from provisioner.model.version import CudaVersion, DottedVersion, DriverVersion, Specifier
-from provisioner.resolve.builds import does_not_build, forbids
+from provisioner.resolve.builds import failures
 from provisioner.resolve.compat import Compat, not_carried, useless
 from provisioner.resolve.conflict import Claim, Source, entry, from_host
 from provisioner.resolve.containers import TOOLKIT_ID, Cdi, Toolkit, floor_of, too_old_for_cdi
@@ -19,12 +19,10 @@ from provisioner.resolve.host import (
     Driver,
     Host,
     RuntimeVersion,
-    against_building,
     fabric_manager,
     has_headers,
     has_module,
     kernel_version,
-    module_kernels,
     needs_fabric_manager,
     past_end_of_life,
     today,
@@ -340,18 +338,15 @@ class Rules:
 
     def _does_not_build(self) -> None:
         """A module that is known not to compile for one of its kernels: dpkg would be left with half a driver."""
+        known = failures(self.host)
+        if not known:
+            return
         found: dict[Claim, list[int]] = {}
         unsure: set[Claim] = set()
         for place, driver in enumerate(self.drivers):
-            if driver is None or driver.names is None or driver.package is None:
-                continue
-            for fact in driver.names.does_not_build:
-                kernels = [k for k in module_kernels(self.host) if fact in against_building(self.host, k, driver)]
-                if not kernels:
-                    continue
-                claim = does_not_build(driver.branch, driver.names, driver.package.version, fact, kernels)
+            for claim, sure in known.get(driver.key, ()) if driver is not None else ():
                 found.setdefault(claim, []).append(place)
-                if not forbids(fact, driver.branch):
+                if not sure:
                     unsure.add(claim)
         for claim, places in found.items():
             if claim in unsure:
