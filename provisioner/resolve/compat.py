@@ -88,19 +88,20 @@ def works(driver: Driver, compat: Compat) -> bool:
 def not_carried(
     drivers: Sequence[Driver | None], compats: Sequence[Compat | None], levels: Sequence[CudaVersion | None]
 ) -> frozenset[tuple[int, int, int]]:
-    """A driver carries its own level and all below; beside a compat package that works on it, that one's as well."""
+    """A driver carries its own level and all below; beside a compat package that works on it, that one's as well.
+
+    No driver carries no level, and no level is what no driver carries: else it would stand for any that is asked.
+    """
     found: set[tuple[int, int, int]] = set()
     for d, driver in enumerate(drivers):
         for k, compat in enumerate(compats):
             if driver is None:
-                most = None
-            else:
-                most = driver.branch.native_cuda.level
-                if compat is not None and works(driver, compat):
-                    most = max(most, compat.level)
-            found.update(
-                (d, k, c) for c, level in enumerate(levels) if level is not None and (not most or level > most)
-            )
+                found.update((d, k, c) for c, level in enumerate(levels) if level is not None)
+                continue
+            most = driver.branch.native_cuda.level
+            if compat is not None and works(driver, compat):
+                most = max(most, compat.level)
+            found.update((d, k, c) for c, level in enumerate(levels) if level is None or level > most)
     return frozenset(found)
 
 

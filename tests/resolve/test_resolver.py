@@ -384,3 +384,16 @@ def test_tools_of_their_own_version_stay_in_the_driver_branch() -> None:
     versions = {p.name: p.version for p in answer.packages if p.unit == "driver"}
     assert versions["nvidia-kernel-dkms"] == "470.256.02-2"
     assert versions["nvidia-modprobe"] == "470.182.03-1"
+
+
+def test_a_driver_offers_its_level_whatever_package_for_compatibility_is_offered() -> None:
+    """One that works on no driver of this host changes nothing: 470 carries CUDA 11.4, and io.net wants 11.8."""
+    beside = worlds.host("debian-11", "tesla-t4", vendor={"cuda-compat-13-0": ("580.95.05",)})
+    alone = worlds.host("debian-11", "tesla-t4")
+    wish = Intent(networks=("ionet",))
+
+    assert isinstance(solve(alone, wish, worlds.matrix()), NoSolution)
+    assert isinstance(solve(beside, wish, worlds.matrix()), NoSolution)
+    lock = solve(beside, Intent(), worlds.matrix())
+    assert isinstance(lock, HostLock) and lock.cuda is not None
+    assert lock.cuda.value == "11.4"
