@@ -1,8 +1,9 @@
-"""Tells a package of NVIDIA's driver, and its branch, by name and version alone."""
+"""Tells a package of NVIDIA's driver, its branch and the flavour of its modules, by name and version alone."""
 
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 _NAME = re.compile(
     r"(xserver-xorg-video-nvidia|kmod-nvidia|firmware-nvidia|(lib)?(nvidia|cuda1|nvcuvid1|nvoptix1)|lib[a-z0-9]+-nvidia)"
@@ -22,3 +23,18 @@ def branch_of(name: str, version: str) -> str | None:
         return None
     match = _VERSION.match(version)
     return match[1] if match else None
+
+
+# Debian's names, then those of Ubuntu and of NVIDIA's own repository. `-support` has the settings of one flavour in
+# Debian; where a repository has one for both, the module package of either needs it.
+_MODULES = re.compile(
+    r"nvidia(-tesla(-\d+)?|-legacy-\w+)?(-open)?-kernel(-open)?-(dkms|source|support)"
+    r"|nvidia-(dkms|kernel-source)(-\d+)?(-server)?(-open)?"
+)
+
+
+def module_flavour(name: str) -> Literal["open", "proprietary"] | None:
+    """`nvidia-open-kernel-dkms` carries open modules, `nvidia-dkms-580` proprietary ones, `nvidia-smi` none."""
+    if not _MODULES.fullmatch(name):
+        return None
+    return "open" if "open" in name.split("-") else "proprietary"

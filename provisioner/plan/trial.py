@@ -5,7 +5,7 @@ from __future__ import annotations
 from provisioner.model.capture import UNKNOWN
 from provisioner.model.facts import HostFacts
 from provisioner.model.intent import Policy
-from provisioner.model.plan import HostPlan, Trial
+from provisioner.model.plan import Change, HostPlan, Trial
 from provisioner.model.resource import RunningDriver
 
 
@@ -18,12 +18,17 @@ def trial_of(plan: HostPlan, policy: Policy, facts: HostFacts) -> Trial | None:
     if driver is None or driver.before in (None, "none") or not policy.trial_min or facts.enrolled_before is not True:
         return None
     assert isinstance(driver.wanted, RunningDriver)
-    before, after = (str(text).partition(" ")[0] for text in (driver.before, driver.after))
-    what = f"driver {before} → {after}" if before != after else f"driver {driver.before} → {driver.after}"
+    what = driver_move(driver)
     once, note = _kernel(facts)
     if once is not None:
         what += f" on kernel {once}"
     return Trial(minutes=policy.trial_min, what=what, driver=driver.wanted.version, once=once, note=note)
+
+
+def driver_move(change: Change) -> str:
+    """Return `driver 535.216.03 → 535.261.03`, and the flavours where the version stays."""
+    before, after = ((text or "none").partition(" ")[0] for text in (change.before, change.after))
+    return f"driver {before} → {after}" if before != after else f"driver {change.before} → {change.after}"
 
 
 def notes_of(facts: HostFacts) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import Literal
 
+from provisioner.model.driver_package import module_flavour
 from provisioner.model.facts import OfferedPackage
 from provisioner.model.manager import Manager
 from provisioner.model.stack import LockedPackage
@@ -47,6 +48,7 @@ def driver_unit(driver: Driver, host: Host) -> tuple[tuple[LockedPackage, ...], 
     if fabric is not None and (needs_fabric_manager(host) or fabric.name in host.packages):
         roots.append(fabric)
     pool = _pool(kernel, roots, host.offers, host.manager)
+    pool = {name: offer for name, offer in pool.items() if not _brings_the_other_flavour(name, driver)}
     chosen: dict[str, OfferedPackage] = {}
     waiting = [kernel, *roots]
     while waiting:
@@ -58,7 +60,7 @@ def driver_unit(driver: Driver, host: Host) -> tuple[tuple[LockedPackage, ...], 
     left_behind = []
     sources = {offer.source for offer in pool.values()}
     for installed in host.packages.values():
-        if installed.name in chosen:
+        if installed.name in chosen or _of_the_other_flavour(installed.name, driver):
             continue
         if installed.name in pool:
             waiting.append(pool[installed.name])
@@ -70,6 +72,16 @@ def driver_unit(driver: Driver, host: Host) -> tuple[tuple[LockedPackage, ...], 
             chosen[offer.name] = offer
             waiting += _needed(offer.depends, pool)
     return _locked(chosen.values(), "driver"), tuple(sorted(left_behind))
+
+
+def _of_the_other_flavour(name: str, driver: Driver) -> bool:
+    """Of one version, so it would move along; but a card has one module."""
+    return module_flavour(name) not in (None, driver.flavour)
+
+
+def _brings_the_other_flavour(name: str, driver: Driver) -> bool:
+    """A metapackage names the module package of either flavour, and the first it names need not be this one."""
+    return _of_the_other_flavour(name, driver) and not name.endswith("-support")
 
 
 def _pool(

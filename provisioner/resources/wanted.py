@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from provisioner.host import programs
 from provisioner.model.capture import UNKNOWN, Unknown
-from provisioner.model.driver_package import branch_of
+from provisioner.model.driver_package import branch_of, module_flavour
 from provisioner.model.facts import Flavour, HostFacts, SourceEntry
 from provisioner.model.facts import Package as Installed
 from provisioner.model.intent import ClientContainer
@@ -413,16 +413,12 @@ def _held_kernels(lock: HostLock, installed: dict[str, Installed] | Unknown) -> 
 
 # Headers of one release come and go with it; what has no release in its name brings the next one.
 _KERNEL = re.compile(r"linux-(image|modules|modules-extra|modules-nvidia)-|linux-headers-(?!\d)|linux-generic(-|$)")
-# The other flavour's module package of the same branch would be built beside the locked one.
-_MODULES = re.compile(
-    r"nvidia(-tesla(-\d+)?|-legacy-\w+)?(-open)?-kernel(-open)?-dkms|nvidia-dkms(-\d+)?(-server)?(-open)?"
-)
 
 
 def _strange(package: Installed, branch: str, *, vendor: bool) -> bool:
     if not vendor and any(fnmatchcase(package.name, root) for root in VENDOR_ROOTS.split()):
         return True
-    if _MODULES.fullmatch(package.name):
+    if module_flavour(package.name) is not None:  # beside the locked ones: of the other flavour, or of another branch
         return True
     its = branch_of(package.name, package.version)
     return its is not None and (vendor or its != branch)

@@ -21,7 +21,7 @@ def test_each_network_says_how_it_stops() -> None:
     """One line each, its cost below it, and what ends the drain last."""
     assert lines(AKASH, LIUM, CHUTES, RENDER) == [
         ("drain", "akash: scale the provider to 0, wait up to 30 min for the running job"),
-        ("", "akash may punish it all the same: leases may be closed"),
+        ("", "penalty at akash: leases may be closed"),
         ("", "lium: set a notice period (by hand, before you apply), wait up to 60 s for the running job"),
         (
             "",
@@ -29,7 +29,7 @@ def test_each_network_says_how_it_stops() -> None:
             "nothing on the host tells whether a job runs: look first",
         ),
         ("", "render: no way without penalty is known, wait up to 30 min for the running job"),
-        ("", "render may punish it all the same: a frame suffers"),
+        ("", "penalty at render: a frame suffers"),
         ("", "stop the clients of akash, lium, take back the enrolment"),
     ]
 

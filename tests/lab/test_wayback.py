@@ -26,7 +26,7 @@ JOURNEYS = {
     "rig-47": ("bookworm:rtx-3090", "470", "535.261.03"),
     "rig-13": ("trixie:rtx-4090", "535", "550"),
 }
-# Breaks the runtime while the newer driver is loaded: only a check after the change can see it.
+# Breaks the runtime while the newer driver is loaded: only a look after the reboot can see it.
 SABOTAGE = """[Unit]
 Before=docker.service
 [Service]
@@ -93,12 +93,20 @@ def test_02_there(operator: Operator) -> None:
 
 
 def test_03_the_change_is_kept(operator: Operator) -> None:
-    """Two changes, the newer one with archives of all that it replaced; readable for root alone."""
+    """Two changes, the newer one with archives of all that it replaced; readable for root alone.
+
+    What Debian 13 has of its main archive beside tesla-535 stays as it is, and is held with 550: it has no archive.
+    """
     for name in JOURNEYS:
         entries = json.loads(operator.run("history", name, "--json"))["hosts"][name]
         assert len(entries) == 2 and all(entry["done"] for entry in entries)
-        kept = [package for package in entries[1]["packages"].values() if package["version"] is not None]
-        assert kept and all(package["sha256"] for package in kept)
+        rows = operator.on(name, "dpkg-query -W -f '${Package} ${Version}\\n'").splitlines()
+        now = dict(row.split(" ", 1) for row in rows if row.count(" ") == 1)
+        there = {n: package for n, package in entries[1]["packages"].items() if package["version"] is not None}
+        assert any(package["sha256"] for package in there.values())
+        assert {n for n, package in there.items() if not package["sha256"]} <= {
+            n for n, package in there.items() if now.get(n) == package["version"]
+        }
         operator.on(
             name,
             f"sudo sh -c 'ls /var/lib/provision/history/{entries[1]['run']}/debs/*.deb' && ! ls "
@@ -119,14 +127,18 @@ def test_04_back_with_no_package_source(operator: Operator, before: dict[str, st
 
 
 def test_05_a_driver_that_does_not_work_goes_by_itself(operator: Operator, before: dict[str, str]) -> None:
-    """Verification fails after the reboot: the host is brought back and serves again; the exit code is a failure."""
+    """Without runc the engine does not start after the reboot: the host is brought back and serves again.
+
+    The reason is told, and the exit code is a failure. A dockerd that starts all the same is caught by the checks.
+    """
     name, (_, _, after) = next(iter(JOURNEYS.items()))
     unit = "/etc/systemd/system/sabotage.service"
     operator.lab.host(name).exec(["sh", "-c", f"cat >{unit} <<'EOF'\n{SABOTAGE.format(version=after)}\nEOF\n"])
     operator.on(name, "sudo systemctl enable sabotage.service")
     output = operator.run("apply", "--yes", "--limit", name, code=Exit.FAILED)
 
-    assert "rolled back" in output and "[not-verified]" in output
+    assert "rolled back" in output and "docker" in output.partition("did not pass")[2]
+    assert "[difference-left]" in output or "[not-verified]" in output
     assert record(operator, name)
     operator.on(name, "sudo systemctl disable sabotage.service && sudo rm " + unit)
     assert state(operator, name) == before[name]

@@ -46,6 +46,17 @@ def test_a_reboot_into_another_driver_is_tried() -> None:
     assert "on trial: back by itself unless sound and confirmed within 15 min" in "\n".join(host_lines(made, 6))
 
 
+def test_a_change_of_flavour_alone_names_the_flavours() -> None:
+    """`535.261.03 → 535.261.03` would tell nothing, neither on the first line nor in the trial."""
+    lock = entry(intent=Intent(networks=("akash",)))
+    driver = fitting_facts(lock).driver
+    made = plan(loaded="535.261.03", driver=replace(driver, loaded_flavour="open"))
+
+    words = "driver 535.261.03 (open) → 535.261.03 (proprietary)"
+    assert made.trial is not None and made.trial.what == words
+    assert "\n".join(host_lines(made, 6)).startswith(f"rig-01  {words} ")
+
+
 @pytest.mark.parametrize(
     "changes", [{"minutes": 0}, {"loaded": None}, {"enrolled_before": False}, {"enrolled_before": UNKNOWN}]
 )

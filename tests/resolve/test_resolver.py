@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import host_oracle
 import oracle
@@ -278,6 +279,25 @@ def test_an_installed_library_of_the_driver_moves_with_it() -> None:
 
     assert isinstance(lock, HostLock)
     assert ("libnvidia-fbc1", "535.309.01-0+deb12u1") in {(p.name, p.version) for p in lock.packages}
+
+
+@pytest.mark.parametrize("modules", ["open", "proprietary"])
+def test_the_module_package_of_the_other_flavour_does_not_move_along(modules: Literal["open", "proprietary"]) -> None:
+    """Debian lets both stand side by side in one version, and each brings its modules; nvidia-driver takes either."""
+    both = ("nvidia-kernel-dkms", "nvidia-kernel-support", "nvidia-open-kernel-dkms", "nvidia-open-kernel-support")
+    facts = worlds.host(
+        "debian-12",
+        "rtx-3090",
+        installed=dict.fromkeys((*both, "nvidia-driver"), "535.261.03-1"),
+        loaded="535.261.03",
+    )
+
+    lock = solve(facts, Intent(driver="535.261.03", modules=modules), worlds.matrix())
+
+    assert isinstance(lock, HostLock)
+    names = {package.name for package in lock.packages}
+    assert "nvidia-driver" in names
+    assert names & set(both) == set(both[2:] if modules == "open" else both[:2])
 
 
 def test_headers_come_for_each_kernel_and_are_held_with_the_driver() -> None:

@@ -86,6 +86,21 @@ def test_a_move_to_another_driver_source_takes_away_what_would_mix() -> None:
     assert [p.name for p in strangers(entry(), found)] == ["cuda-drivers"]
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["nvidia-open-kernel-dkms", "nvidia-open-kernel-support", "nvidia-dkms-535-open", "nvidia-kernel-source-535"],
+)
+def test_what_carries_or_sets_up_another_module_goes(name: str) -> None:
+    """Of the same version as the locked driver, with the other flavour or under another name."""
+    found = {
+        name: Installed(name, DRIVER_DEB, held=False),
+        "nvidia-smi": Installed("nvidia-smi", DRIVER_DEB, held=True),
+    }
+
+    assert [p.name for p in strangers(entry(), found)] == [name]
+    assert strangers(entry(packages=(*entry().packages, locked(name))), found) == ()
+
+
 def test_a_file_of_somebody_else_with_the_same_address_makes_way() -> None:
     """apt refuses two keys for one address; what else stands in the file is told, so that it is not lost."""
     lock = entry(sources=(SOURCE,))

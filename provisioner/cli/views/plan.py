@@ -13,6 +13,7 @@ from provisioner.model.plan import Ahead, Change, HostPlan, Plan, Trial
 from provisioner.model.resource import AbsentFile, AbsentPackage, Guarded, KeptFile, Package, RunningDriver, Service
 from provisioner.model.transaction import Action, Move
 from provisioner.model.units import megabytes
+from provisioner.plan.trial import driver_move
 
 
 def plan_text(planned: Planned, *, seconds: float, lock: str, next_command: str) -> str:
@@ -151,8 +152,7 @@ def headline(plan: HostPlan) -> str:
     running = [c for c in plan.changes if isinstance(c.wanted, RunningDriver)]
     packages = [c for c in plan.changes if isinstance(c.wanted, (Package, AbsentPackage))]
     if running:
-        before, after = _bare(running[0].before), _bare(running[0].after)
-        return f"driver {before or 'none'} → {after}"
+        return driver_move(running[0])
     fresh = [c for c in packages if c.moves is not None]
     if fresh:
         return _package_words(fresh)
@@ -164,10 +164,6 @@ def headline(plan: HostPlan) -> str:
     first = plan.changes[0]
     more = f" and {len(plan.changes) - 1} more" if len(plan.changes) > 1 else ""
     return _one(first) + more
-
-
-def _bare(text: str | None) -> str | None:
-    return text.split(" ")[0] if text else None
 
 
 def _package_words(changes: Sequence[Change]) -> str:
@@ -299,7 +295,7 @@ def _drain_lines(plan: HostPlan) -> Iterable[tuple[str, str]]:
             wait = "no job to wait for"
         yield phase, f"{step.network}: {first}, {wait}"
         if step.penalty:
-            yield "", f"{step.network} may punish it all the same: {safe(step.penalty)}"
+            yield "", f"penalty at {step.network}: {safe(step.penalty)}"
         phase = ""
     yield phase, f"stop the clients of {', '.join(plan.drain)}, take back the enrolment"
 
