@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 from provisioner.matrix.entries import Profile
@@ -217,24 +218,33 @@ def _sources(host: Host, intent: Intent, matrix: Matrix) -> Iterable[tuple[str, 
 
 
 def _bootable(host: Host) -> Iterable[str]:
-    """The newest kernel whose headers are offered, of the flavour that boots next."""
-    plain = _with_headers(host)
+    """The newest kernel whose headers are offered, of the series that boots next; of any series where it has none."""
+    offered = _with_headers(host)
+    here = _series(host.next_boot or "")
+    plain = [release for release in offered if _series(release) == here] or offered
     newest = max(plain, key=lambda release: debian(release.replace("_", "-")), default=None)
     if newest is not None and newest != host.next_boot:
         yield newest
 
 
 def _with_headers(host: Host) -> list[str]:
-    """Kernels whose headers are offered, of the flavour that boots next."""
+    """Kernels whose headers are offered, of the flavour that boots next: nobody wants a realtime kernel for a driver."""
     if host.next_boot is None:
         return []
-    flavour = host.next_boot.rpartition("-")[2]
-    offered = [
-        name.removeprefix("linux-headers-")
-        for name in host.offers.by_name
-        if name.startswith("linux-headers-") and name[14:15].isdigit() and name.endswith(f"-{flavour}")
-    ]
-    return [release for release in offered if release.count("-") == host.next_boot.count("-")] or offered
+    flavour = _flavour(host.next_boot)
+    named = (name.removeprefix("linux-headers-") for name in host.offers.by_name if name.startswith("linux-headers-"))
+    return [release for release in named if release[:1].isdigit() and _flavour(release) == flavour]
+
+
+def _flavour(release: str) -> str:
+    """`6.1.0-57-amd64` is of `amd64`, `6.12.117+deb12-rt-amd64` of `rt-amd64`."""
+    match = re.match(r"[0-9.]+(?:\+[\w.~]+)?(?:-\d[\w.~]*)?-(.+)", release)
+    return match[1] if match else ""
+
+
+def _series(release: str) -> tuple[str, ...]:
+    """`6.1.0-57-amd64` is of 6.1."""
+    return tuple(re.findall(r"\d+", release)[:2])
 
 
 def _older(host: Host) -> Iterable[tuple[str, str]]:

@@ -14,9 +14,11 @@ from provisioner.resolve import NoSolution, explain, solve
 from provisioner.resolve.builds import unbuildable
 from provisioner.resolve.combos import valid
 from provisioner.resolve.hypothetical import Shelf
+from provisioner.resolve.listed import assumed_offer
 
 OPEN = Intent(modules="open")
 SUITES = ("", "-security")
+FLAVOURS = ("amd64", "rt-amd64", "cloud-amd64")
 OLD, NEW = "6.1.0-50-amd64", "6.1.0-56-amd64"
 
 
@@ -133,3 +135,15 @@ def test_no_combination_is_rehearsed_that_cannot_be_built() -> None:
     found = valid(worlds.matrix(), Shelf(worlds.matrix(), "archive"), only)
 
     assert {combo.modules for combo in found.values()} == {"proprietary"}
+
+
+def test_a_kernel_that_is_proposed_is_of_the_same_series_and_flavour() -> None:
+    """The newest offered is the realtime one of a later series: nobody wants that one to get a driver."""
+    facts = rig("6.1.0-18-amd64")
+    later = [assumed_offer(f"linux-headers-6.12.117+deb12-{flavour}", "1", "linux", "amd64") for flavour in FLAVOURS]
+    found = refused(replace(facts, offers=(*(facts.offers or ()), *later)), Intent())
+    only = [offer for offer in later if "rt" in offer.name or "cloud" in offer.name]
+    nothing = refused(replace(rig("6.1.0-18-amd64", suites=("-security",)), offers=tuple(only)), Intent())
+
+    assert [e.value for r in found.repairs for e in r.edits if e.kind == "boot-kernel"] == [NEW]
+    assert [e for r in nothing.repairs for e in r.edits if e.kind == "boot-kernel"] == []
