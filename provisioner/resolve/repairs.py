@@ -228,7 +228,7 @@ def _bootable(host: Host) -> Iterable[str]:
 
 
 def _with_headers(host: Host) -> list[str]:
-    """Kernels whose headers are offered, of the flavour that boots next: nobody wants a realtime kernel for a driver."""
+    """Kernels whose headers are offered, of the flavour that boots next: nobody wants a realtime one for a driver."""
     if host.next_boot is None:
         return []
     flavour = _flavour(host.next_boot)
