@@ -5,7 +5,7 @@ short and to do again.
 """
 
 # Python 3.6 has no pathlib that renames; text paths all the way.
-# ruff: noqa: PTH101, PTH103, PTH104, PTH108, PTH110, PTH112, PTH120, PTH123
+# ruff: noqa: PTH101, PTH103, PTH104, PTH108, PTH110, PTH112, PTH120, PTH123, PTH106, PTH118, PTH206, PTH208
 
 import hashlib
 import json
@@ -64,6 +64,7 @@ def take_back(host: "Host", run: str, reboot: bool = False) -> bool:
     record = record_of(host, run)
     files = record["files"]
     host.run(list(CONFIGURE), APT_S)
+    clear_half_built(host)
     installed = packages(host)
     words = transaction(host, run, record["packages"], installed)
     for path in sorted(path for path, kept in files.items() if kept["pins"]):
@@ -91,6 +92,7 @@ def take_back(host: "Host", run: str, reboot: bool = False) -> bool:
 def transaction(host: "Host", run: str, kept: "Json", installed: "Json") -> "list[str]":
     """The one call of apt, every archive compared with its sum first; [] when no package has to move."""
     words = []
+    names = []
     purges = False
     for name, package in sorted(kept.items()):
         now = installed.get(name)
@@ -103,7 +105,31 @@ def transaction(host: "Host", run: str, kept: "Json", installed: "Json") -> "lis
             if package.get("sha256") is None or sha256(host.path(path)) != package["sha256"]:
                 raise Failed(f"{path} is not there or not what was kept")
             words.append(host.path(path))
+            names.append(f"{name}={package['version']}")
+    if names and len(names) == len(words):
+        words.append(names[0])  # with paths alone apt mends nothing: see provisioner/model/transaction.py
     return [*APT_GET, *(["--purge"] if purges else []), "install", *words] if words else []
+
+
+def clear_half_built(host: "Host") -> None:
+    """What DKMS was putting into its tree when it was killed, and takes for no build of its own.
+
+    `dkms remove` leaves such a folder there, and so the version stays added: no postinst can add it any more.
+    """
+    tree = host.path("/var/lib/dkms")
+    if not os.path.isdir(tree):
+        return
+    for base, folders, _ in list(os.walk(tree)):
+        parts = os.path.relpath(base, tree).split(os.sep)
+        if len(parts) != 3 or parts[1] == "original_module" or parts[2] == "build":
+            continue
+        for architecture in folders:
+            words = ["dkms", "status", "-m", parts[0], "-v", parts[1], "-k", parts[2], "-a", architecture]
+            rc, said = host.run(words)
+            if rc == 0 and ": built" not in said and ": installed" not in said:
+                shutil.rmtree(os.path.join(base, architecture))
+        if not os.listdir(base):
+            os.rmdir(base)
 
 
 def packages(host: "Host") -> "Json":

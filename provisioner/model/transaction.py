@@ -115,7 +115,13 @@ APT_GET = (
 def argv(packages: Sequence[Package | AbsentPackage], *options: str) -> tuple[str, ...]:
     """Return the one call that makes the transaction; with `--simulate` or `--download-only` the same call tries it."""
     purge = ("--purge",) if any(isinstance(p, AbsentPackage) and p.purge for p in packages) else ()
-    return (*APT_GET, *purge, *options, "install", *(_word(package) for package in packages))
+    words = [_word(package) for package in packages]
+    kept = [package for package in packages if isinstance(package, Package) and package.archive is not None]
+    if kept and len(kept) == len(packages):
+        # apt sets paths aside before it counts what it is asked for: with paths alone that is nothing, and it refuses
+        # whatever an interrupted run has left with unmet dependencies (apt 2.2 to 3.0). A name is not set aside.
+        words.append(f"{kept[0].name}={kept[0].version}")
+    return (*APT_GET, *purge, *options, "install", *words)
 
 
 def _word(package: Package | AbsentPackage) -> str:

@@ -325,6 +325,31 @@ def test_nobody_came_back(host: Host) -> None:
     assert not host.there(trial.UNIT_PATH) and not host.there(trial.LEASE)
 
 
+def test_kept_archives_alone_come_with_a_name(host: Host) -> None:
+    """Nothing to purge: with paths alone apt refuses a host with unmet dependencies (apt 2.2 to 3.0)."""
+    record = json.loads((host.here / f"var/lib/provision/history/{RUN}/record.json").read_text())
+    kept = {"nvidia-smi": record["packages"]["nvidia-smi"]}
+    words = fallback.transaction(host, RUN, kept, {})
+
+    assert words[words.index("install") + 1 :] == [
+        f"{host.root}/var/lib/provision/history/{RUN}/debs/nvidia-smi_535.216.03-1_amd64.deb",
+        "nvidia-smi=535.216.03-1",
+    ]
+
+
+def test_what_dkms_was_filling_when_it_was_killed_goes(host: Host) -> None:
+    """It is no build to DKMS, and keeps `dkms remove` from taking the version away."""
+    for kernel in ("6.1", "6.9", "build"):
+        host.put(f"/var/lib/dkms/nvidia/535.1/{kernel}/x86_64/module/nvidia.ko", "x")
+    host.put("/var/lib/dkms/nvidia/original_module/6.9/x86_64/nvidia.ko", "x")
+    host.answers["dkms status -m nvidia -v 535.1 -k 6.1 -a x86_64"] = (0, "nvidia/535.1, 6.1, x86_64: installed\n")
+    host.answers["dkms status"] = (0, "nvidia/535.1: added\n")
+    fallback.clear_half_built(host)
+
+    assert sorted(path.name for path in (host.here / "var/lib/dkms/nvidia/535.1").iterdir()) == ["6.1", "build"]
+    assert host.there("/var/lib/dkms/nvidia/original_module/6.9/x86_64/nvidia.ko")
+
+
 def test_going_back_cannot_be_confirmed(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     """Nor cancelled; and no other run can take the host meanwhile."""
     trial.main(["arm"], host)

@@ -114,6 +114,22 @@ def undone_instead(rig: Rig) -> None:
     arrived(rig, ROLLBACK)
 
 
+def module_half_put_away(rig: Rig) -> None:
+    """DKMS was killed while it put modules into its tree: no build to it, and yet the version stays added."""
+    rig.begin(UPGRADE)
+    meet(rig, UPGRADE, faults.power_cut, Moment(INSTALLING, rig.clean.dpkg_lines["upgrade"] // 2))
+    rig.host.wait()
+    tree = f"/var/lib/dkms/nvidia-current/{faults.NEW}"
+    spoilt = rig.host.exec(
+        f'set -e; k={tree}/$(uname -r)/x86_64; mkdir -p "$k/module"; rm -f "$k"/module/nvidia-current-uvm.ko*; '
+        f"ln -sfn /usr/src/nvidia-current-{faults.NEW} {tree}/source"
+    )
+    assert spoilt.rc == 0, spoilt.stderr
+    rig.operator.run(*UPGRADE.words)
+
+    arrived(rig, UPGRADE)
+
+
 def apt_lock_held_by_another(rig: Rig) -> None:
     """Somebody's apt is at work: the run waits for it and then does its own."""
     rig.begin(UPGRADE)
@@ -210,6 +226,7 @@ def told(journey: Journey, shocks: Sequence[Shock]) -> str:
 
 OTHERS: tuple[Story, ...] = (
     undone_instead,
+    module_half_put_away,
     apt_lock_held_by_another,
     package_source_gone_in_the_middle,
     disk_full_while_staging,
