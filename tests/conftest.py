@@ -6,6 +6,11 @@ import os
 from collections.abc import Generator
 
 import pytest
+from hypothesis import settings
+
+# A law holds however busy the machine is: hypothesis's limit of 200 ms for an example would time the tests.
+settings.register_profile("provision", deadline=None)
+settings.load_profile("provision")
 
 
 @pytest.hookimpl(wrapper=True)
