@@ -106,8 +106,9 @@ def by_provision() -> dict[str, float]:
 
 def by_role() -> dict[str, float]:
     """Seconds of each step of the role. Names as the lock has them; versions as apt offers them."""
-    packages = json.loads(LOCK.read_text(encoding="utf-8"))["hosts"][PLAIN]["packages"]
-    names = [package["name"] for package in packages if package["unit"] == "driver"]
+    entries = json.loads(LOCK.read_text(encoding="utf-8"))["hosts"]
+    entry = entries[entries[PLAIN].get("same_as", PLAIN)]
+    names = [package["name"] for package in entry["packages"] if package["unit"] == "driver"]
     installed = on(PLAIN, "dpkg-query -W -f '${Package} ${db:Status-Status}\\n'").splitlines()
     old = [line.split()[0] for line in installed if "tesla-535" in line and line.endswith(" installed")]
     on(PLAIN, "rm -f /etc/apt/preferences.d/provision.pref; apt-mark unhold $(apt-mark showhold)")
