@@ -205,9 +205,10 @@ def streams(packages: Iterable[StandIn] = EVERYTHING) -> str:
 BUILD = f"""set -eu
 cd {WHERE}
 mkdir -p repo
-build() {{ ls specs/*."$1".spec | xargs -P 3 -I SPEC rpmbuild --quiet --define "_topdir {WHERE}/work" \
+# Each in a folder of its own: three at once that make the same one can fail.
+build() {{ ls specs/*."$1".spec | xargs -P 3 -I SPEC rpmbuild --quiet --define "_topdir {WHERE}/work/SPEC" \
   --define "_rpmdir {WHERE}/repo" --define "_build_name_fmt %%{{NAME}}-%%{{VERSION}}-%%{{RELEASE}}.%%{{ARCH}}.rpm" \
-  --target "$1" -bb SPEC >>build.log 2>&1 || {{ tail -n 20 build.log >&2; exit 1; }}; }}
+  --target "$1" -bb SPEC >>build.log 2>&1 || {{ grep -i error build.log >&2 || tail -n 20 build.log >&2; exit 1; }}; }}
 build x86_64
 build noarch
 rm -rf work
