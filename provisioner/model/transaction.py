@@ -119,7 +119,7 @@ def argv(packages: Sequence[Package | AbsentPackage], *options: str) -> tuple[st
     kept = [package for package in packages if isinstance(package, Package) and package.archive is not None]
     if kept and len(kept) == len(packages):
         # apt sets paths aside before it counts what it is asked for: with paths alone that is nothing, and it refuses
-        # whatever an interrupted run has left with unmet dependencies (apt 2.2 to 3.0). A name is not set aside.
+        # whatever an interrupted run has left with unmet dependencies (seen with apt 2.6). A name is not set aside.
         words.append(f"{kept[0].name}={kept[0].version}")
     return (*APT_GET, *purge, *options, "install", *words)
 

@@ -326,7 +326,7 @@ def test_nobody_came_back(host: Host) -> None:
 
 
 def test_kept_archives_alone_come_with_a_name(host: Host) -> None:
-    """Nothing to purge: with paths alone apt refuses a host with unmet dependencies (apt 2.2 to 3.0)."""
+    """Nothing to purge: with paths alone apt refuses a host with unmet dependencies (seen with apt 2.6)."""
     record = json.loads((host.here / f"var/lib/provision/history/{RUN}/record.json").read_text())
     kept = {"nvidia-smi": record["packages"]["nvidia-smi"]}
     words = fallback.transaction(host, RUN, kept, {})
