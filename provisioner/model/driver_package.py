@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+
+from provisioner.model.facts import Flavour
 
 _NAME = re.compile(
     r"(xserver-xorg-video-nvidia|kmod-nvidia|firmware-nvidia|(lib)?(nvidia|cuda1|nvcuvid1|nvoptix1)|lib[a-z0-9]+-nvidia)"
@@ -33,7 +34,7 @@ _MODULES = re.compile(
 )
 
 
-def module_flavour(name: str) -> Literal["open", "proprietary"] | None:
+def module_flavour(name: str) -> Flavour | None:
     """`nvidia-open-kernel-dkms` carries open modules, `nvidia-dkms-580` proprietary ones, `nvidia-smi` none."""
     if not _MODULES.fullmatch(name):
         return None
