@@ -22,7 +22,31 @@ _UNITS = (
     "frps.service",
     "rathole.service",
 )
-TUNNEL_UNITS = f"systemctl is-active {' '.join(_UNITS)}; :"
+_DIALS = ("provision-ssh-tunnel.service", "frpc.service")
+"""Programs that end when the far end does not take them: to run is not yet to be connected."""
+DIALLED_S = 12
+"""A dial that is not answered ends sooner: ssh after its ConnectTimeout of 10 s, frpc after 10 s too."""
+# A tunnel that was switched a moment ago may still dial: it is waited for, half a minute at most.
+TUNNEL_UNITS = f"""
+units='{" ".join(_UNITS)}'
+turn=0
+while :; do
+    states=$(systemctl is-active $units)
+    young=
+    for unit in {" ".join(_DIALS)}; do
+        systemctl -q is-active $unit || continue
+        entered=$(systemctl show -p ActiveEnterTimestampMonotonic $unit | cut -d= -f2)
+        read -r now rest </proc/uptime
+        [ $((${{now%.*}} - ${{entered:-0}} / 1000000)) -ge {DIALLED_S} ] || young="$young $unit"
+    done
+    case $states$young in
+        *activating*|*.service) [ $turn -lt 30 ] || break;;
+        *) break;;
+    esac
+    turn=$((turn + 1)); sleep 1
+done
+echo "$states"
+for unit in $young; do echo "young $unit"; done; :"""
 HEARD = "wg show prov0 latest-handshakes && date +%s"
 # Only ends that this host dials: a hub does not wait for spokes that may be switched off.
 WAY = r"""
@@ -95,10 +119,14 @@ def up(wanted: HostLock, seen: Seen) -> Verdict:
     lock = _tunnel(wanted)
     if lock is None:
         return NONE
-    states = seen.output.split()
+    lines = seen.output.splitlines()
+    states, young = lines[: len(_UNITS)], lines[len(_UNITS) :]
     if len(states) != len(_UNITS):
         raise NotMade("systemctl did not name all units")
-    state = dict(zip(_UNITS, states, strict=True))[_unit(lock) or ""]
+    unit = _unit(lock) or ""
+    state = dict(zip(_UNITS, states, strict=True))[unit]
+    if state == "active" and f"young {unit}" in young:
+        return failed("its unit starts again and again: the other end does not take it")
     return found(state == "active", f"its unit is {state}")
 
 

@@ -407,6 +407,11 @@ def _joined_by(kind: str, role: str = "spoke") -> HostLock:
     return entry(tunnel=TunnelLock(kind=kind, role=role, host="rig-01"), **SPECS)  # type: ignore[arg-type]
 
 
+def _keys_known(kind: str, role: str = "spoke") -> HostLock:
+    lock = TunnelLock(kind=kind, role=role, host="rig-01", public_key="k", certificate="c")  # type: ignore[arg-type]
+    return entry(tunnel=lock, **SPECS)
+
+
 ONLINE = '{"BackendState": "Running", "Self": {"Online": true}}'
 ASIDE = '{"BackendState": "NeedsLogin", "Self": {"Online": false}}'
 PROXIES = '{"tcp": [{"name": "a", "status": "running"}], "udp": [{"name": "b", "status": "%s"}]}'
@@ -461,15 +466,81 @@ def test_what_a_tunnels_own_program_says(kind: str, role: str, said: str, status
 )
 def test_the_unit_that_carries_must_run(kind: str, role: str, place: int) -> None:
     """Of each kind and role another one."""
-    wanted = _joined_by(kind, role)
-    if wanted.tunnel is not None:
-        wanted = entry(tunnel=wanted.tunnel.model_copy(update={"public_key": "k", "certificate": "c"}), **SPECS)
+    wanted = _keys_known(kind, role)
     states = ["inactive"] * 9
     assert made("tunnel-up", wanted, TUNNEL_UNITS=ok("\n".join(states))).status == "failed"
     states[place] = "active"
 
     assert made("tunnel-up", wanted, TUNNEL_UNITS=ok("\n".join(states))).status == "passed"
-    assert tunnel.TUNNEL_UNITS.split()[2 + place].rstrip(";") in tunnel_units(kind, role)
+    named = re.search("units='(.*)'", tunnel.TUNNEL_UNITS)
+    assert named is not None
+    assert named[1].split()[place] in tunnel_units(kind, role)
+
+
+def _units_looked_at(folder: Path, states: list[str], entered_s_ago: list[float]) -> tuple[str, int]:
+    """Run the look where systemctl gives the ssh unit's next state and age at each turn; what it said, and turns."""
+    uptime = float(Path("/proc/uptime").read_text().split()[0])
+    for turn, (state, ago) in enumerate(zip(states, entered_s_ago, strict=True)):
+        (folder / f"state.{turn}").write_text(state + "\n")
+        (folder / f"entered.{turn}").write_text(f"ActiveEnterTimestampMonotonic={round((uptime - ago) * 1e6)}\n")
+    (folder / "turn").write_text("0\n")
+    for name, text in {
+        "systemctl": """t=$(cat turn); [ -e state.$t ] || t=$(($(ls state.* | wc -l) - 1))
+case "$*" in
+    "-q is-active provision-ssh-tunnel.service") grep -q "^active" state.$t ;;
+    "-q is-active "*) exit 3 ;;
+    "is-active "*) shift; for u; do case $u in provision-ssh-*) cat state.$t;; *) echo inactive;; esac; done; exit 3 ;;
+    show*) cat entered.$t ;;
+esac
+""",
+        "sleep": "echo $(($(cat turn) + 1)) >turn\n",
+    }.items():
+        (folder / name).write_text("#!/bin/sh\n" + text)
+        (folder / name).chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-c", tunnel.TUNNEL_UNITS],
+        cwd=folder,
+        env={"PATH": f"{folder}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout, int((folder / "turn").read_text())
+
+
+@pytest.mark.parametrize(
+    ("states", "ago", "status", "turns"),
+    [
+        (["active"], [300], "passed", 0),
+        (["failed"], [300], "failed", 0),
+        (["activating", "activating", "active", "active"], [300, 300, 1, 12.5], "passed", 3),
+        (["active", "active", "active"], [2, 7, 13], "passed", 2),
+        (["activating", "failed"], [300, 300], "failed", 1),
+        (["active", "activating"] * 20, [0.5, 300] * 20, "failed", 30),
+        (["activating", "active"] * 20, [0.5, 0.6] * 20, "failed", 30),
+    ],
+)
+def test_a_tunnel_that_still_dials_is_waited_for(
+    tmp_path: Path, states: list[str], ago: list[float], status: str, turns: int
+) -> None:
+    """A unit that starts again and again runs now and then: that is no tunnel."""
+    wanted = _keys_known("ssh-reverse")
+    said, waited = _units_looked_at(tmp_path, states, ago)
+
+    verdict = made("tunnel-up", wanted, TUNNEL_UNITS=ok(said))
+
+    assert (verdict.status, waited) == (status, turns), (said, verdict)
+
+
+def test_a_unit_that_starts_again_and_again_is_said_to() -> None:
+    """In words that tell where to look."""
+    wanted = _keys_known("ssh-reverse")
+    states = ["inactive", "inactive", "active", *6 * ["inactive"], "young provision-ssh-tunnel.service"]
+
+    verdict = made("tunnel-up", wanted, TUNNEL_UNITS=ok("\n".join(states)))
+
+    assert verdict.status == "failed"
+    assert verdict.detail == "its unit starts again and again: the other end does not take it"
 
 
 def tunnel_units(kind: str, role: str) -> tuple[str, ...]:

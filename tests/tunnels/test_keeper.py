@@ -241,12 +241,24 @@ def _greet(server: socket.socket) -> None:
 
 
 def test_a_rig_of_a_reverse_tunnel_notes_whether_its_connection_stands(host: Host) -> None:
+    """One that was started a moment ago still dials: where nobody answers it always would have been."""
     reverse(host, host="hub", endpoint="203.0.113.1:22", address="")
+    runs_since(host, 300)
     (peer,) = host.keep()["peers"]
     assert abs(peer["handshake"] - time.time()) < 60
 
+    (host.folder / "run" / "tunnel.json").unlink()
+    for state, ago in (("active", 9.0), ("activating", 300), ("failed", 300)):
+        runs_since(host, ago, state)
+        assert host.keep()["peers"][0]["handshake"] == 0, (state, ago)
     (host.folder / "bin/systemctl").write_text("#!/bin/sh\nexit 3\n")
-    assert host.keep()["peers"][0]["handshake"] == peer["handshake"]
+    assert host.keep()["peers"][0]["handshake"] == 0
+
+
+def runs_since(of: Host, seconds: float, state: str = "active") -> None:
+    entered = round((time.monotonic() - seconds) * 1e6)
+    text = f"ActiveState={state}\nActiveEnterTimestampMonotonic={entered}\n"
+    (of.folder / "bin/systemctl").write_text(f"#!/bin/sh\nprintf '{text}'\n")
 
 
 def test_without_a_tunnel_it_does_nothing(host: Host) -> None:

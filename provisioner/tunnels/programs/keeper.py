@@ -32,6 +32,7 @@ NOTES = os.environ.get("PROVISION_TUNNEL_NOTES", "/run/provision/tunnel.json")
 NET = os.environ.get("PROVISION_TUNNEL_NET", "/sys/class/net")
 SMALLEST, SMALLEST_6 = 576, 1280  # below the second the kernel takes IPv6 off an interface
 HOUR = 3600
+DIALLED = 12  # seconds; ssh's ConnectTimeout is 10
 STALE = 180  # seconds after which a handshake is no sign of a session any more
 
 
@@ -190,6 +191,15 @@ def hears_sshd(end: str) -> "tuple[float, float | None]":
     return round(100.0 * (3 - len(times)) / 3, 1), (round(sum(times) / len(times), 1) if times else None)
 
 
+def connected(unit: str) -> bool:
+    """Whether ssh has run longer than a dial can last: it ends when nobody answers, or does not take it."""
+    said = output("systemctl", "show", "-p", "ActiveState,ActiveEnterTimestampMonotonic", unit) or ""
+    shown = dict(line.partition("=")[::2] for line in said.splitlines())
+    if shown.get("ActiveState") != "active":
+        return False
+    return time.monotonic() - int(shown.get("ActiveEnterTimestampMonotonic") or 0) / 1e6 >= DIALLED
+
+
 def look_at_reverse(config: "dict[str, Any]", before: "dict[str, Any]") -> "dict[str, Any]":
     known = {peer["host"]: peer for peer in before.get("peers", []) if isinstance(peer, dict) and "host" in peer}
     now = int(time.time())
@@ -198,7 +208,7 @@ def look_at_reverse(config: "dict[str, Any]", before: "dict[str, Any]") -> "dict
         seen = {"host": peer["host"], "handshake": known.get(peer["host"], {}).get("handshake", 0)}
         seen["endpoint"] = peer.get("endpoint")
         if peer.get("endpoint"):
-            heard = output("systemctl", "is-active", config["unit"]) is not None
+            heard = connected(config["unit"])
         else:
             seen["loss_pct"], seen["rtt_ms"] = hears_sshd(peer["address"])
             heard = seen["loss_pct"] < 100
