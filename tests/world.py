@@ -178,6 +178,7 @@ class Rig:
         self.taken_back: set[str] = set()
         self.interrupted = False  # dpkg died and left its journal
         self.at_work = False  # somebody's apt changes packages
+        self.kernel = KERNEL
         if not bare:
             self.bring_to(lock)
 
@@ -302,14 +303,14 @@ class Rig:
         if request is not None and "*/record.json" in "".join(request.files):
             files |= {path: text for path, text in self.files.items() if path.startswith(HISTORY)}
         commands["ls /var/lib/dpkg/updates"] = CommandOutput(rc=0, stdout="0001\ntmp.i\n" if self.interrupted else "")
-        commands["uname -r"] = CommandOutput(rc=0, stdout=f"{KERNEL}\n")
-        commands["ls /boot"] = CommandOutput(rc=0, stdout=f"initrd.img-{KERNEL}\nvmlinuz-{KERNEL}\n")
+        commands["uname -r"] = CommandOutput(rc=0, stdout=f"{self.kernel}\n")
+        commands["ls /boot"] = CommandOutput(rc=0, stdout=f"initrd.img-{self.kernel}\nvmlinuz-{self.kernel}\n")
         commands[r"dpkg-query -W -f='${Package}\t${Version}\t${db:Status-Abbrev}\n'"] = CommandOutput(
             rc=0, stdout="".join(f"{name}\t{rest}\n" for name, rest in self.packages.items())
         )
-        modules = f"/lib/modules/{KERNEL}/updates/dkms/nvidia-current.ko\n" if self.module else ""
+        modules = f"/lib/modules/{self.kernel}/updates/dkms/nvidia-current.ko\n" if self.module else ""
         commands["ls -d /lib/modules/*/updates/dkms/nvidia*"] = _listing(modules)
-        tree = f"/var/lib/dkms/nvidia-current/{self.module}/{KERNEL}/x86_64\n" if self.module else ""
+        tree = f"/var/lib/dkms/nvidia-current/{self.module}/{self.kernel}/x86_64\n" if self.module else ""
         commands["readlink -f /var/lib/dkms/*/kernel-*"] = _listing(tree)
         for pattern in ("kernel/nvidia-*/nvidia.ko*", "kernel/drivers/video/nvidia.ko*"):
             commands[f"ls -d /lib/modules/*/{pattern}"] = _listing("")

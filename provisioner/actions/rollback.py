@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from provisioner import __version__
 from provisioner.actions.observe import Seen, observe
@@ -12,12 +13,17 @@ from provisioner.actions.plan import Contracts, Goal, Planned, draining, plan_fo
 from provisioner.actions.ports import Clock, HostShell, Prober, Signatures
 from provisioner.errors import HostError
 from provisioner.facts import history
+from provisioner.model.capture import UNKNOWN
 from provisioner.model.history import CLEAR_BUILD, HISTORY, NOW, Entry, Unreadable
 from provisioner.model.inventory import InventoryHost
-from provisioner.model.plan import Plan
+from provisioner.model.plan import HostPlan, Plan
+from provisioner.model.resource import AbsentPackage, Package
 from provisioner.model.stack import HostLock
 from provisioner.probe.request import STATE, Request
 from provisioner.resources.undo import undo
+
+if TYPE_CHECKING:
+    from provisioner.matrix.reader import Matrix
 
 
 @dataclass(frozen=True)
@@ -49,10 +55,12 @@ def plan_rollback(
     sources: tuple[str, ...] = (),
     made_in: str | None = None,
     contracts: Contracts | None = None,
+    matrix: Callable[[], Matrix] | None = None,
 ) -> Planned:
     """Return what each host needs to be what it was before `run`, or before its last change; changes nothing.
 
-    `made_in` takes back only a change of that run.
+    `made_in` takes back only a change of that run. With a matrix, a module that is known not to build for the kernel
+    that is there by now stops the plan.
     """
     kept = look_back(hosts, prober)
     failed = dict(kept.failed)
@@ -72,6 +80,8 @@ def plan_rollback(
     plans = {name: plan_for(one, goals[name], signatures) for name, one in seen.items()}
     plans, unasked = simulated(plans, seen, prober)
     plans = draining(plans, seen, contracts)
+    if matrix is not None:
+        plans = {name: _buildable(one, goals[name], seen[name], matrix) for name, one in plans.items()}
     failed |= unseen | unasked
     plan = Plan(
         made_by=__version__,
@@ -138,6 +148,33 @@ def _goal(host: InventoryHost, undone: Sequence[Entry], seen: Seen) -> Goal:
         undone=tuple(record.run for record in records),
         manager=records[0].manager,
     )
+
+
+def _buildable(plan: HostPlan, goal: Goal, seen: Seen, matrix: Callable[[], Matrix]) -> HostPlan:
+    """Stop where dpkg would build a module, minutes long, for a kernel that it is known not to compile for.
+
+    The driver of before was built for the kernels of its time; one that came since stays, unless the change brought it.
+    """
+    put_in = {change.wanted.name for change in plan.changes if isinstance(change.wanted, Package)}
+    gone = {change.wanted.name for change in plan.changes if isinstance(change.wanted, AbsentPackage)}
+    kernel = seen.facts.kernel
+    kernels = [
+        release
+        for release in dict.fromkeys((kernel.running, kernel.next_boot))
+        if release is not UNKNOWN and f"linux-image-{release}" not in gone
+    ]
+    if goal.stack is None or not put_in or not kernels:
+        return plan
+    from provisioner.resolve.builds import unbuildable
+    from provisioner.resolve.explain import warning
+
+    stops = tuple(
+        f"{warning(claim)}. What would work: boot an older kernel and take this one away (apt purge "
+        f"linux-image-{claim.about} linux-headers-{claim.about}), then provision rollback {plan.host}"
+        for claim in unbuildable(goal.stack.entry, kernels, matrix())
+        if claim.word("package") in put_in
+    )
+    return plan.model_copy(update={"blocked": (*plan.blocked, *stops)})
 
 
 def _locked(goals: Mapping[str, Goal]) -> dict[str, HostLock]:

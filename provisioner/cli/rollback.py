@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from provisioner.cli.views.history import way_back_text
     from provisioner.cli.views.plan import plan_json
     from provisioner.cli.wiring import SshProber, apply_ports, who_am_i
+    from provisioner.matrix.reader import load
 
     began = time.monotonic()
     hosts = named(inventory.read(tuple(args.inventory), args.limit), [args.host])
@@ -49,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
         signatures=Keyring(),
         sources=tuple(args.inventory),
         contracts=options.contracts,
+        matrix=load,
     )
     for problem in planned.failed.values():
         raise problem

@@ -13,6 +13,7 @@ from provisioner.actions.plan import Planned
 from provisioner.actions.rollback import look_back, plan_rollback
 from provisioner.cli.views.history import history_json, history_text
 from provisioner.errors import Exit
+from provisioner.matrix.reader import Matrix
 from provisioner.model.enrolment import lock_digest, read_record
 from provisioner.model.history import HISTORY, NOW
 from provisioner.model.intent import Intent, Policy
@@ -20,6 +21,7 @@ from provisioner.model.resource import AbsentPackage, KeptFile, Package
 from provisioner.model.stack import Choice, HostLock
 from provisioner.resources.wanted import PREFERENCES
 from tests.actions.test_apply import World, do, hosts, planned, ports_of, states
+from tests.resolve.worlds import matrix, with_failure
 from tests.world import Rig, entry, locked
 
 OLD_DEB, NEW_DEB = "535.216.03-1~bpo12+1", "535.261.03-1~deb12u1"
@@ -353,3 +355,32 @@ def test_what_apt_refuses_blocks_the_plan() -> None:
         "apt would remove the kernel linux-image-6.1.0-50-amd64 6.1.175-1, which the plan did not ask for",
     )
     assert do(world, plan).results["rig-01"].reference == "plan-blocked"
+
+
+def test_a_module_that_does_not_build_for_todays_kernel_stops_the_way_back() -> None:
+    """A kernel that came after the change stays when it is taken back, and dpkg would fail on the module half way."""
+    module, fresh = "nvidia-kernel-dkms", "6.1.0-57-amd64"
+    known = with_failure(matrix(), "535", module, OLD_DEB, ">=6.1.0-56")
+    world, _ = upgraded()
+
+    def blocked(told: Matrix | None) -> tuple[str, ...]:
+        plan = plan_rollback(
+            hosts(world),
+            None,
+            prober=world,
+            clock=world,
+            signatures=world,
+            matrix=(lambda: told) if told is not None else None,
+        )
+        return plan.plan.hosts["rig-01"].blocked
+
+    assert blocked(known) == ()
+    world.rigs["rig-01"].kernel = fresh
+    assert blocked(matrix()) == ()
+    (reason,) = blocked(known)
+    assert reason.startswith(f"the proprietary module of {module} {OLD_DEB} does not build for kernel {fresh}: ")
+    assert reason.endswith(
+        f"What would work: boot an older kernel and take this one away (apt purge linux-image-{fresh} "
+        f"linux-headers-{fresh}), then provision rollback rig-01"
+    )
+    assert blocked(None) == ()  # by itself a host goes back from minutes before, on the kernel of then
