@@ -179,6 +179,8 @@ class Rig:
         self.interrupted = False  # dpkg died and left its journal
         self.at_work = False  # somebody's apt changes packages
         self.kernel = KERNEL
+        self.boot = "b1:7"
+        self.boot_begins: list[str] = []  # what comes of the next tries to reach it: "stopping", "gone"
         if not bare:
             self.bring_to(lock)
 
@@ -303,6 +305,9 @@ class Rig:
         if request is not None and "*/record.json" in "".join(request.files):
             files |= {path: text for path, text in self.files.items() if path.startswith(HISTORY)}
         commands["ls /var/lib/dpkg/updates"] = CommandOutput(rc=0, stdout="0001\ntmp.i\n" if self.interrupted else "")
+        boot, _, first = self.boot.partition(":")
+        files["/proc/sys/kernel/random/boot_id"] = f"{boot}\n"
+        files["/proc/1/stat"] = f"1 (systemd) S {'0 ' * 18}{first} 0\n"
         commands["uname -r"] = CommandOutput(rc=0, stdout=f"{self.kernel}\n")
         commands["ls /boot"] = CommandOutput(rc=0, stdout=f"initrd.img-{self.kernel}\nvmlinuz-{self.kernel}\n")
         commands[r"dpkg-query -W -f='${Package}\t${Version}\t${db:Status-Abbrev}\n'"] = CommandOutput(

@@ -30,6 +30,7 @@ from provisioner.actions.ports import (
 )
 from provisioner.actions.rollback import forget, plan_rollback
 from provisioner.errors import BadInput, Exit, HostError
+from provisioner.model.capture import UNKNOWN
 from provisioner.model.enrolment import lock_digest
 from provisioner.model.facts import TrialFacts
 from provisioner.model.history import Stack
@@ -150,7 +151,7 @@ def apply(
         else:
             hosts.append(seen.host)
     lease = hostlock.Lease(applied.run, who.user, who.controller, who.pid)
-    with _held(hosts, lease, ports, applied, force=break_lock) as held:
+    with _held(hosts, lease, ports, applied, on_event, force=break_lock) as held:
         _end_trials(
             [host for host in held if _changes_one_on_trial(planned.plan.hosts[host.name], planned.seen[host.name])],
             ports,
@@ -215,19 +216,20 @@ def _settled(
 ) -> Planned:
     """Where somebody's apt is at work, or was while the plan was made, wait for it while the host serves; plan anew.
 
-    It may be the apt of a run that was killed, which goes on by itself.
+    It may be the apt of a run that was killed, which goes on by itself. A host that has booted since is seen anew too.
     """
     changing = [host for host in hosts if planned.plan.hosts[host.name].changes]
 
     def settle(host: InventoryHost) -> bool | HostError:
         try:
-            now = settling.at_work(host, ports.shell)
-            if now:
+            now = settling.look(host, ports.shell)
+            if now.apt:
                 on_event(RunEvent(host.name, "stage", "start", "wait for the apt or dpkg that is at work there"))
                 settling.wait(host, ports.shell)
         except HostError as problem:
             return problem
-        return now or planned.plan.hosts[host.name].at_work
+        booted = bool(now.boot) and planned.seen[host.name].facts.boot_identity not in (now.boot, UNKNOWN)
+        return now.apt or booted or planned.plan.hosts[host.name].at_work
 
     moved = []
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -407,14 +409,31 @@ def _taken_back(name: str, planned: Planned, back: Planned, applied: Applied) ->
 
 @contextmanager
 def _held(
-    hosts: Sequence[InventoryHost], lease: hostlock.Lease, ports: ApplyPorts, applied: Applied, *, force: bool
+    hosts: Sequence[InventoryHost],
+    lease: hostlock.Lease,
+    ports: ApplyPorts,
+    applied: Applied,
+    on_event: Callable[[RunEvent], None],
+    *,
+    force: bool,
 ) -> Iterator[list[InventoryHost]]:
-    """Take every host that can be taken, and give each back whatever happens."""
+    """Take every host that can be taken, and give each back whatever happens.
+
+    One that was seen a moment ago and is gone now, or going, is waited for: a run that was killed may have told it to
+    reboot.
+    """
     taken: list[InventoryHost] = []
 
     def take(host: InventoryHost) -> HostError | None:
         try:
-            hostlock.take(host, lease, ports.shell, ports.alive, force=force)
+            try:
+                hostlock.take(host, lease, ports.shell, ports.alive, force=force)
+            except HostError as problem:
+                if problem.reference not in settling.GONE:
+                    raise
+                on_event(RunEvent(host.name, "stage", "start", "wait until it is up: it reboots, or went away"))
+                settling.back(host, ports.shell)
+                hostlock.take(host, lease, ports.shell, ports.alive, force=force)
         except HostError as problem:
             return problem
         taken.append(host)

@@ -11,14 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from provisioner.actions.ports import HostShell
+from provisioner.actions.settle import UP, going_down
 from provisioner.errors import Exit, HostError
 from provisioner.model.inventory import InventoryHost
 
 PATH = "/var/lib/provision/apply.lock"
 LEASE_S = 3600  # the longest run seen on a slow rig was under ten minutes; an hour is safe, and --break-lock ends it
 _HELD = 75  # EX_TEMPFAIL
+_GOING_DOWN = 76
 
 _TAKE = """
+{up} || exit {going_down}
 set -eu
 umask 022
 mkdir -p /var/lib/provision
@@ -59,7 +62,8 @@ class Lease:
 def take(host: InventoryHost, lease: Lease, shell: HostShell, alive: Callable[[int], bool], *, force: bool) -> None:
     """Take the host for this run. Raises HostError `host-busy` when another run holds it.
 
-    A lease of this same controller whose process is gone is taken over, and with `force` any other too.
+    Raises HostError `host-going-down` when it has been told to reboot: what is done there now may be cut off. A lease
+    of this same controller whose process is gone is taken over, and with `force` any other too.
     """
     answer = shell.run(host, _take_script(lease, dead=""))
     if answer.rc == _HELD:
@@ -68,6 +72,8 @@ def take(host: InventoryHost, lease: Lease, shell: HostShell, alive: Callable[[i
             answer = shell.run(host, _take_script(lease, dead=held))
     if answer.rc == 0:
         return
+    if answer.rc == _GOING_DOWN:
+        raise going_down(host)
     if answer.rc == _HELD:
         raise _busy(host.name, _fields(answer.stdout))
     raise HostError(
@@ -85,7 +91,15 @@ def give_back(host: InventoryHost, lease: Lease, shell: HostShell) -> None:
 
 
 def _take_script(lease: Lease, *, dead: str) -> str:
-    return _TAKE.format(path=PATH, dead=shlex.quote(dead), held=_HELD, lease=shlex.quote(lease.text), seconds=LEASE_S)
+    return _TAKE.format(
+        path=PATH,
+        dead=shlex.quote(dead),
+        held=_HELD,
+        lease=shlex.quote(lease.text),
+        seconds=LEASE_S,
+        up=UP,
+        going_down=_GOING_DOWN,
+    )
 
 
 def _fields(text: str) -> dict[str, str]:

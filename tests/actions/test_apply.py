@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,11 +13,13 @@ from typing import Any
 
 import pytest
 
+from provisioner.actions import settle
 from provisioner.actions.apply import Applied, ApplyPorts, Who, apply, refuse_if_moved
 from provisioner.actions.plan import Planned, interrupting, make_plan, runs_kubernetes
-from provisioner.actions.settle import WAIT
+from provisioner.actions.settle import ASK, BOOT, GOING_DOWN, UP, WAIT
 from provisioner.doctor.diagnose import Catalogue
 from provisioner.errors import BadInput, Exit, HostError
+from provisioner.facts.machine import boot_identity
 from provisioner.matrix.entries import Contract
 from provisioner.model.capture import Capture, CommandOutput
 from provisioner.model.enrolment import RECORD, EnrolmentRecord, lock_digest, read_record
@@ -27,12 +30,12 @@ from provisioner.model.plan import Ahead, DrainStep, Phase, Plan
 from provisioner.model.results import CheckResult, HostVerification
 from provisioner.model.run import HostOutcome, RunEvent
 from provisioner.model.stack import Choice, HostLock, Lock
-from provisioner.model.transaction import ASK_AT_WORK, AT_WORK
+from provisioner.model.transaction import AT_WORK
 from provisioner.probe.request import Request
 from provisioner.render.project import Project
 from tests.doctor.world import catalogue
 from tests.enrolments import record
-from tests.world import KERNEL, WHEN, Rig, entry, locked
+from tests.world import DRIVER, KERNEL, WHEN, Rig, entry, locked
 
 LOCK = entry()
 
@@ -52,6 +55,8 @@ class World:
     busy: set[str] = field(default_factory=set)
     never_done: set[str] = field(default_factory=set)  # where another apt hangs
     apt_ends: Callable[[Rig], None] = lambda rig: None  # what another apt has done when it is through
+    boot_ends: Callable[[Rig], None] = lambda rig: None  # what is so when a host that went away is up again
+    refuses: set[str] = field(default_factory=set)  # the login
     signature_holds: bool | None = True
     log: list[str] = field(default_factory=list)
     store: Store = field(default_factory=lambda: Store())
@@ -76,14 +81,29 @@ class World:
                 del files[path]
             self.log.append(f"forget {host.name}")
             return CommandOutput(rc=0)
-        if script == ASK_AT_WORK:
-            return CommandOutput(rc=0, stdout=f"{AT_WORK}\n" if self.rigs[host.name].at_work else "")
+        if script == ASK:
+            rig = self.rigs[host.name]
+            told = f"{AT_WORK}\n" if rig.at_work else ""
+            return CommandOutput(rc=0, stdout=f"{told}{BOOT}{rig.boot}\n")
+        if script == UP:
+            self.log.append(f"up? {host.name}")
+        if self.rigs[host.name].boot_begins:
+            word = self.rigs[host.name].boot_begins.pop(0)
+            if word == "gone":
+                raise HostError("ssh-unreachable", host.name, f"{host.name} cannot be reached: ssh could not connect")
+            if word == "stopping":
+                return CommandOutput(rc=1 if script == UP else 76)
+        if script == UP:
+            self.boot_ends(self.rigs[host.name])
+            return CommandOutput(rc=0)
         if script == WAIT:
             self.log.append(f"wait {host.name}")
             if host.name in self.never_done:
                 return CommandOutput(rc=75)
             self.apt_ends(self.rigs[host.name])
             return CommandOutput(rc=0)
+        if host.name in self.refuses:
+            raise HostError("ssh-auth-failed", host.name, f"{host.name} refused the login")
         self.log.append(f"shell {host.name}")
         return (
             CommandOutput(rc=75, stdout="run=r0\nuser=ben\ncontroller=laptop\npid=1\n") if held else CommandOutput(rc=0)
@@ -709,6 +729,73 @@ def test_an_apt_that_hangs_ends_the_run_before_the_drain() -> None:
     assert (result.state, result.reference) == ("failed", "apt-at-work")
     assert "fuser" in result.hint
     assert "run rig-01" not in world.log
+
+
+def a_world_that_was_told_to_reboot(*words: str) -> tuple[World, Planned]:
+    """A plan that was made of a host with an old driver loaded, just before a killed run's reboot took effect."""
+    world = world_of(rig_01=False)
+    rig = world.rigs["rig-01"]
+    rig.loaded = "535.216.03"
+    plan = planned(world)
+    assert plan.plan.hosts["rig-01"].reboot
+    rig.boot_begins = list(words)
+
+    def ends(rig: Rig) -> None:
+        rig.boot, rig.loaded = "b2:7", DRIVER
+
+    world.boot_ends = ends
+    return world, plan
+
+
+@pytest.mark.parametrize("words", [("stopping", "stopping", "gone", "gone"), ("gone", "stopping"), ("gone",)])
+def test_a_host_that_reboots_under_a_plan_is_waited_for_and_seen_anew(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was killed had told it to: it must not be drained while it goes down, nor be rebooted once more."""
+    monkeypatch.setattr(settle, "PAUSE_S", 0)
+    world, plan = a_world_that_was_told_to_reboot(*words)
+    events: list[str] = []
+    applied = apply(plan, ports_of(world), Who("anna", "console", 1), on_event=lambda event: events.append(event.task))
+
+    assert states(applied) == {"rig-01": "enrolled"}
+    assert "run rig-01" not in world.log
+    assert events[0] == "wait until it is up: it reboots, or went away"
+    assert world.log.count("up? rig-01") == len(words)
+
+
+@pytest.mark.parametrize(("word", "reference"), [("gone", "ssh-unreachable"), ("stopping", GOING_DOWN)])
+def test_a_host_that_does_not_come_back_fails_as_it_was_last_seen(
+    word: str, reference: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was begun on it."""
+    monkeypatch.setattr(settle, "PAUSE_S", 0)
+    monkeypatch.setattr(settle, "BACK_S", 0)
+    world, plan = a_world_that_was_told_to_reboot(*[word] * 9)
+    result = do(world, plan).results["rig-01"]
+
+    assert (result.state, result.reference) == ("failed", reference)
+    assert "run rig-01" not in world.log
+
+
+def test_a_host_whose_login_is_refused_is_not_waited_for() -> None:
+    """That does not pass by waiting."""
+    world, plan = a_world_that_was_told_to_reboot()
+    world.refuses = {"rig-01"}
+    result = do(world, plan).results["rig-01"]
+
+    assert (result.state, result.reference) == ("failed", "ssh-auth-failed")
+    assert "up? rig-01" not in world.log
+
+
+def test_the_boot_that_the_host_tells_is_the_one_that_the_probe_takes() -> None:
+    """Asked of this machine, both ways; the condition for a host that is up holds here."""
+    done = subprocess.run(["sh", "-c", ASK], capture_output=True, text=True, check=True)
+    files = {path: Path(path).read_text() for path in ("/proc/sys/kernel/random/boot_id", "/proc/1/stat")}
+
+    assert done.stdout.splitlines()[-1] == BOOT + str(
+        boot_identity(Capture(host="a", taken_at=WHEN, probe="0", files=files))
+    )
+    assert subprocess.run(["sh", "-c", UP], check=False).returncode == 0
 
 
 def test_the_steps_of_the_drain_stay_when_a_plan_is_made_anew() -> None:
