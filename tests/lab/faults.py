@@ -6,7 +6,6 @@ so none depends on how another one ended, nothing has to be brought back, and se
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import queue
@@ -23,7 +22,7 @@ from pathlib import Path
 
 from provisioner.adapters.lab import Host, Lab, ensure_engine
 from tests.lab.operator import Operator, kill_tree
-from tests.lab.state import answer, record, state
+from tests.lab.state import answer, difference, record, state
 
 HOST = "rig-01"
 SPEC = f"{HOST}=bookworm:rtx-3090"
@@ -281,12 +280,6 @@ def arrived(rig: Rig, journey: Journey) -> None:
     left = difference(rig.clean.states[journey.end], now)
     assert not left, f"not as after a clean {journey.name}:\n{left}\nwhat was met by the fault had said:\n{rig.said}"
     assert rig.enrolled()
-
-
-def difference(clean: str, now: str) -> str:
-    """The lines in which a state differs from that of a clean run."""
-    lines = difflib.unified_diff(clean.splitlines(), now.splitlines(), "clean", "now", n=0, lineterm="")
-    return "\n".join(lines)
 
 
 def ended(rig: Rig, journey: Journey) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.lab.operator import Operator, kill_tree
-from tests.lab.state import state
+from tests.lab.state import difference, state
 
 PATIENCE_S = 420
 
@@ -31,6 +31,10 @@ class Ground:
 
     def now(self) -> str:
         return state(self.operator, self.host)
+
+    def changed(self) -> str:
+        """In which lines the host is not what it was before; nothing when it is."""
+        return difference(self.before, self.now())
 
     def on(self, command: str) -> str:
         """What a command gives, as root, whatever its exit code is."""

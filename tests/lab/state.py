@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+
 from provisioner.adapters.lab import Host
 from tests.lab.operator import Operator
 
@@ -37,6 +39,12 @@ def answer(host: Host, command: str) -> str:
         if found.stdout:
             return found.stdout
     raise AssertionError(f"three times nothing from {command!r}")
+
+
+def difference(then: str, now: str) -> str:
+    """The lines in which a state differs from another one, as diff tells them."""
+    lines = difflib.unified_diff(then.splitlines(), now.splitlines(), "then", "now", n=0, lineterm="")
+    return "\n".join(lines)
 
 
 def record(operator: Operator, host: str) -> bool:
