@@ -22,7 +22,7 @@ from pathlib import Path
 
 from provisioner.adapters.lab import Host, Lab, ensure_engine
 from tests.lab.operator import Operator, kill_tree
-from tests.lab.state import answer, difference, record, state
+from tests.lab.state import difference, record, state
 
 HOST = "rig-01"
 SPEC = f"{HOST}=bookworm:rtx-3090"
@@ -148,7 +148,7 @@ class Rig:
         return Running(self.operator.start(*journey.words))
 
     def dpkg_lines(self) -> int:
-        return int(answer(self.host, f"cat {DPKG_LOG}* 2>/dev/null | wc -l"))
+        return int(self.host.told(f"cat {DPKG_LOG}* 2>/dev/null | wc -l"))
 
 
 def go_clean(rig: Rig) -> None:

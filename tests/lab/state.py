@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 
-from provisioner.adapters.lab import Host
 from tests.lab.operator import Operator
 
 # Times and run ids are left out, and so is what a repair may leave to dpkg's taste: which log has which line.
@@ -28,17 +27,7 @@ echo "# left over"; ls -d /var/lib/provision/build /var/lib/provision/apply.lock
 
 def state(operator: Operator, host: str) -> str:
     """Return the host's state as root sees it."""
-    return answer(operator.lab.host(host), LOOK)
-
-
-def answer(host: Host, command: str) -> str:
-    """What a command that always prints something prints; on a busy machine the engine loses an output now and then."""
-    for _ in range(3):
-        found = host.exec(command)
-        assert found.rc == 0, found.stderr
-        if found.stdout:
-            return found.stdout
-    raise AssertionError(f"three times nothing from {command!r}")
+    return operator.lab.host(host).told(LOOK)
 
 
 def difference(then: str, now: str) -> str:

@@ -34,6 +34,7 @@ POOL = ipaddress.ip_network("10.213.0.0/16")  # each lab takes a free /24 of it
 STARTS_AT_ONCE = 4
 TRIES = 10
 BOOT_SECONDS = 90
+_BEGIN, _END = "# begin of the answer", "# end of the answer"
 
 Say = Callable[[str], None]
 
@@ -81,6 +82,24 @@ class Host:
         stdout, stderr = api.exec_start(made["Id"], demux=True)
         code = api.exec_inspect(made["Id"])["ExitCode"]
         return Result(code, (stdout or b"").decode(errors="replace"), (stderr or b"").decode(errors="replace"))
+
+    def told(self, command: str) -> str:
+        """What a command that only reads prints, whatever its exit code. Raises HostError `lab-host-not-heard`.
+
+        On a busy machine the engine now and then hands over none or only a part of what a command has printed: what
+        comes without its first and last line is asked for again.
+        """
+        seen = Result(-1, "", "")
+        for _ in range(TRIES):
+            seen = self.exec(f"echo '{_BEGIN}'\n{command}\necho '{_END}'")
+            if seen.stdout.startswith(f"{_BEGIN}\n") and seen.stdout.endswith(f"{_END}\n"):
+                return seen.stdout[len(_BEGIN) + 1 : -len(_END) - 1]
+        raise HostError(
+            "lab-host-not-heard",
+            self.name,
+            f"the engine gave no whole answer of {self.name} in {TRIES} tries",
+            context=(seen.stdout + seen.stderr).splitlines()[-5:],
+        )
 
     def reboot(self) -> None:
         """Reboot as an operator would, and wait until systemd is up again."""
@@ -133,10 +152,10 @@ class Host:
 
     def host_keys(self) -> tuple[str, ...]:
         """Public host keys, read out of band, not over the network that ssh has to trust."""
-        seen = self.exec("cat /etc/ssh/ssh_host_*_key.pub")
-        keys = tuple(" ".join(line.split()[:2]) for line in seen.stdout.splitlines() if len(line.split()) >= 2)
-        if seen.rc != 0 or not keys:
-            raise HostError("lab-host-no-keys", self.name, f"{self.name} has no ssh host keys", context=[seen.stderr])
+        text = self.told("cat /etc/ssh/ssh_host_*_key.pub")
+        keys = tuple(" ".join(line.split()[:2]) for line in text.splitlines() if len(line.split()) >= 2)
+        if not keys:
+            raise HostError("lab-host-no-keys", self.name, f"{self.name} has no ssh host keys")
         return keys
 
     def _ask_boot(self) -> Result:
@@ -148,14 +167,13 @@ class Host:
             return Result(-1, "", str(error.explanation or error))
 
     def _check_boot(self) -> None:
-        seen = self.exec("cat /run/provision-lab/boot.rc; cat /run/provision-lab/boot.log")
-        code, _, log = seen.stdout.partition("\n")
+        code, _, log = self.told("cat /run/provision-lab/boot.rc; cat /run/provision-lab/boot.log").partition("\n")
         if code.strip() != "0":
             raise HostError(
                 "lab-boot-failed",
                 self.name,
                 f"the simulated boot of {self.name} failed",
-                context=(log + seen.stderr).splitlines()[-8:],
+                context=log.splitlines()[-8:],
                 hint="this is a defect of the lab; the lines above say where",
             )
 
