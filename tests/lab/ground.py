@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from provisioner.host.trial import ENDS, UNIT_PATH
 from tests.lab.operator import Operator, kill_tree
 from tests.lab.state import difference, state
 
@@ -65,13 +66,18 @@ class Ground:
         kill_tree(run)
 
     def came_to(self, *states: str) -> str:
-        """Wait until the trial on the host is in one of these states; '' for none."""
+        """Wait until the trial on the host is in one of these states; '' for none.
+
+        One that has ended takes its own unit away last, after it has said so.
+        """
         until = time.monotonic() + PATIENCE_S
         seen = "none"
         while time.monotonic() < until:
             found = re.search(r'"state": "([a-z-]+)"', self.on("cat /var/lib/provision/trial/state.json 2>/dev/null"))
             seen = found[1] if found else ""
-            if seen in states:
+            if seen in states and (
+                seen not in ENDS or self.operator.lab.host(self.host).told(f"ls {UNIT_PATH} 2>/dev/null") == ""
+            ):
                 return seen
             time.sleep(3)
         raise AssertionError(f"the trial is {seen!r}, not {states}: {self.on('journalctl -u provision-trial')}")
