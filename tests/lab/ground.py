@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from provisioner.actions.settle import UP
+from provisioner.errors import HostError
 from provisioner.host.trial import ENDS, UNIT_PATH
 from tests.lab.operator import Operator, kill_tree
 from tests.lab.state import difference, state
@@ -53,6 +55,7 @@ class Ground:
 
     def died_during_the_reboot(self) -> None:
         """An apply whose controller is killed while the host restarts."""
+        boot = self.boot()
         run = self.operator.start("apply", "--yes")
         assert run.stdout is not None
         said = []
@@ -62,8 +65,21 @@ class Ground:
                 break
         else:
             raise AssertionError(f"apply ended before a reboot:\n{''.join(said)}")
-        time.sleep(2)
+        # The line comes before the order to reboot: killed too early, the host would not reboot at all.
+        until = time.monotonic() + PATIENCE_S
+        while self.boot() == boot:
+            assert time.monotonic() < until, "the reboot did not come"
+            time.sleep(0.2)
         kill_tree(run)
+
+    def boot(self) -> str:
+        """Which boot the host is in; '' between two, and from the order to reboot on."""
+        from docker.errors import APIError
+
+        try:
+            return self.operator.lab.host(self.host).told(f"{UP} && cut -d' ' -f22 /proc/1/stat")
+        except (APIError, HostError):
+            return ""
 
     def came_to(self, *states: str) -> str:
         """Wait until the trial on the host is in one of these states; '' for none.
