@@ -25,7 +25,7 @@ _UNITS = (
 _DIALS = ("provision-ssh-tunnel.service", "frpc.service")
 """Programs that end when the far end does not take them: to run is not yet to be connected."""
 DIALLED_S = 12
-"""A dial that is not answered ends sooner: ssh after its ConnectTimeout of 10 s, frpc after 10 s too."""
+"""A dial to an address that does not answer ends sooner (ssh: ConnectTimeout of 10 s); a hung name server may not."""
 # A tunnel that was switched a moment ago may still dial: it is waited for, half a minute at most.
 TUNNEL_UNITS = f"""
 units='{" ".join(_UNITS)}'

@@ -192,7 +192,7 @@ def hears_sshd(end: str) -> "tuple[float, float | None]":
 
 
 def connected(unit: str) -> bool:
-    """Whether ssh has run longer than a dial can last: it ends when nobody answers, or does not take it."""
+    """Whether ssh has run longer than a dial can last: it ends when nobody answers, or takes it."""
     said = output("systemctl", "show", "-p", "ActiveState,ActiveEnterTimestampMonotonic", unit) or ""
     shown = dict(line.partition("=")[::2] for line in said.splitlines())
     if shown.get("ActiveState") != "active":
