@@ -178,6 +178,7 @@ class Rig:
         self.taken_back: set[str] = set()
         self.interrupted = False  # dpkg died and left its journal
         self.at_work = False  # somebody's apt changes packages
+        self.shutdown = ""  # what logind noted of a scheduled one
         self.kernel = KERNEL
         self.boot = "b1:7"
         self.boot_begins: list[str] = []  # what comes of the next tries to reach it: "stopping", "gone"

@@ -216,20 +216,24 @@ def _settled(
 ) -> Planned:
     """Where somebody's apt is at work, or was while the plan was made, wait for it while the host serves; plan anew.
 
-    It may be the apt of a run that was killed, which goes on by itself. A host that has booted since is seen anew too.
+    It may be the apt of a run that was killed, which goes on by itself. A host that has booted since is seen anew too;
+    one that is to go down before a change could be through is left as it is.
     """
     changing = [host for host in hosts if planned.plan.hosts[host.name].changes]
 
     def settle(host: InventoryHost) -> bool | HostError:
         try:
             now = settling.look(host, ports.shell)
-            if now.apt:
+            waited = now.apt
+            if waited:
                 on_event(RunEvent(host.name, "stage", "start", "wait for the apt or dpkg that is at work there"))
                 settling.wait(host, ports.shell)
+                now = settling.look(host, ports.shell)  # unattended-upgrades may have ended with a reboot to come
+            settling.refuse_soon(host, now)
         except HostError as problem:
             return problem
         booted = bool(now.boot) and planned.seen[host.name].facts.boot_identity not in (now.boot, UNKNOWN)
-        return now.apt or booted or planned.plan.hosts[host.name].at_work
+        return waited or booted or planned.plan.hosts[host.name].at_work
 
     moved = []
     with ThreadPoolExecutor(_AT_ONCE) as pool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime, timezone
 
 from provisioner.checks.check import Check, NotMade, Seen, Verdict, cat, failed, found, listed, not_applicable, passed
 from provisioner.checks.driver import KERNELS, running_and_next
@@ -13,7 +14,9 @@ CLOCK = "date +%s.%N"
 SYNCHRONISED = "timedatectl show --property=NTPSynchronized --value"
 DISK = "LC_ALL=C df -Pk / /boot /var /var/lib/docker 2>/dev/null; :"
 MOUNTS = cat("/proc/mounts")
-REBOOT = r"""if [ -e /run/reboot-required ]; then cat /run/reboot-required.pkgs 2>/dev/null; exit 1; fi"""
+_SCHEDULED = "scheduled "
+REBOOT = r"""sed -n 's/^[A-Z_]*=/scheduled &/p' /run/systemd/shutdown/scheduled 2>/dev/null
+if [ -e /run/reboot-required ]; then cat /run/reboot-required.pkgs 2>/dev/null; exit 1; fi"""
 CLIENTS = r"""
 [ -e /var/lib/provision/enrolment.json ] && echo record
 systemctl list-units --all --plain --no-legend --no-pager 'provision-client@*' provision-clients.target |
@@ -84,9 +87,17 @@ def root_writable(wanted: HostLock, seen: Seen) -> Verdict:
 
 
 def no_reboot_pending(wanted: HostLock, seen: Seen) -> Verdict:
-    if seen.rc == 0:
-        return passed()
-    return failed(f"asked for by {listed(sorted(set(seen.stdout.split())))}" if seen.stdout else "asked for")
+    """Asked for by packages, or given a time: unattended-upgrades' Automatic-Reboot, somebody's `shutdown +MIN`."""
+    lines = seen.stdout.splitlines()
+    given = dict(line.removeprefix(_SCHEDULED).split("=", 1) for line in lines if line.startswith(_SCHEDULED))
+    names = {word for line in lines if not line.startswith(_SCHEDULED) for word in line.split()}
+    reasons = []
+    if given.get("USEC", "").isdigit() and not given.get("MODE", "").startswith("dry-"):
+        at = datetime.fromtimestamp(int(given["USEC"]) // 1_000_000, timezone.utc)
+        reasons.append(f"{given.get('MODE', 'shutdown')} scheduled for {at:%Y-%m-%d %H:%M} UTC")
+    if seen.rc != 0:
+        reasons.append(f"asked for by {listed(sorted(names))}" if names else "asked for")
+    return failed("; ".join(reasons)) if reasons else passed()
 
 
 def newest_kernel_runs(wanted: HostLock, seen: Seen) -> Verdict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ import pytest
 from provisioner.actions import settle
 from provisioner.actions.apply import Applied, ApplyPorts, Who, apply, refuse_if_moved
 from provisioner.actions.plan import Planned, interrupting, make_plan, runs_kubernetes
-from provisioner.actions.settle import ASK, BOOT, GOING_DOWN, UP, WAIT
+from provisioner.actions.settle import ASK, BOOT, CLOCK, GOING_DOWN, UP, WAIT
 from provisioner.doctor.diagnose import Catalogue
 from provisioner.errors import BadInput, Exit, HostError
 from provisioner.facts.machine import boot_identity
@@ -84,7 +85,7 @@ class World:
         if script == ASK:
             rig = self.rigs[host.name]
             told = f"{AT_WORK}\n" if rig.at_work else ""
-            return CommandOutput(rc=0, stdout=f"{told}{BOOT}{rig.boot}\n")
+            return CommandOutput(rc=0, stdout=f"{told}{BOOT}{rig.boot}\n{CLOCK}1796000000\n{rig.shutdown}")
         if script == UP:
             self.log.append(f"up? {host.name}")
         if self.rigs[host.name].boot_begins:
@@ -777,6 +778,60 @@ def test_a_host_that_does_not_come_back_fails_as_it_was_last_seen(
     assert "run rig-01" not in world.log
 
 
+def scheduled(in_s: int, mode: str = "reboot") -> str:
+    return f"USEC={(1796000000 + in_s) * 1_000_000}\nWARN_WALL=1\nMODE={mode}\n"
+
+
+@pytest.mark.parametrize(
+    ("shutdown", "words"),
+    [
+        (scheduled(1740), "rig-01 is scheduled to reboot in 29 min"),
+        (scheduled(3599, "poweroff"), "rig-01 is scheduled to power off in 60 min"),
+        (scheduled(-5), "rig-01 is scheduled to reboot in 0 min"),
+    ],
+)
+def test_no_change_begins_on_a_host_that_is_soon_to_go_down(shutdown: str, words: str) -> None:
+    """It would be cut off in the middle, and the tenants' time with it."""
+    world = world_of(rig_01=False)
+    world.rigs["rig-01"].loaded = "535.216.03"
+    plan = planned(world)
+    world.rigs["rig-01"].shutdown = shutdown
+    result = do(world, plan).results["rig-01"]
+
+    assert (result.state, result.reference) == ("failed", "shutdown-scheduled")
+    assert result.reason.startswith(words)
+    assert "shutdown -c" in result.hint
+    assert "run rig-01" not in world.log
+
+
+@pytest.mark.parametrize("shutdown", [scheduled(3600), scheduled(60, "dry-reboot"), "USEC=\n", ""])
+def test_a_shutdown_that_is_far_off_or_only_words_holds_nothing_back(shutdown: str) -> None:
+    """`shutdown -k` writes to the terminals; tonight's reboot is later than any change lasts."""
+    world = world_of(rig_01=False)
+    world.rigs["rig-01"].loaded = "535.216.03"
+    plan = planned(world)
+    world.rigs["rig-01"].shutdown = shutdown
+
+    do(world, plan)
+    assert "run rig-01" in world.log
+
+
+def test_a_reboot_that_unattended_upgrades_scheduled_at_its_end_is_seen_too() -> None:
+    """With Automatic-Reboot it does so after the last package, so the first look cannot know."""
+    world, plan = a_world_with_apt_at_work()
+    before = world.apt_ends
+
+    def ends(rig: Rig) -> None:
+        before(rig)
+        rig.shutdown = scheduled(120)
+
+    world.apt_ends = ends
+    result = do(world, plan).results["rig-01"]
+
+    assert (result.state, result.reference) == ("failed", "shutdown-scheduled")
+    assert "run rig-01" not in world.log
+
+
 def test_a_host_whose_login_is_refused_is_not_waited_for() -> None:
     """That does not pass by waiting."""
     world, plan = a_world_that_was_told_to_reboot()
@@ -792,9 +847,10 @@ def test_the_boot_that_the_host_tells_is_the_one_that_the_probe_takes() -> None:
     done = subprocess.run(["sh", "-c", ASK], capture_output=True, text=True, check=True)
     files = {path: Path(path).read_text() for path in ("/proc/sys/kernel/random/boot_id", "/proc/1/stat")}
 
-    assert done.stdout.splitlines()[-1] == BOOT + str(
-        boot_identity(Capture(host="a", taken_at=WHEN, probe="0", files=files))
+    assert BOOT + str(boot_identity(Capture(host="a", taken_at=WHEN, probe="0", files=files))) in (
+        done.stdout.splitlines()
     )
+    assert re.search(rf"^{CLOCK}\d+$", done.stdout, re.MULTILINE)
     assert subprocess.run(["sh", "-c", UP], check=False).returncode == 0
 
 
