@@ -25,9 +25,18 @@ _UNITS = (
 _DIALS = ("provision-ssh-tunnel.service", "frpc.service")
 """Programs that end when the far end does not take them: to run is not yet to be connected."""
 DIALLED_S = 12
-"""A dial to an address that does not answer ends sooner (ssh: ConnectTimeout of 10 s); a hung name server may not."""
-# A tunnel that was switched a moment ago may still dial: it is waited for, half a minute at most.
+"""A dial to an address that does not answer ends sooner (ssh: ConnectTimeout of 10 s)."""
+# A tunnel that was switched a moment ago may still dial: it is waited for, half a minute at most. One that waits for a
+# name server has no TCP connection yet (proc_pid_net(5): state 01 is established, the tenth field the socket's inode).
 TUNNEL_UNITS = f"""
+stands() {{
+    pid=$(systemctl show -p MainPID "$1" | cut -d= -f2)
+    for inode in $(ls -l "/proc/$pid/fd" 2>/dev/null | sed -n 's/.*socket:\\[\\([0-9]*\\)\\]$/\\1/p'); do
+        cat "/proc/$pid/net/tcp" "/proc/$pid/net/tcp6" 2>/dev/null |
+            awk -v inode="$inode" '$4 == "01" && $10 == inode {{ found = 1 }} END {{ exit !found }}' && return
+    done
+    return 1
+}}
 units='{" ".join(_UNITS)}'
 turn=0
 while :; do
@@ -37,7 +46,7 @@ while :; do
         systemctl -q is-active $unit || continue
         entered=$(systemctl show -p ActiveEnterTimestampMonotonic $unit | cut -d= -f2)
         read -r now rest </proc/uptime
-        [ $((${{now%.*}} - ${{entered:-0}} / 1000000)) -ge {DIALLED_S} ] || young="$young $unit"
+        [ $((${{now%.*}} - ${{entered:-0}} / 1000000)) -ge {DIALLED_S} ] && stands $unit || young="$young $unit"
     done
     case $states$young in
         *activating*|*.service) [ $turn -lt 30 ] || break;;
@@ -126,7 +135,7 @@ def up(wanted: HostLock, seen: Seen) -> Verdict:
     unit = _unit(lock) or ""
     state = dict(zip(_UNITS, states, strict=True))[unit]
     if state == "active" and f"young {unit}" in young:
-        return failed("its unit starts again and again: the other end does not take it")
+        return failed("its program runs, but has no connection: the other end does not answer, or does not take it")
     return found(state == "active", f"its unit is {state}")
 
 

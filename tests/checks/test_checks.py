@@ -26,6 +26,7 @@ from provisioner.resolve.lock import lock_text, make_lock
 from provisioner.tunnels.assign import assign
 from provisioner.tunnels.contract import Own
 from provisioner.tunnels.kinds import KINDS
+from tests.sockets import ASKS_A_NAME_SERVER, CONNECTED, HAS_ENDED, LISTENS, holder
 from tests.tunnel_world import hub, key, spoke
 from tests.world import DRIVER, DRIVER_DEB, KERNEL, entry
 
@@ -182,6 +183,7 @@ def test_looks_are_plain_posix_shell(look: str) -> None:
 
 
 OPEN_PROC = PROC.replace("NVIDIA UNIX x86_64 Kernel Module  ", "NVIDIA UNIX Open Kernel Module for x86_64  ")
+TO_REBOOT = "scheduled USEC=1796090400000000\nscheduled WARN_WALL=1\nscheduled MODE=reboot\n"
 TWO_KERNELS = f"running {KERNEL}\ninstalled {KERNEL}\ninstalled 6.1.0-51-amd64\n"
 GRUB = f"{TWO_KERNELS}first {KERNEL}\n"
 
@@ -327,6 +329,9 @@ FAULTS: list[tuple[str, dict[str, Seen], str, str]] = [
     ("disk-boot", {"DISK": ok("F\n/dev/a 1 1 9999999 1% /\n/dev/b 1 1 1024 1% /boot\n")}, "failed", "1 MiB free"),
     ("root-writable", {"MOUNTS": ok("/dev/vda1 / ext4 ro,relatime 0 0\n")}, "failed", "read-only"),
     ("no-reboot-pending", {"REBOOT": Seen(1, "linux-image-amd64\n")}, "failed", "linux-image-amd64"),
+    ("no-reboot-pending", {"REBOOT": ok(TO_REBOOT)}, "failed", "reboot scheduled for 2026-12-01 02:00 UTC"),
+    ("no-reboot-pending", {"REBOOT": Seen(1, TO_REBOOT)}, "failed", "02:00 UTC; asked for"),
+    ("no-reboot-pending", {"REBOOT": ok(TO_REBOOT.replace("=reboot", "=dry-reboot"))}, "passed", ""),
     ("newest-kernel", {"KERNELS": ok(TWO_KERNELS)}, "failed", "boots next 6.1.0-51-amd64"),
     (
         "clients-gated",
@@ -477,7 +482,7 @@ def test_the_unit_that_carries_must_run(kind: str, role: str, place: int) -> Non
     assert named[1].split()[place] in tunnel_units(kind, role)
 
 
-def _units_looked_at(folder: Path, states: list[str], entered_s_ago: list[float]) -> tuple[str, int]:
+def _units_looked_at(folder: Path, states: list[str], entered_s_ago: list[float], pid: int) -> tuple[str, int]:
     """Run the look where systemctl gives the ssh unit's next state and age at each turn; what it said, and turns."""
     uptime = float(Path("/proc/uptime").read_text().split()[0])
     for turn, (state, ago) in enumerate(zip(states, entered_s_ago, strict=True)):
@@ -490,9 +495,10 @@ case "$*" in
     "-q is-active provision-ssh-tunnel.service") grep -q "^active" state.$t ;;
     "-q is-active "*) exit 3 ;;
     "is-active "*) shift; for u; do case $u in provision-ssh-*) cat state.$t;; *) echo inactive;; esac; done; exit 3 ;;
+    show*MainPID*) echo MainPID=PID ;;
     show*) cat entered.$t ;;
 esac
-""",
+""".replace("PID ;;", f"{pid} ;;"),
         "sleep": "echo $(($(cat turn) + 1)) >turn\n",
     }.items():
         (folder / name).write_text("#!/bin/sh\n" + text)
@@ -525,14 +531,25 @@ def test_a_tunnel_that_still_dials_is_waited_for(
 ) -> None:
     """A unit that starts again and again runs now and then: that is no tunnel."""
     wanted = _keys_known("ssh-reverse")
-    said, waited = _units_looked_at(tmp_path, states, ago)
+    with holder(CONNECTED) as pid:
+        said, waited = _units_looked_at(tmp_path, states, ago, pid)
 
     verdict = made("tunnel-up", wanted, TUNNEL_UNITS=ok(said))
 
     assert (verdict.status, waited) == (status, turns), (said, verdict)
 
 
-def test_a_unit_that_starts_again_and_again_is_said_to() -> None:
+@pytest.mark.parametrize("held", [ASKS_A_NAME_SERVER, LISTENS, HAS_ENDED])
+def test_a_program_that_has_run_long_without_a_connection_is_no_tunnel(tmp_path: Path, held: str) -> None:
+    """ssh waits for a name server that does not answer for longer than for a far end."""
+    wanted = _keys_known("ssh-reverse")
+    with holder(held) as pid:
+        said, waited = _units_looked_at(tmp_path, ["active"], [300], pid)
+
+    assert (made("tunnel-up", wanted, TUNNEL_UNITS=ok(said)).status, waited) == ("failed", 30)
+
+
+def test_a_unit_that_runs_without_a_connection_is_said_to() -> None:
     """In words that tell where to look."""
     wanted = _keys_known("ssh-reverse")
     states = ["inactive", "inactive", "active", *6 * ["inactive"], "young provision-ssh-tunnel.service"]
@@ -540,7 +557,9 @@ def test_a_unit_that_starts_again_and_again_is_said_to() -> None:
     verdict = made("tunnel-up", wanted, TUNNEL_UNITS=ok("\n".join(states)))
 
     assert verdict.status == "failed"
-    assert verdict.detail == "its unit starts again and again: the other end does not take it"
+    assert verdict.detail == (
+        "its program runs, but has no connection: the other end does not answer, or does not take it"
+    )
 
 
 def tunnel_units(kind: str, role: str) -> tuple[str, ...]:

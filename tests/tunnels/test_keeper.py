@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.sockets import ASKS_A_NAME_SERVER, CONNECTED, HAS_ENDED, LISTENS, holder
+
 PROGRAMS = Path(__file__).parents[2] / "provisioner/tunnels/programs"
 
 # `$NET/fits` is the largest packet that comes back; 0: none does. `ip link set … mtu` and wg take effect in files.
@@ -243,21 +245,33 @@ def _greet(server: socket.socket) -> None:
 def test_a_rig_of_a_reverse_tunnel_notes_whether_its_connection_stands(host: Host) -> None:
     """One that was started a moment ago still dials: where nobody answers it always would have been."""
     reverse(host, host="hub", endpoint="203.0.113.1:22", address="")
-    runs_since(host, 300)
-    (peer,) = host.keep()["peers"]
-    assert abs(peer["handshake"] - time.time()) < 60
+    with holder(CONNECTED) as pid:
+        runs_since(host, 300, pid=pid)
+        (peer,) = host.keep()["peers"]
+        assert abs(peer["handshake"] - time.time()) < 60
 
-    (host.folder / "run" / "tunnel.json").unlink()
-    for state, ago in (("active", 9.0), ("activating", 300), ("failed", 300)):
-        runs_since(host, ago, state)
-        assert host.keep()["peers"][0]["handshake"] == 0, (state, ago)
+        (host.folder / "run" / "tunnel.json").unlink()
+        for state, ago in (("active", 9.0), ("activating", 300), ("failed", 300)):
+            runs_since(host, ago, state, pid=pid)
+            assert host.keep()["peers"][0]["handshake"] == 0, (state, ago)
     (host.folder / "bin/systemctl").write_text("#!/bin/sh\nexit 3\n")
     assert host.keep()["peers"][0]["handshake"] == 0
 
 
-def runs_since(of: Host, seconds: float, state: str = "active") -> None:
+@pytest.mark.parametrize("held", [ASKS_A_NAME_SERVER, LISTENS, HAS_ENDED])
+def test_a_rig_whose_ssh_has_no_connection_notes_none(host: Host, held: str) -> None:
+    """It waits for a name server that does not answer, and may do so for longer than a dial lasts."""
+    reverse(host, host="hub", endpoint="hub.example:22", address="")
+    with holder(held) as pid:
+        runs_since(host, 300, pid=pid)
+        assert host.keep()["peers"][0]["handshake"] == 0
+    runs_since(host, 300, pid=0)
+    assert host.keep()["peers"][0]["handshake"] == 0
+
+
+def runs_since(of: Host, seconds: float, state: str = "active", *, pid: int) -> None:
     entered = round((time.monotonic() - seconds) * 1e6)
-    text = f"ActiveState={state}\nActiveEnterTimestampMonotonic={entered}\n"
+    text = f"ActiveState={state}\nActiveEnterTimestampMonotonic={entered}\nMainPID={pid}\n"
     (of.folder / "bin/systemctl").write_text(f"#!/bin/sh\nprintf '{text}'\n")
 
 

@@ -192,12 +192,35 @@ def hears_sshd(end: str) -> "tuple[float, float | None]":
 
 
 def connected(unit: str) -> bool:
-    """Whether ssh has run longer than a dial can last: it ends when nobody answers, or takes it."""
-    said = output("systemctl", "show", "-p", "ActiveState,ActiveEnterTimestampMonotonic", unit) or ""
+    """Whether ssh has run longer than a dial can last (it ends when nobody answers, or takes it), and is connected."""
+    said = output("systemctl", "show", "-p", "ActiveState,ActiveEnterTimestampMonotonic,MainPID", unit) or ""
     shown = dict(line.partition("=")[::2] for line in said.splitlines())
     if shown.get("ActiveState") != "active":
         return False
-    return time.monotonic() - int(shown.get("ActiveEnterTimestampMonotonic") or 0) / 1e6 >= DIALLED
+    entered = int(shown.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
+    return time.monotonic() - entered >= DIALLED and holds_connection(shown.get("MainPID", "0"))
+
+
+def holds_connection(pid: str) -> bool:
+    """Whether a process has an established TCP connection; one that waits for a name server has none yet."""
+    held = set()
+    try:
+        for name in os.listdir("/proc/{}/fd".format(pid)):
+            try:
+                held.add(os.readlink("/proc/{}/fd/{}".format(pid, name)))
+            except OSError:
+                continue  # closed meanwhile
+    except OSError:
+        return False
+    for table in ("tcp", "tcp6"):
+        try:
+            with open("/proc/{}/net/{}".format(pid, table)) as lines:
+                rows = [line.split() for line in lines]
+        except OSError:
+            continue  # a kernel without IPv6
+        if any(row[3] == "01" and "socket:[{}]".format(row[9]) in held for row in rows if len(row) > 9):
+            return True
+    return False
 
 
 def look_at_reverse(config: "dict[str, Any]", before: "dict[str, Any]") -> "dict[str, Any]":
