@@ -456,12 +456,13 @@ _AT_WORK = Command(ASK_AT_WORK, shell=True)
 
 
 def _moving_by_itself(plan: HostPlan, capture: Capture) -> HostPlan:
-    """Whatever apt simulated may be past already when another one was at work meanwhile."""
+    """Whatever apt simulated may be past already when another one was at work meanwhile, so it refuses nothing yet."""
     answer = capture.command(ASK_AT_WORK)
     if answer is UNKNOWN or AT_WORK not in answer.stdout:
         return plan
     note = "another apt or dpkg is at work there now: a run waits for it, and plans anew what it has left"
-    return plan.model_copy(update={"at_work": True, "notes": (*plan.notes, note)})
+    said = tuple(f"until then: {line}" for line in plan.blocked)
+    return plan.model_copy(update={"at_work": True, "blocked": (), "notes": (*plan.notes, note, *said)})
 
 
 def _with(plan: HostPlan, answer: Simulation, seen: Seen) -> HostPlan:

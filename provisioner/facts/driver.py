@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from provisioner.facts.listing import commands_like, contents, listed, matching, natural
 from provisioner.model.capture import UNKNOWN, Capture, Unknown
@@ -101,7 +102,9 @@ def modules(
         if name is not None:
             kernel = path.split("/")[3]
             dkms = _dkms_entry(tree, kernel, name)
-            builds.append(_build(capture, running, kernel, dkms, _dkms_flavour(dkms or name, packages)))
+            build = _build(capture, running, kernel, dkms, _dkms_flavour(dkms or name, packages))
+            noted = path not in by_dkms or any(release == kernel for release, _, _ in tree)
+            builds.append(replace(build, noted=noted))
     for pattern in _OTHER_MODULES:
         paths = matching(capture, pattern)
         if paths is UNKNOWN:

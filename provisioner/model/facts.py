@@ -47,11 +47,15 @@ class KernelFacts:
 
 @dataclass(frozen=True)
 class ModuleBuild:
-    """A kernel module of NVIDIA's that lies on disk for one kernel."""
+    """A kernel module of NVIDIA's that lies on disk for one kernel.
+
+    Not `noted`: it lies where DKMS puts modules, and DKMS has none installed for that kernel; it was cut off there.
+    """
 
     kernel: str
     version: str | Unknown
     flavour: Flavour | Unknown
+    noted: bool = True
 
 
 @dataclass(frozen=True)

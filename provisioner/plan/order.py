@@ -60,9 +60,15 @@ def host_plan(host: str, lock: HostLock, differences: Sequence[Difference], *, e
 def plan_from(
     host: str, differences: Sequence[Difference], *, policy: Policy, networks: tuple[str, ...], enrolled: bool
 ) -> HostPlan:
-    """Return the plan that makes up for differences, wherever the wish comes from."""
-    seen = [d for d in differences if not d.unseen]
-    blocked = [_unseen(d) for d in differences if d.unseen]
+    """Return the plan that makes up for differences, wherever the wish comes from.
+
+    What could not be seen blocks it, but for a module where packages are not whole: DKMS puts it there before it notes
+    which version it is. That comes out when dpkg has finished, which a run lets it do first, and looks again.
+    """
+    half = any(isinstance(d.wanted, WholePackages) and not d.unseen for d in differences)
+    left = [d for d in differences if d.unseen and not (half and isinstance(d.wanted, KernelModule))]
+    seen = [d for d in differences if d not in left]
+    blocked = [_unseen(d) for d in left]
     blocked += [_not_alone(d.wanted) for d in seen if isinstance(d.wanted, ReplacedSource) and d.wanted.also]
     reboot = any(isinstance(d.wanted, RunningDriver) for d in seen)
     if reboot and policy.reboot == "never":

@@ -250,6 +250,8 @@ def _module(wanted: KernelModule, facts: HostFacts) -> Observed:
     if any(build.version == wanted.version and build.flavour in (wanted.flavour, UNKNOWN) for build in found):
         return wanted
     build = found[0]
+    if build.version is UNKNOWN and not build.noted:
+        return ABSENT
     if build.version is UNKNOWN or build.flavour is UNKNOWN:
         return UNKNOWN
     return KernelModule(kernel=build.kernel, version=build.version, flavour=build.flavour)

@@ -708,6 +708,28 @@ def test_somebodys_apt_is_waited_for_and_the_rest_is_planned_anew() -> None:
     assert "nvidia-smi" not in runner.transactions[0]
 
 
+@pytest.mark.parametrize("stays", [False, True])
+def test_what_apt_refuses_while_another_is_at_work_is_asked_again(stays: bool) -> None:
+    """Half of what the other one does is no reason to leave a host as it is, nor to do what nobody asked for."""
+    world, _ = a_world_with_apt_at_work()
+    rig = world.rigs["rig-01"]
+    rig.also = ["Remv linux-image-6.1.0-50-amd64 [6.1.175-1]"]
+    before = world.apt_ends
+
+    def ends(rig: Rig) -> None:
+        before(rig)
+        rig.also = rig.also if stays else []
+
+    world.apt_ends = ends
+    plan = planned(world)
+    assert plan.plan.hosts["rig-01"].blocked == ()
+    assert "linux-image" in plan.plan.hosts["rig-01"].notes[-1]
+    result = do(world, plan).results["rig-01"]
+
+    assert (result.state, result.reference) == (("failed", "plan-blocked") if stays else ("enrolled", ""))
+    assert ("run rig-01" in world.log) is not stays
+
+
 def test_an_apt_that_ended_meanwhile_makes_the_plan_old_all_the_same() -> None:
     """It was at work when the plan was made, and no longer when the run begins: nobody is waited for."""
     world, plan = a_world_with_apt_at_work()

@@ -222,7 +222,24 @@ def test_modinfo_fills_what_dkms_does_not_tell() -> None:
 
     found = on_disk(MODULE, "", "", **told)
 
-    assert found == (driver.ModuleBuild("6.1.0-50-amd64", "535.5", "open"),)
+    assert found == (driver.ModuleBuild("6.1.0-50-amd64", "535.5", "open", noted=False),)
+
+
+@pytest.mark.parametrize(
+    ("tree", "noted"),
+    [
+        (TREE, True),
+        (TREE.replace("nvidia-current/535.261.03", "nvidia-tesla-470/470.256.02"), True),
+        (TREE.replace("6.1.0-50", "6.1.0-49"), False),
+        ("", False),
+    ],
+)
+def test_a_module_that_dkms_has_not_noted_yet(tree: str, noted: bool) -> None:
+    """It puts the files there first, and then the link that tells which version they are."""
+    found = on_disk(MODULE, tree, DKMS)
+
+    assert isinstance(found, tuple)
+    assert [build.noted for build in found] == [noted]
 
 
 @pytest.mark.parametrize(

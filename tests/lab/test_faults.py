@@ -130,6 +130,22 @@ def module_half_put_away(rig: Rig) -> None:
     arrived(rig, UPGRADE)
 
 
+def module_not_yet_noted(rig: Rig) -> None:
+    """DKMS was killed between the module and the link that tells its version: nothing could see which one it is."""
+    rig.begin(ROLLBACK)  # from where the upgrade ends
+    spoilt = rig.host.exec(
+        "set -e; rm /var/lib/dkms/nvidia-current/kernel-*; ls /lib/modules/*/updates/dkms/nvidia-current.ko*; "
+        "sed -i '/^Package: nvidia-kernel-dkms$/,/^$/s/ installed$/ half-configured/' /var/lib/dpkg/status"
+    )
+    assert spoilt.rc == 0, spoilt.stderr
+    rig.operator.run(*UPGRADE.words)
+    arrived(rig, UPGRADE)
+
+    assert rig.host.exec("rm /var/lib/dkms/nvidia-current/kernel-*").rc == 0
+    rig.operator.run(*UPGRADE.words)
+    arrived(rig, UPGRADE)
+
+
 def apt_lock_held_by_another(rig: Rig) -> None:
     """Somebody's apt is at work: the run waits for it and then does its own."""
     rig.begin(UPGRADE)
@@ -227,6 +243,7 @@ def told(journey: Journey, shocks: Sequence[Shock]) -> str:
 OTHERS: tuple[Story, ...] = (
     undone_instead,
     module_half_put_away,
+    module_not_yet_noted,
     apt_lock_held_by_another,
     package_source_gone_in_the_middle,
     disk_full_while_staging,

@@ -86,6 +86,24 @@ def test_05_nobody_confirmed(operator: Operator) -> None:
     assert "[not-confirmed]" in operator.run("apply", code=Exit.BAD_INPUT)
 
 
+def test_05b_a_host_that_is_to_reboot_soon_is_not_begun_with(operator: Operator) -> None:
+    """As unattended-upgrades schedules it, with systemd's own shutdown; taken off again, nothing is different."""
+    before = operator.plan()
+    for name in HOSTS:
+        operator.on(name, "sudo shutdown -r +30")
+    output = operator.run("apply", "--yes", code=Exit.FAILED)
+    for name in HOSTS:
+        operator.on(name, "sudo shutdown -c")
+        assert f"{name} is scheduled to reboot in 30 min" in output
+        assert operator.lab.host(name).exec("test -e /var/lib/provision/apply.lock").rc != 0
+
+    assert "[shutdown-scheduled]" in output
+    assert operator.runs() == 0
+    for name, plan in operator.plan().items():
+        gone = [change["what"] for change in before[name]["changes"] if change not in plan["changes"]]
+        assert gone == ["directory /var/lib/provision"]  # where the lease had lain
+
+
 def test_06_interrupted_in_the_middle(operator: Operator) -> None:
     """Ctrl-C while packages are being installed: an exit code of its own, and the host is free again."""
     running = operator.start("apply", "--yes")

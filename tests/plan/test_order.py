@@ -5,12 +5,15 @@ from __future__ import annotations
 import subprocess
 from dataclasses import replace
 
+import pytest
+
+from provisioner.model.capture import UNKNOWN
 from provisioner.model.facts import HostFacts, Package
 from provisioner.model.intent import Intent, Policy
 from provisioner.model.plan import PHASES, HostPlan
 from provisioner.model.resource import ReplacedSource
 from provisioner.model.stack import HostLock
-from provisioner.plan.order import host_plan
+from provisioner.plan.order import host_plan, mending
 from provisioner.plan.simulate import simulation
 from provisioner.resources.difference import difference
 from provisioner.resources.wanted import wanted
@@ -113,6 +116,24 @@ def test_unreadable_settings_block() -> None:
         "set live-restore=true there by hand",
     )
     assert not found.up_to_date
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_module_that_could_not_be_seen_blocks_unless_packages_are_half_done(whole: bool) -> None:
+    """A dpkg that was cut off, or is at it, leaves one so; what it is comes out when dpkg has finished."""
+    assert isinstance(FACTS.packages, dict)
+    name = "nvidia-kernel-dkms"
+    facts = replace(
+        FACTS,
+        driver=replace(FACTS.driver, modules=UNKNOWN),
+        packages={**FACTS.packages, name: Package(name, world.DRIVER_DEB, held=True, whole=whole)},
+    )
+    found = plan(facts)
+
+    what = f"module nvidia for {world.KERNEL}"
+    assert found.blocked == ((f"{what} could not be seen",) if whole else ())
+    assert [c.what for c in mending(found).changes] == ([] if whole else ["dpkg state"])
+    assert (what in [c.what for c in found.changes]) is not whole
 
 
 def test_a_package_source_is_staged_before_apt_is_asked() -> None:

@@ -71,6 +71,15 @@ def test_module_for_the_next_kernel() -> None:
     )
 
 
+@pytest.mark.parametrize(("noted", "unseen"), [(True, True), (False, False)])
+def test_a_module_of_no_known_version(noted: bool, unseen: bool) -> None:
+    """What DKMS has not noted is yet to be installed; of what it did not put there nothing is known."""
+    modules = (ModuleBuild(world.KERNEL, UNKNOWN, "proprietary", noted=noted),)
+    [found] = difference(wanted(LOCK), replace(FACTS, driver=replace(FACTS.driver, modules=modules)), CAPTURE)
+
+    assert (found.wanted.key, found.unseen) == (f"module nvidia for {world.KERNEL}", unseen)
+
+
 def test_upgrade_without_reboot() -> None:
     """New packages with the old module still loaded: only the running driver differs."""
     found = differing(replace(FACTS, driver=replace(FACTS.driver, loaded="535.216.03")))
