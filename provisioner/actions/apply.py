@@ -182,10 +182,12 @@ def _bring(
     ports: ApplyPorts,
     applied: Applied,
     on_event: Callable[[RunEvent], None],
+    *,
+    goes_back: bool = False,
 ) -> None:
     """Run, look again, verify and enrol, on hosts that are held; each serves again as soon as its own run has ended."""
     hosts = [host for host in hosts if host.name not in applied.results]
-    planned = _settled(hosts, planned, ports, applied, on_event)
+    planned = _settled(hosts, planned, ports, applied, on_event, goes_back=goes_back)
     hosts = [host for host in hosts if host.name not in applied.results]
     planned, mended = _mended(hosts, planned, ports, applied, on_event)
     whole = [host for host in hosts if host.name not in applied.results]
@@ -213,6 +215,8 @@ def _settled(
     ports: ApplyPorts,
     applied: Applied,
     on_event: Callable[[RunEvent], None],
+    *,
+    goes_back: bool,
 ) -> Planned:
     """Where somebody's apt is at work, or was while the plan was made, wait for it while the host serves; plan anew.
 
@@ -229,7 +233,8 @@ def _settled(
                 on_event(RunEvent(host.name, "stage", "start", "wait for the apt or dpkg that is at work there"))
                 settling.wait(host, ports.shell)
                 now = settling.look(host, ports.shell)  # unattended-upgrades may have ended with a reboot to come
-            settling.refuse_soon(host, now)
+            if not goes_back:
+                settling.refuse_soon(host, now)
         except HostError as problem:
             return problem
         booted = bool(now.boot) and planned.seen[host.name].facts.boot_identity not in (now.boot, UNKNOWN)
@@ -372,7 +377,8 @@ def _take_back(
         applied.taken_back.results[host.name] = HostResult(
             host.name, "failed", "plan-blocked", f"{host.name} could not be brought back", context=reasons
         )
-    _bring([host for host in again if host not in blocked], back, ports, applied.taken_back, on_event)
+    # A host that is to go down soon goes back all the same: it does not serve as it is.
+    _bring([host for host in again if host not in blocked], back, ports, applied.taken_back, on_event, goes_back=True)
     for host in again:
         applied.results[host.name] = _taken_back(host.name, planned, back, applied)
 

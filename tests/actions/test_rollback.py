@@ -18,9 +18,10 @@ from provisioner.model.enrolment import lock_digest, read_record
 from provisioner.model.history import HISTORY, NOW
 from provisioner.model.intent import Intent, Policy
 from provisioner.model.resource import AbsentPackage, KeptFile, Package
+from provisioner.model.run import RunEvent
 from provisioner.model.stack import Choice, HostLock
 from provisioner.resources.wanted import PREFERENCES
-from tests.actions.test_apply import World, do, hosts, planned, ports_of, states
+from tests.actions.test_apply import World, do, hosts, planned, ports_of, scheduled, states
 from tests.resolve.worlds import matrix, with_failure
 from tests.world import Rig, entry, locked
 
@@ -137,6 +138,25 @@ def test_a_stack_that_does_not_pass_is_taken_back_by_itself() -> None:
     assert applied.exit_code == Exit.FAILED
     assert enrolled_for(world) == lock_digest(OLD)
     assert world.rigs["rig-01"].loaded == "535.216.03"
+
+
+def test_a_host_that_is_soon_to_go_down_goes_back_all_the_same() -> None:
+    """It does not serve as it is: to leave it so until then would only be longer."""
+    world = World({"rig-01": Rig("rig-01", OLD, bare=True)})
+    do(world)
+    rig = world.rigs["rig-01"]
+    rig.lock = NEW
+    world.driver_fails = {("rig-01", "535.261.03")}
+    plan = planned(world)
+
+    def scheduled_meanwhile(event: RunEvent) -> None:
+        if event.phase == "verify":
+            rig.shutdown = scheduled(1200)
+
+    applied = apply(plan, ports_of(world), Who("anna", "console", 1), on_event=scheduled_meanwhile)
+
+    assert rig.shutdown
+    assert states(applied) == {"rig-01": "rolled-back"}
 
 
 def test_the_way_back_is_told_the_inventory_too() -> None:
