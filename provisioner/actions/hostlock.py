@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from provisioner.actions.ports import HostShell
 from provisioner.actions.settle import UP, going_down
 from provisioner.errors import Exit, HostError
+from provisioner.host.trial import LEASE_S
 from provisioner.model.inventory import InventoryHost
 
 PATH = "/var/lib/provision/apply.lock"
-LEASE_S = 3600  # the longest run seen on a slow rig was under ten minutes; an hour is safe, and --break-lock ends it
 _HELD = 75  # EX_TEMPFAIL
 _GOING_DOWN = 76
 

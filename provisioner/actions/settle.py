@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from provisioner.errors import HostError
+from provisioner.model.shutdown import NOTED, Shutdown, scheduled
 from provisioner.model.transaction import ASK_AT_WORK, AT_WORK
 
 if TYPE_CHECKING:
@@ -25,28 +26,22 @@ done
 """
 BOOT = "# boot "
 CLOCK = "# now "
-SCHEDULED = "/run/systemd/shutdown/scheduled"
-"""Where logind notes what `shutdown +MIN` or unattended-upgrades' Automatic-Reboot-Time asked for: USEC=, MODE=."""
 
 # The same two that the probe takes for a boot: a system container keeps its machine's boot id over a reboot.
 ASK = f"""{ASK_AT_WORK}
 first=$(cat /proc/1/stat); set -- ${{first##*)}}
 echo "{BOOT}$(cat /proc/sys/kernel/random/boot_id):${{20}}"
 echo "{CLOCK}$(date +%s)"
-cat {SCHEDULED} 2>/dev/null
+cat {NOTED} 2>/dev/null
 :
 """
 UP = '[ "$(systemctl is-system-running 2>/dev/null)" != stopping ]'
 """A shell condition that fails from the moment at which a host was told to reboot or halt."""
 
-SOON_S = 3600
-"""How long before a shutdown that somebody scheduled no change begins any more: as long as a run may hold a host."""
-
 BACK_S = 600
 """How long a boot may last: some rigs take minutes before they come to their boot loader."""
 PAUSE_S = 2.0
 GOING_DOWN = "host-going-down"
-_DOES = {"poweroff": "power off"}
 GONE = ("ssh-unreachable", "ssh-timeout", GOING_DOWN)
 """References of a host that may only be in the middle of a boot, when it was seen a moment ago."""
 
@@ -57,45 +52,32 @@ class UnderWay:
 
     apt: bool
     boot: str
-    leaves: Leaves | None = None
-
-
-@dataclass(frozen=True)
-class Leaves:
-    """A shutdown that somebody scheduled: `reboot`, `poweroff`, `halt` or `kexec`, and the seconds until then."""
-
-    mode: str
-    in_s: int
+    now_s: int = 0
+    leaves: Shutdown | None = None
 
 
 def look(host: InventoryHost, shell: HostShell) -> UnderWay:
     """See what goes on there. Raises HostError."""
     lines = shell.run(host, ASK).stdout.splitlines()
-    return UnderWay(AT_WORK in lines, _after(BOOT, lines), _leaves(lines))
+    now = _after(CLOCK, lines)
+    leaves = scheduled("\n".join(lines)) if now.isdigit() else None
+    return UnderWay(AT_WORK in lines, _after(BOOT, lines), int(now) if leaves else 0, leaves)
 
 
 def _after(mark: str, lines: Sequence[str]) -> str:
     return next((line[len(mark) :] for line in lines if line.startswith(mark)), "")
 
 
-def _leaves(lines: Sequence[str]) -> Leaves | None:
-    """Whose mode begins with `dry-` only writes to the terminals (`shutdown -k`)."""
-    now, at, mode = _after(CLOCK, lines), _after("USEC=", lines), _after("MODE=", lines)
-    if not (now.isdigit() and at.isdigit()) or mode.startswith("dry-"):
-        return None
-    return Leaves(mode or "shutdown", max(0, int(at) // 1_000_000 - int(now)))
-
-
 def refuse_soon(host: InventoryHost, now: UnderWay) -> None:
     """Raises HostError `shutdown-scheduled` when the host is to leave before a change could be through."""
-    if now.leaves is None or now.leaves.in_s >= SOON_S:
+    if now.leaves is None or not now.leaves.too_soon(now.now_s):
         return
-    does, minutes = _DOES.get(now.leaves.mode, now.leaves.mode), -(-now.leaves.in_s // 60)
+    minutes = max(0, -(-(now.leaves.at_s - now.now_s) // 60))
     raise HostError(
         "shutdown-scheduled",
         host.name,
-        f"{host.name} is scheduled to {does} in {minutes} min, in the middle of what would be changed",
-        context=(f"{SCHEDULED} there: MODE={now.leaves.mode}",),
+        f"{host.name} is scheduled to {now.leaves.does} in {minutes} min, in the middle of what would be changed",
+        context=(f"{NOTED} there: MODE={now.leaves.mode}",),
         hint=f"wait for it, or on the host: sudo shutdown -c; then: provision apply --limit {host.name}",
     )
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timezone
 
 from provisioner.checks.check import Check, NotMade, Seen, Verdict, cat, failed, found, listed, not_applicable, passed
 from provisioner.checks.driver import KERNELS, running_and_next
 from provisioner.checks.units import UNIT_STATES, units
+from provisioner.model.shutdown import NOTED, scheduled
 from provisioner.model.stack import HostLock
 
 CLOCK = "date +%s.%N"
@@ -15,7 +15,7 @@ SYNCHRONISED = "timedatectl show --property=NTPSynchronized --value"
 DISK = "LC_ALL=C df -Pk / /boot /var /var/lib/docker 2>/dev/null; :"
 MOUNTS = cat("/proc/mounts")
 _SCHEDULED = "scheduled "
-REBOOT = r"""sed -n 's/^[A-Z_]*=/scheduled &/p' /run/systemd/shutdown/scheduled 2>/dev/null
+REBOOT = rf"""sed -n 's/^[A-Z_]*=/scheduled &/p' {NOTED} 2>/dev/null
 if [ -e /run/reboot-required ]; then cat /run/reboot-required.pkgs 2>/dev/null; exit 1; fi"""
 CLIENTS = r"""
 [ -e /var/lib/provision/enrolment.json ] && echo record
@@ -89,12 +89,11 @@ def root_writable(wanted: HostLock, seen: Seen) -> Verdict:
 def no_reboot_pending(wanted: HostLock, seen: Seen) -> Verdict:
     """Asked for by packages, or given a time: unattended-upgrades' Automatic-Reboot, somebody's `shutdown +MIN`."""
     lines = seen.stdout.splitlines()
-    given = dict(line.removeprefix(_SCHEDULED).split("=", 1) for line in lines if line.startswith(_SCHEDULED))
+    leaves = scheduled("\n".join(line.removeprefix(_SCHEDULED) for line in lines if line.startswith(_SCHEDULED)))
     names = {word for line in lines if not line.startswith(_SCHEDULED) for word in line.split()}
     reasons = []
-    if given.get("USEC", "").isdigit() and not given.get("MODE", "").startswith("dry-"):
-        at = datetime.fromtimestamp(int(given["USEC"]) // 1_000_000, timezone.utc)
-        reasons.append(f"{given.get('MODE', 'shutdown')} scheduled for {at:%Y-%m-%d %H:%M} UTC")
+    if leaves is not None:
+        reasons.append(f"{leaves.mode} scheduled for {leaves.when}")
     if seen.rc != 0:
         reasons.append(f"asked for by {listed(sorted(names))}" if names else "asked for")
     return failed("; ".join(reasons)) if reasons else passed()

@@ -54,6 +54,7 @@ def read(capture: Capture, *, now: datetime | None = None) -> HostFacts:
         swap_mib=machine.swap_mib(capture),
         clock_skew_s=machine.clock_skew_s(capture, now or capture.taken_at),
         boot_identity=machine.boot_identity(capture),
+        shutdown=machine.shutdown(capture),
         virtualization=machine.virtualization(capture),
         components=() if dnf else sources.components(known_sources),
         sources=known_sources,

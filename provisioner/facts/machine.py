@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 
 from provisioner.facts.listing import commands_like
 from provisioner.model.capture import UNKNOWN, Capture, Unknown
+from provisioner.model.shutdown import NOTED, Shutdown, scheduled
 
 
 def disk_free_mib(capture: Capture) -> dict[str, int] | Unknown:
@@ -62,6 +63,12 @@ def boot_identity(capture: Capture) -> str | Unknown:
     # The second field is a name in brackets that may hold spaces; the start time is the 22nd.
     fields = first.rpartition(")")[2].split()
     return f"{boot.strip()}:{fields[19]}" if len(fields) > 19 else UNKNOWN
+
+
+def shutdown(capture: Capture) -> Shutdown | Unknown | None:
+    """A shutdown that somebody gave a time; None when nobody did."""
+    note = capture.file(NOTED)
+    return scheduled(note) if isinstance(note, str) else note
 
 
 def virtualization(capture: Capture) -> str | Unknown | None:

@@ -47,7 +47,7 @@ MOST_BOOTS = 3
 MOST_TRIES = 3  # of an undo that a power cut ended each time
 REBOOT_S = 600
 SMI_S = 60.0
-LEASE_S = 3600
+LEASE_S = 3600  # the longest run seen on a slow rig was under ten minutes; an hour is safe, and --break-lock ends it
 
 LIVE = ("armed", "trying", "sound")
 GOING = ("falling", "rebooting", "returned", "releasing")

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from provisioner.model.capture import UNKNOWN, Unknown
+from provisioner.model.shutdown import Shutdown
 
 Flavour = Literal["open", "proprietary"]
 
@@ -252,6 +253,7 @@ class HostFacts:
     clock_skew_s: float | Unknown  # host minus controller
     boot_identity: str | Unknown  # changes with every boot, also of a system container
     virtualization: str | Unknown | None = None
+    shutdown: Shutdown | Unknown | None = UNKNOWN  # None: none has a time
     sources: tuple[SourceEntry, ...] | Unknown = UNKNOWN  # package sources that are switched on
     components: tuple[str, ...] | Unknown = ()  # components of the apt sources, such as non-free
     dpkg_interrupted: bool | Unknown = UNKNOWN  # its journal is left, or a package was cut short while it was unpacked

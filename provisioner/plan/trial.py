@@ -7,6 +7,7 @@ from provisioner.model.facts import HostFacts
 from provisioner.model.intent import Policy
 from provisioner.model.plan import Change, HostPlan, Trial
 from provisioner.model.resource import RunningDriver
+from provisioner.model.shutdown import Shutdown
 
 
 def trial_of(plan: HostPlan, policy: Policy, facts: HostFacts) -> Trial | None:
@@ -38,7 +39,17 @@ def notes_of(facts: HostFacts) -> tuple[str, ...]:
     stays = facts.kernel.stays
     if isinstance(stays, str) and (trial is UNKNOWN or trial is None or not trial.live):
         told.append(stays)
+    if isinstance(facts.shutdown, Shutdown):
+        told.append(_leaves(facts.shutdown, facts.taken_at.timestamp()))
     return tuple(told)
+
+
+def _leaves(shutdown: Shutdown, now_s: float) -> str:
+    """What a run will refuse is said before it is begun."""
+    told = f"it is scheduled to {shutdown.does} on {shutdown.when}"
+    if shutdown.too_soon(now_s):
+        return f"{told}: no change begins within an hour of that; on the host, to call it off: sudo shutdown -c"
+    return told
 
 
 def _kernel(facts: HostFacts) -> tuple[str | None, str]:

@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from provisioner.model.shutdown import NOTED
 from provisioner.model.source import LockedSource, preview
 
 RPM = r"rpm -qa --qf '%{NAME}\t%|EPOCH?{%{EPOCH}:}:{}|%{VERSION}-%{RELEASE}\t%{ARCH}\n'"
@@ -104,6 +105,7 @@ STATE = Profile(
         "/var/lib/provision/enrolment.json",
         "/var/lib/provision/journal.json",
         "/var/lib/provision/trial/state.json",
+        NOTED,
         "/run/provision/tunnel.json",
         "/etc/wireguard/prov0.conf",
         "/etc/nebula/provision/config.yml",

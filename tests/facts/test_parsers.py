@@ -10,6 +10,7 @@ from provisioner.facts.listing import natural
 from provisioner.host.grub import default_kernel
 from provisioner.model.capture import UNKNOWN, CommandOutput
 from provisioner.model.facts import OsRelease, Package
+from provisioner.model.shutdown import NOTED, Shutdown
 from tests.facts.hosts import NO_SUCH, capture
 
 MISSING = CommandOutput(rc=127, stderr="not found")
@@ -446,3 +447,20 @@ def test_docker_that_does_not_answer(answer: object, active: object, version: ob
 
     assert (found.docker_active, found.docker_version) == (active, version)
     assert found.containers_running == (0 if answer is MISSING else running)
+
+
+@pytest.mark.parametrize(
+    ("note", "expected"),
+    [
+        ("USEC=1796090400000000\nWARN_WALL=1\nMODE=reboot\n", Shutdown("reboot", 1796090400)),
+        ("USEC=1796090400000000\nWARN_WALL=0\nMODE=poweroff\nWALL_MESSAGE=a=b\n", Shutdown("poweroff", 1796090400)),
+        ("USEC=1796090400000000\n", Shutdown("shutdown", 1796090400)),
+        ("USEC=1796090400000000\nMODE=dry-reboot\n", None),
+        ("USEC=\nMODE=reboot\n", None),
+        (None, None),
+    ],
+)
+def test_a_shutdown_that_has_a_time(note: str | None, expected: object) -> None:
+    """`shutdown -k` only tells the terminals; a note that was not looked at says nothing."""
+    assert machine.shutdown(capture({NOTED: note})) == expected
+    assert machine.shutdown(capture()) is UNKNOWN

@@ -91,9 +91,11 @@ def test_05b_a_host_that_is_to_reboot_soon_is_not_begun_with(operator: Operator)
     before = operator.plan()
     for name in HOSTS:
         operator.on(name, "sudo shutdown -r +30")
+    told = {name: plan["notes"] for name, plan in operator.plan().items()}
     output = operator.run("apply", "--yes", code=Exit.FAILED)
     for name in HOSTS:
         operator.on(name, "sudo shutdown -c")
+        assert any("scheduled to reboot" in note and "no change begins" in note for note in told[name]), told
         assert f"{name} is scheduled to reboot in 30 min" in output
         assert operator.lab.host(name).exec("test -e /var/lib/provision/apply.lock").rc != 0
 

@@ -15,6 +15,7 @@ from provisioner.model.facts import HostFacts, TrialFacts
 from provisioner.model.intent import Intent, Policy
 from provisioner.model.inventory import InventoryHost
 from provisioner.model.plan import HostPlan
+from provisioner.model.shutdown import Shutdown
 from tests.world import KERNEL, WHEN, entry, fitting_capture, fitting_facts
 
 
@@ -136,3 +137,27 @@ def test_a_host_that_went_back_is_told_of() -> None:
     )
 
     assert "the host went back by itself, driver 535.216.03 → 535.261.03 did not stay" in "\n".join(host_lines(made, 6))
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "mode", "expected"),
+    [
+        (2400, "reboot", "reboot on 2026-11-24 03:47 UTC: no change begins within an hour of that"),
+        (3600, "poweroff", "power off on 2026-11-24 04:07 UTC"),
+        (-60, "shutdown", "shut down on"),
+    ],
+)
+def test_a_scheduled_shutdown_is_told_before_a_run_refuses_it(ahead_s: int, mode: str, expected: str) -> None:
+    at = int(WHEN.timestamp()) + ahead_s
+    made = plan(shutdown=Shutdown(mode, at))
+
+    assert not made.blocked  # whoever reads it now may apply it later
+    assert [note.startswith("it is scheduled to ") for note in made.notes] == [True]
+    assert expected in made.notes[0]
+    assert ("sudo shutdown -c" in made.notes[0]) == (ahead_s < 3600)
+    assert expected in "\n".join(host_lines(made, 6))
+
+
+@pytest.mark.parametrize("shutdown", [None, UNKNOWN])
+def test_no_scheduled_shutdown_no_word(shutdown: object) -> None:
+    assert not plan(shutdown=shutdown).notes
