@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Generator
 
 import pytest
@@ -11,6 +13,10 @@ from hypothesis import settings
 # A law holds however busy the machine is: hypothesis's limit of 200 ms for an example would time the tests.
 settings.register_profile("provision", deadline=None)
 settings.load_profile("provision")
+
+# What a shell starts in the background ignores Ctrl-C, and so does all that it starts; several tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
