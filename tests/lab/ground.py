@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from dataclasses import dataclass, field
@@ -86,14 +87,18 @@ class Ground:
 
         One that has ended takes its own unit away last, after it has said so.
         """
+        from docker.errors import APIError
+
         until = time.monotonic() + PATIENCE_S
         seen = "none"
         while time.monotonic() < until:
-            found = re.search(r'"state": "([a-z-]+)"', self.on("cat /var/lib/provision/trial/state.json 2>/dev/null"))
-            seen = found[1] if found else ""
-            if seen in states and (
-                seen not in ENDS or self.operator.lab.host(self.host).told(f"ls {UNIT_PATH} 2>/dev/null") == ""
-            ):
-                return seen
+            with contextlib.suppress(APIError, HostError):  # it goes back by itself, through a reboot of its own
+                said = self.on("cat /var/lib/provision/trial/state.json 2>/dev/null")
+                found = re.search(r'"state": "([a-z-]+)"', said)
+                seen = found[1] if found else ""
+                if seen in states and (
+                    seen not in ENDS or self.operator.lab.host(self.host).told(f"ls {UNIT_PATH} 2>/dev/null") == ""
+                ):
+                    return seen
             time.sleep(3)
         raise AssertionError(f"the trial is {seen!r}, not {states}: {self.on('journalctl -u provision-trial')}")
