@@ -16,7 +16,20 @@ TRIAL = ("grub", "fallback", "trial")
 CONTAINER = "/usr/local/sbin/provision-container"
 CLUSTER = "/usr/local/sbin/provision-cluster"
 BASELINE = "/usr/local/sbin/provision-baseline"
-MODULES = ("ed25519", "nvml", "gate", "client", "ladder", "power", "watchdog", "container", "cluster", "baseline")
+ENDING = "/usr/local/sbin/provision-end-containers"
+MODULES = (
+    "ed25519",
+    "nvml",
+    "gate",
+    "client",
+    "ladder",
+    "power",
+    "watchdog",
+    "container",
+    "cluster",
+    "baseline",
+    "ending",
+)
 
 _HERE = Path(__file__).parent
 
@@ -61,6 +74,7 @@ def commands() -> dict[str, str]:
         CONTAINER: ("container", "Runs the containers of a network's client."),
         CLUSTER: ("cluster", "Holds a Kubernetes node back from tenants, and gives it back."),
         BASELINE: ("baseline", "Notes how the cards are when the host is let in."),
+        ENDING: ("ending", "Ends containers when the host goes down."),
     }
     return {
         path: _COMMAND.format(purpose=purpose, folder=FOLDER, module=module) for path, (module, purpose) in said.items()

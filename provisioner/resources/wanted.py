@@ -53,6 +53,7 @@ DOCKER_SETTINGS = "/etc/docker/daemon.json"
 DEV_CHAR_RULE = "/etc/udev/rules.d/71-provision-nvidia-dev-char.rules"
 CDI_SPECS = ("/etc/cdi/nvidia.yaml", "/var/run/cdi/nvidia.yaml")
 CDI_OFF = "/etc/systemd/system/nvidia-cdi-refresh.service.d/provision.conf"
+DOCKER_ENDS = "/etc/systemd/system/docker.service.d/provision.conf"
 CLIENTS_TARGET = "/etc/systemd/system/provision-clients.target"
 CLIENT_UNIT = "/etc/systemd/system/provision-client@.service"
 UNITS = "/etc/systemd/system"
@@ -87,7 +88,8 @@ PIN_PRIORITY = 1001
 # (nvidia-open-kernel-dkms), so the patterns end in digits.
 VENDOR_ROOTS = "cuda-drivers cuda-drivers-[0-9]* nvidia-open nvidia-open-[0-9]* nvidia-driver-pinning-[0-9]*"
 
-# live-restore keeps containers running while the daemon restarts, so an upgrade of docker.io ends no job.
+# live-restore keeps containers running while the daemon restarts, so an upgrade of docker.io ends no job. It does so
+# when the host goes down too, and there DOCKER_ENDS makes up for it.
 DOCKER_VALUES: dict[str, JsonValue] = {"live-restore": True}
 
 
@@ -128,6 +130,10 @@ def wanted(lock: HostLock) -> tuple[Resource, ...]:
             for kernel in lock.kernels
         ]
     if lock.engine.startswith("docker"):
+        resources += [
+            Directory(path=DOCKER_ENDS.rpartition("/")[0]),
+            File(path=DOCKER_ENDS, content=DOCKER_ENDS_TEXT, pins=True),
+        ]
         resources.append(Settings(path=DOCKER_SETTINGS, values=docker_values(lock), restarts=("docker.service",)))
         resources.append(Service(name="docker.service"))
     elif lock.engine == "containerd":
@@ -514,6 +520,13 @@ CDI_OFF_TEXT = (
     HEADER.format(comment="#")
     + "# What runs here wants no CDI spec. A unit whose condition does not hold is left out, and has not failed.\n"
     + "[Unit]\nConditionPathExists=/nonexistent\n"
+)
+
+# The minus: a host that goes down does so, whatever becomes of this.
+DOCKER_ENDS_TEXT = (
+    HEADER.format(comment="#")
+    + "# With live-restore the daemon ends no container, and one that does not listen holds a reboot up for 90 s.\n"
+    + f"[Service]\nExecStopPost=-{programs.ENDING}\n"
 )
 
 # What NVIDIA's documents advise against containers that lose their GPUs when systemd reloads (troubleshooting, "Failed

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from provisioner.host.programs import ENDING
 from provisioner.model.capture import UNKNOWN
 from provisioner.model.facts import HostFacts, Package
 from provisioner.model.intent import Intent, Policy
@@ -16,7 +17,7 @@ from provisioner.model.stack import HostLock
 from provisioner.plan.order import host_plan, mending
 from provisioner.plan.simulate import simulation
 from provisioner.resources.difference import difference
-from provisioner.resources.wanted import wanted
+from provisioner.resources.wanted import DOCKER_ENDS, wanted
 from tests import world
 
 LOCK = world.entry()
@@ -41,6 +42,7 @@ def test_a_bare_host_is_staged_changed_and_rebooted() -> None:
 
     assert [c.what for c in found.in_phase("stage") if not c.what.startswith("file")] == [
         "directory /var/lib/provision",
+        "directory /etc/systemd/system/docker.service.d",
         "directory /usr/local/lib/provision",
         "directory /usr/local/lib/provision/provisioner",
         "directory /usr/local/lib/provision/provisioner/host",
@@ -183,3 +185,16 @@ def test_apt_is_asked_with_the_source_that_is_not_there_yet() -> None:
     assert "apt-get --yes" in line
     assert '"$@" --option Dir::Etc::PreferencesParts="$p"' in line
     assert subprocess.run(["sh", "-n", "-c", line], check=False).returncode == 0
+
+
+def test_what_a_newer_provision_adds_for_the_shutdown_costs_nothing() -> None:
+    """Docker reads it when it stops next: an enrolled host serves all along."""
+    capture = world.fitting_capture(LOCK)
+    added = (DOCKER_ENDS, ENDING)
+    files = {path: (None if path in added else text) for path, text in capture.files.items()}
+    seen = capture.model_copy(update={"files": files})
+    found = host_plan("a", LOCK, difference(wanted(LOCK), FACTS, seen), enrolled=True)
+
+    assert [c.what for c in found.changes] == [f"file {path}" for path in added]
+    assert {c.phase for c in found.changes} == {"stage"}
+    assert (found.drain, found.reboot, found.not_serving_s) == ((), False, 0)
