@@ -8,6 +8,8 @@ from provisioner.host.trial import DROP_IN
 from provisioner.model.capture import UNKNOWN, Capture, Unknown
 from provisioner.model.facts import KernelFacts
 
+APPARMOR = "/sys/module/apparmor/parameters/enabled"
+CONTAINER = "/run/systemd/container"  # where the first process notes what it is in, if it is
 _LEFTOVERS = (".old", ".bak", ".dpkg-tmp", ".dpkg-bak", ".dpkg-new", ".signed", ".efi.signed", ".hmac")
 
 
@@ -19,6 +21,7 @@ def read(capture: Capture) -> KernelFacts:
         next_boot=next_boot(capture, there),
         headers=headers(capture),
         boots_once=boots_once(capture),
+        apparmor=apparmor(capture),
         stays=stays(capture),
     )
 
@@ -70,6 +73,14 @@ def boots_once(capture: Capture) -> bool | Unknown:
     if config is None:
         return False
     return UNKNOWN if config is UNKNOWN or not isinstance(mounts, str) else forgets(mounts)
+
+
+def apparmor(capture: Capture) -> bool | Unknown:
+    """Whether AppArmor is on; a host that is a container sees the setting of a machine whose profiles it has not."""
+    inside, text = capture.file(CONTAINER), capture.file(APPARMOR)
+    if isinstance(inside, str) or text is None:
+        return False
+    return UNKNOWN if UNKNOWN in (inside, text) else str(text).strip() == "Y"
 
 
 def stays(capture: Capture) -> str | Unknown | None:

@@ -43,6 +43,7 @@ class KernelFacts:
     next_boot: str | Unknown  # what the boot loader takes by default
     headers: tuple[str, ...] | Unknown  # releases whose build folder is there
     boots_once: bool | Unknown = UNKNOWN  # whether the boot loader can take a kernel for one boot and forget it
+    apparmor: bool | Unknown = UNKNOWN  # whether it holds what this host starts to AppArmor's profiles
     stays: str | Unknown | None = UNKNOWN  # why GRUB keeps to an older kernel, as the host itself noted
 
 

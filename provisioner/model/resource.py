@@ -313,7 +313,7 @@ class RunningDriver(_Kind):
 
 
 class Tool(_Kind):
-    """A program that a tunnel needs, at whatever version the host has or is offered; no part of the stack.
+    """A program that a tunnel or an engine needs, at whatever version the host has or is offered; no part of the stack.
 
     It is installed by itself and kept out of what a rollback takes back, which must not take the way in with it.
     """

@@ -87,6 +87,8 @@ STATE = Profile(
         "/proc/sys/kernel/random/boot_id",
         "/proc/driver/nvidia/version",
         "/sys/module/nvidia/version",
+        "/sys/module/apparmor/parameters/enabled",
+        "/run/systemd/container",
         "/etc/default/grub",
         "/etc/default/grub.d/*.cfg",
         "/boot/grub/grub.cfg",

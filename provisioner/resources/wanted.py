@@ -38,6 +38,7 @@ from provisioner.model.resource import (
     SecretFile,
     Service,
     Settings,
+    Tool,
     VersionLock,
     WholePackages,
 )
@@ -379,8 +380,21 @@ def beside_the_lock(lock: HostLock, facts: HostFacts) -> tuple[Resource, ...]:
         *_other_engines(lock, facts.packages),
         *_other_kernels(lock, facts),
         *_held_kernels(lock, facts.packages),
+        *_profiles(lock, facts),
         *((NoRunFile(),) if lock.driver_version is not None and facts.driver.run_file_install is True else ()),
     )
+
+
+def _profiles(lock: HostLock, facts: HostFacts) -> tuple[Tool, ...]:
+    """What loads Docker's AppArmor profile, which Debian's docker.io only recommends.
+
+    Docker 20.10 starts no container without it where the kernel has AppArmor on: "AppArmor enabled on system but the
+    docker-default profile could not be loaded", seen with 20.10.24 on a machine of minimal packages.
+    """
+    old = lock.engine.startswith("docker") and () < _engine_version(lock) < (23,)
+    if not old or manager_of(lock.os) == "dnf" or facts.kernel.apparmor is not True:
+        return ()
+    return (Tool(name="apparmor"),)
 
 
 # matrix/runtimes/docker-ce: Docker's packages and the distribution's can't be installed together.

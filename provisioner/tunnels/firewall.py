@@ -202,8 +202,11 @@ def unit(lock: TunnelLock) -> str:
         put = [f"{by} -I {chain} {rule}" for by, chain, rule in calls]
         put += [f"{'' if by == _VERSIONS[0] else '-'}{by} -I {chain} {rule}" for by, chain, rule in outside]
         gone = [f"-{by} -{verb} {chain}" for by in _VERSIONS for verb in "FX" for chain in _CHAINS]
-        body = "".join(f"ExecStart={line}\n" for line in [*take, load, *put])
-        body += "".join(f"ExecReload={line}\n" for line in [*take, load, *put])
+        # Nobody calls these any more; what an earlier tunnel had in them would be read as if it counted.
+        filled = [chain for chain in _CHAINS if lock.forwards or "-t nat" not in chain]
+        empty = [line for line in gone if not any(line in (f"-{program} -{v} {c}" for v in "FX") for c in filled)]
+        body = "".join(f"ExecStart={line}\n" for line in [*take, load, *put, *empty])
+        body += "".join(f"ExecReload={line}\n" for line in [*take, load, *put, *empty])
         body += "".join(f"ExecStop={line}\n" for line in [*take, *gone])
     return head + body + "\n[Install]\nWantedBy=multi-user.target\n"
 

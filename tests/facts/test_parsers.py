@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from provisioner import facts
-from provisioner.facts import driver, gpus, machine, nvml, offers, os_release, packages, sources, units
+from provisioner.facts import driver, gpus, kernel, machine, nvml, offers, os_release, packages, sources, units
 from provisioner.facts.listing import natural
 from provisioner.host.grub import default_kernel
 from provisioner.model.capture import UNKNOWN, CommandOutput
@@ -464,3 +464,21 @@ def test_a_shutdown_that_has_a_time(note: str | None, expected: object) -> None:
     """`shutdown -k` only tells the terminals; a note that was not looked at says nothing."""
     assert machine.shutdown(capture({NOTED: note})) == expected
     assert machine.shutdown(capture()) is UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("setting", "container", "expected"),
+    [
+        ("Y\n", None, True),
+        ("N\n", None, False),
+        (None, None, False),
+        ("Y\n", "docker", False),
+        ("Y\n", MISSING, UNKNOWN),
+        (MISSING, None, UNKNOWN),
+        (None, MISSING, False),
+    ],
+)
+def test_apparmor(setting: object, container: object, expected: object) -> None:
+    files = {kernel.APPARMOR: setting, kernel.CONTAINER: container}
+
+    assert kernel.apparmor(capture({path: text for path, text in files.items() if text is not MISSING})) == expected

@@ -27,6 +27,7 @@ from provisioner.model.resource import (
     Package,
     ReplacedSource,
     Service,
+    Tool,
 )
 from provisioner.model.stack import Choice
 from provisioner.resources.observed import observed
@@ -322,3 +323,24 @@ def test_a_change_whose_files_are_made_by_commands_is_done_when_all_else_is() ->
 
     assert observed(change, facts, gone) == change
     assert observed(change.model_copy(update={"files": (*made, own)}), facts, gone) == ABSENT
+
+
+@pytest.mark.parametrize(
+    ("engine", "apparmor", "wants"),
+    [
+        ("docker.io 20.10.24+dfsg1-1+deb12u1+b6", True, True),
+        ("docker.io 20.10.24+dfsg1-1+deb12u1+b6", False, False),
+        ("docker.io 20.10.24+dfsg1-1+deb12u1+b6", UNKNOWN, False),
+        ("docker.io 26.1.5+dfsg1-9+b9", True, False),
+        ("docker-ce 5:28.5.2-1~debian.12~bookworm", True, False),
+        ("containerd 1.6.20~ds1-1+deb12u3", True, False),
+        ("docker.io", True, False),
+    ],
+)
+def test_an_older_docker_gets_what_loads_its_profile(engine: str, apparmor: object, wants: bool) -> None:
+    """Without it no container starts where the kernel has AppArmor on."""
+    lock = entry(runtime=Choice(value=engine))
+    facts = fitting_facts(lock)
+    facts = replace(facts, kernel=replace(facts.kernel, apparmor=apparmor))  # type: ignore[arg-type]
+
+    assert (Tool(name="apparmor") in beside_the_lock(lock, facts)) is wants

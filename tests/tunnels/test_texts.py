@@ -149,6 +149,20 @@ def test_iptables_gets_chains_of_its_own() -> None:
     assert "ExecStart=/usr/sbin/iptables -I INPUT -i prov0 -j PROVISION-IN\n" in firewall.unit(lock)
 
 
+def test_iptables_keeps_no_chain_of_an_earlier_tunnel() -> None:
+    """A hub that hands no port on any more, or a tunnel that has another version inside."""
+    rig, center = spoke("a", firewall="iptables"), hub(firewall="iptables")
+    handing = spoke("a", firewall="iptables", wish={"ingress": "tunnel"}, ports=("tcp/8080",))
+    for after, goes in ((rig, True), (handing, False)):
+        text = firewall.unit(own(center, after).lock)
+        for start in ("ExecStart", "ExecReload"):
+            lines = [line for line in text.splitlines() if line.startswith(f"{start}=-") and " -X " in line]
+            assert (f"{start}=-/usr/sbin/iptables -X PROVISION-DNAT -t nat" in lines) is goes
+            assert f"{start}=-/usr/sbin/ip6tables -X PROVISION-IN" in lines
+            assert f"{start}=-/usr/sbin/iptables -X PROVISION-IN" not in lines
+            assert text.index(lines[0]) > text.index(f"{start}=/usr/sbin/iptables -I ")
+
+
 def test_ufw_lets_a_sites_lan_through_both_ways() -> None:
     a = site("a", "203.0.113.1:51820", wish={"lans": ["192.168.7.0/24"]}, firewall="ufw")
 
