@@ -127,7 +127,7 @@ class Machine:
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     folder = tmp_path_factory.mktemp("vm")
-    root, older, newer = vm.tree(folder)
+    root, (older, newer) = vm.tree(folder)
     state = root / "var/lib/provision"
     wish = {"run": RUN, "what": f"kernel {newer}", "driver": None, "once": newer, "limit_s": 900}
     history = state / "history" / RUN
