@@ -63,12 +63,19 @@ def in_shim(pid: int, root: str = "") -> bool:
 
 
 def number(name: "Any") -> int:
-    """`SIGQUIT`, `quit` and `3` are 3; SIGTERM for what names no signal."""
+    """`SIGQUIT`, `quit` and `3` are 3, `SIGRTMIN+3` is what systemd halts by; SIGTERM for what names no signal."""
     text = str(name or "SIGTERM").upper()
     if text.isdigit():
-        return int(text) if 0 < int(text) < signal.NSIG else int(signal.SIGTERM)
-    found = getattr(signal, text if text.startswith("SIG") else "SIG" + text, None)
-    return int(found) if isinstance(found, signal.Signals) else int(signal.SIGTERM)
+        found = int(text)
+    else:
+        text = text if text.startswith("SIG") else "SIG" + text
+        base, sign, step = text[:8], text[8:9], text[9:]
+        if base in ("SIGRTMIN", "SIGRTMAX") and sign in ("+", "-") and step.isdigit():
+            found = int(getattr(signal, base)) + int(sign + step)
+        else:
+            known = getattr(signal, text, None)
+            found = int(known) if isinstance(known, signal.Signals) else 0
+    return found if 0 < found < signal.NSIG else int(signal.SIGTERM)
 
 
 def running(root: str = "") -> "list[tuple[int, int, float]]":

@@ -46,6 +46,29 @@ def test_each_gets_its_own_signal_and_time(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("SIGQUIT", 3),
+        ("quit", 3),
+        ("3", 3),
+        ("SIGRTMIN+3", signal.SIGRTMIN + 3),
+        ("RTMAX-2", signal.SIGRTMAX - 2),
+        ("SIGRTMIN", signal.SIGRTMIN),
+        ("SIGRTMAX+9", 15),
+        ("SIGRTMIN+x", 15),
+        ("SIG_IGN", 15),
+        ("0", 15),
+        ("99", 15),
+        ("", 15),
+        (None, 15),
+    ],
+)
+def test_names_of_signals(name: object, expected: int) -> None:
+    """As an image or its owner writes them; systemd in a container halts by SIGRTMIN+3."""
+    assert ending.number(name) == expected
+
+
 def test_nothing_but_containers_that_run_is_touched(tmp_path: Path) -> None:
     """A number that another process has by now, one that has ended, and notes that nobody can read."""
     container(tmp_path, "a", 100, running=False)
