@@ -94,7 +94,8 @@ def running(root: str = "") -> "list[tuple[int, int, float]]":
             continue
         pid, grace = state.get("Pid"), config.get("StopTimeout")
         if type(pid) is int and pid > 1 and in_shim(pid, root):
-            grace = float(grace) if type(grace) is int and grace >= 0 else GRACE_S
+            # Below zero is Docker's word for as long as it takes.
+            grace = (float(grace) if grace >= 0 else MOST_S) if type(grace) is int else GRACE_S
             found.append((pid, number(config.get("StopSignal")), min(grace, MOST_S)))
     return found
 

@@ -201,10 +201,11 @@ def unit(lock: TunnelLock) -> str:
         load = f"{program}-restore --noflush {IPTABLES}"
         put = [f"{by} -I {chain} {rule}" for by, chain, rule in calls]
         put += [f"{'' if by == _VERSIONS[0] else '-'}{by} -I {chain} {rule}" for by, chain, rule in outside]
-        gone = [f"-{by} -{verb} {chain}" for by in _VERSIONS for verb in "FX" for chain in _CHAINS]
+        chains = [(by, verb, chain) for by in _VERSIONS for verb in "FX" for chain in _CHAINS]
+        gone = [f"-{by} -{verb} {chain}" for by, verb, chain in chains]
         # Nobody calls these any more; what an earlier tunnel had in them would be read as if it counted.
         filled = [chain for chain in _CHAINS if lock.forwards or "-t nat" not in chain]
-        empty = [line for line in gone if not any(line in (f"-{program} -{v} {c}" for v in "FX") for c in filled)]
+        empty = [f"-{by} -{verb} {chain}" for by, verb, chain in chains if by != program or chain not in filled]
         body = "".join(f"ExecStart={line}\n" for line in [*take, load, *put, *empty])
         body += "".join(f"ExecReload={line}\n" for line in [*take, load, *put, *empty])
         body += "".join(f"ExecStop={line}\n" for line in [*take, *gone])

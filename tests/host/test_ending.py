@@ -37,12 +37,14 @@ def test_each_gets_its_own_signal_and_time(tmp_path: Path) -> None:
     container(tmp_path, "b", 200, StopSignal="SIGQUIT", StopTimeout=30)
     container(tmp_path, "c", 300, StopSignal="37", StopTimeout=0)
     container(tmp_path, "d", 400, StopSignal="nonsense", StopTimeout=10**6)
+    container(tmp_path, "e", 500, StopTimeout=-1)
 
     assert ending.running(str(tmp_path)) == [
         (100, signal.SIGTERM, 10.0),
         (200, signal.SIGQUIT, 30.0),
         (300, 37, 0.0),
         (400, signal.SIGTERM, ending.MOST_S),
+        (500, signal.SIGTERM, ending.MOST_S),
     ]
 
 

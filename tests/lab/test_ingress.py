@@ -16,7 +16,7 @@ from provisioner.errors import Exit
 from tests.lab.members import INSTALL, RULES, Members
 from tests.lab.operator import LONG
 
-# Eight minutes; the short form of tunnels is test_tunnel_story.py.
+# Ten minutes; the short form of tunnels is test_tunnel_story.py.
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(not LONG, reason="long form: scripts/test --all")]
 
 PORT, OTHER = 30333, 30334
